@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/functional/function_ref.h"
+
+namespace bullpen {
+
+// The compute workers: `threads` in all, of which the calling (engine) thread
+// is worker 0; the others are pinned, spin for a while, then sleep on a futex.
+// Only one thread may call ParallelFor, and not from inside a task.
+class WorkerPool {
+ public:
+  // threads >= 1. With `pin`, worker i runs on the i-th CPU this process may
+  // use; the caller's own thread is pinned at its first ParallelFor.
+  explicit WorkerPool(int threads, bool pin = true);
+  ~WorkerPool();
+  WorkerPool(const WorkerPool&) = delete;
+  WorkerPool& operator=(const WorkerPool&) = delete;
+
+  int threads() const { return threads_; }
+
+  // Calls fn(begin, end, worker) for disjoint chunks that cover [0, count),
+  // at most `chunk` wide, on any worker in any order; returns when all are
+  // done. Runs in the caller alone when count <= chunk or threads() == 1.
+  // Which worker gets which chunk must never show in a result.
+  void ParallelFor(int64_t count, int64_t chunk,
+                   absl::FunctionRef<void(int64_t, int64_t, int)> fn);
+
+ private:
+  struct Shared;
+  int threads_;
+  std::unique_ptr<Shared> shared_;
+};
+
+}  // namespace bullpen

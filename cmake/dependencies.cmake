@@ -1,0 +1,22 @@
+# Debian packages, each as one target name. tools/install_packages.sh installs them.
+
+find_package(Threads REQUIRED)
+find_package(absl REQUIRED)
+find_package(nlohmann_json 3.11 REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(prometheus-cpp CONFIG REQUIRED)
+find_package(Protobuf REQUIRED)
+find_package(Boost 1.74 REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
+pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
+find_package(gRPC CONFIG REQUIRED)
+
+if(BULLPEN_TESTS)
+  find_package(GTest REQUIRED)
+endif()
+if(BULLPEN_BENCH)
+  find_package(benchmark REQUIRED)
+endif()

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "base/metrics.h"
+#include "engine/model/model.h"
+#include "engine/request.h"
+#include "engine/scheduler.h"
+#include "engine/token_stream.h"
+
+namespace bullpen {
+
+struct EngineConfig {
+  int32_t max_queue = 256;         // requests waiting; more is refused
+  int32_t max_sequences = 8;
+  int32_t max_batch_tokens = 256;  // at most the model's
+};
+
+struct Submission {
+  Request request;
+  std::shared_ptr<TokenStream> stream;
+};
+
+// Runs the model for requests on its own thread:
+// Plan -> Forward -> Sample -> Commit -> Push. That thread alone changes
+// sequences, KV blocks, the expert cache and the predictor.
+class Engine {
+ public:
+  Engine(std::unique_ptr<Model> model, const EngineConfig& config,
+         Metrics& metrics);
+  ~Engine();  // As Stop().
+
+  // Any thread. All of them or none. ResourceExhausted when the queue would
+  // hold more than max_queue; Unavailable after Drain. Every accepted request
+  // gets exactly one Finish.
+  absl::Status Submit(std::vector<Submission> submissions);
+
+  // Any thread: refuses new work from now on.
+  void Drain();
+  // Waits until all accepted work has finished, or the time is up; then ends
+  // what is left with Unavailable. Returns whether all finished by itself.
+  bool WaitDrained(Clock::time_point until);
+  // Ends everything with Unavailable and joins the thread.
+  void Stop();
+
+  // Any thread. The last published (at most 0.2 s old while busy).
+  CacheSnapshot cache_snapshot() const;
+  // Any thread: seconds since the engine thread last showed life; for
+  // liveness probes. An idle engine is alive.
+  double seconds_since_heartbeat() const;
+
+  // Immutable facts.
+  const Model& model() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace bullpen

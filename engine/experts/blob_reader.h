@@ -1,0 +1,30 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace bullpen {
+
+// Reads bytes of a packed model's expert files. Any thread may call Read.
+// Virtual because tests delay, fail and corrupt reads by seed.
+class BlobReader {
+ public:
+  virtual ~BlobReader() = default;
+  // Fills `out` from `offset` of `file`; offset, size and address are
+  // multiples of 4096. DataLoss names the file, the offset and the cause.
+  virtual absl::Status Read(int32_t file, int64_t offset,
+                            std::span<std::byte> out) = 0;
+};
+
+// Files opened with O_DIRECT; a file system without it gets buffered reads
+// with POSIX_FADV_DONTNEED, and one log line says so.
+absl::StatusOr<std::unique_ptr<BlobReader>> OpenBlobFiles(
+    const std::vector<std::string>& paths);
+
+}  // namespace bullpen

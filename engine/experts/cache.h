@@ -1,0 +1,101 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "base/huge_buffer.h"
+#include "base/metrics.h"
+#include "base/thread_owner.h"
+#include "engine/experts/expert.h"
+#include "engine/experts/policy.h"
+#include "engine/experts/transfer.h"
+
+namespace bullpen {
+
+struct CacheConfig {
+  std::vector<int32_t> slots;  // per layer, 1..experts
+  double half_life_tokens = 16;
+};
+
+// What the cache holds now; see ExpertCache::Snapshot.
+struct CacheSnapshot {
+  struct Layer {
+    int32_t experts = 0;
+    int32_t slots = 0;
+    int32_t loading = 0;
+    uint64_t lookups = 0;
+    uint64_t hits = 0;
+    std::vector<int32_t> resident;  // expert ids, ascending
+  };
+  int64_t slot_bytes = 0;  // of the whole arena
+  uint64_t loads = 0;
+  uint64_t load_failures = 0;
+  uint64_t bytes_loaded = 0;
+  double stall_seconds = 0;
+  std::vector<Layer> layers;
+};
+
+// An expert whose weights are in its slot, or that could not be loaded.
+struct ReadyExpert {
+  int32_t expert = 0;
+  const std::byte* blob = nullptr;  // null iff !status.ok()
+  absl::Status status;              // DataLoss
+};
+
+// Keeps experts in the slots of one place (host memory here). Owns the arena
+// and the index; a slot goes Empty -> Loading -> Resident -> Empty, and only
+// the engine thread moves it, so there is no mutex. It does not decide what to
+// prefetch, and does not know what an expert computes.
+class ExpertCache {
+ public:
+  // Allocates and touches the arena: slots[l] * blob_bytes(l) for each layer.
+  static absl::StatusOr<std::unique_ptr<ExpertCache>> Create(
+      const ExpertCatalog& catalog, const CacheConfig& config,
+      TransferQueue& transfers, Metrics& metrics);
+  ~ExpertCache();  // Waits for loads under way; CHECKs that no lease is out.
+
+  // The experts that one layer needs in one step, handed out in groups. Leases
+  // the group it last gave; a leased slot is never a victim. Move-only.
+  class Acquisition {
+   public:
+    Acquisition(Acquisition&&) noexcept;
+    ~Acquisition();
+    // The next group: first those resident at Acquire, then, each time at
+    // least one has arrived, those that have (this blocks). Empty: all were
+    // given. Ends the leases of the group before. An expert that failed to
+    // load comes with its status; the others are not affected.
+    std::span<const ReadyExpert> Next();
+
+   private:
+    friend class ExpertCache;
+    struct State;
+    explicit Acquisition(std::unique_ptr<State> state);
+    std::unique_ptr<State> state_;
+  };
+
+  // Asks for distinct `experts` of `layer`, each used by `counts[i]` tokens of
+  // a step of `tokens` tokens. Loads of missing ones start now, as far as
+  // slots that this step does not need allow; the rest starts as groups are
+  // done. One Acquisition at a time.
+  Acquisition Acquire(int32_t layer, std::span<const int32_t> experts,
+                      std::span<const int32_t> counts, int32_t tokens,
+                      Phase phase);
+
+  // Starts loads that are worth having when the link is idle. May do nothing.
+  // Never evicts a leased slot or one that a step has asked for.
+  void Prefetch(std::span<const ExpertKey> experts);
+
+  CacheSnapshot Snapshot() const;
+  int64_t arena_bytes() const;
+
+ private:
+  struct Index;
+  explicit ExpertCache(std::unique_ptr<Index> index);
+  std::unique_ptr<Index> index_;
+};
+
+}  // namespace bullpen

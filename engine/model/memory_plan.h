@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/model/packed_model.h"
+
+namespace bullpen {
+
+// What the operator gives. 0 = decide from the rest.
+struct MemoryBudget {
+  int64_t total_bytes = 0;        // --memory; 0 = 80 % of what is available
+  int64_t kv_bytes = 0;           // --kv-memory
+  int64_t expert_bytes = 0;       // --expert-memory
+};
+
+struct MemoryPlan {
+  int64_t resident_bytes = 0;
+  int64_t activation_bytes = 0;   // scratch of one step
+  int64_t kv_bytes = 0;
+  int32_t kv_blocks = 0;
+  int64_t expert_bytes = 0;
+  std::vector<int32_t> slots;     // per layer
+
+  // The table of what needs how much, a line each.
+  std::string Table() const;
+};
+
+// Splits the budget: resident weights and scratch first, then KV (one full
+// context at least, up to `max_sequences` of them), then expert slots, dealt
+// evenly over the layers. ResourceExhausted carries the table when less is
+// left than resident + one context of KV + one slot (two, where the layer has
+// two experts) for each layer.
+absl::StatusOr<MemoryPlan> PlanMemory(const PackedModel& model,
+                                      const MemoryBudget& budget,
+                                      int64_t activation_bytes,
+                                      int64_t kv_block_bytes, int32_t context,
+                                      int32_t max_sequences);
+
+}  // namespace bullpen

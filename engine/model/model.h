@@ -1,0 +1,89 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "base/metrics.h"
+#include "engine/experts/cache.h"
+#include "engine/model/memory_plan.h"
+#include "engine/model/packed_model.h"
+#include "kernels/kv_layout.h"
+
+namespace bullpen {
+
+struct ModelOptions {
+  int32_t threads = 0;              // 0 = all CPUs of this process
+  std::string isa = "auto";
+  std::string kv_type = "f32";      // f32 or f16
+  int32_t context = 0;              // 0 = the model's own
+  int32_t max_sequences = 8;        // at a time, for the split of the budget
+  int32_t max_batch_tokens = 256;   // rows of one forward pass
+  MemoryBudget memory;
+  double half_life_tokens = 16;
+  int32_t transfer_threads = 2;
+};
+
+// What `bullpen logits --all` and tests look at. Called on the engine thread
+// in the middle of Forward; spans live for the call.
+struct ForwardTap {
+  std::function<void(int layer, std::span<const float> hidden)> hidden;
+  // [tokens, k]; only MoE layers.
+  std::function<void(int layer, std::span<const int32_t> experts,
+                     std::span<const float> weights)>
+      routing;
+};
+
+// Rows of several sequences, flattened; each sequence's rows are contiguous,
+// in `sequences` order. Positions and blocks are in the sequences.
+struct ForwardBatch {
+  std::span<const int32_t> ids;                    // [tokens]
+  std::span<const kernels::KvSequence> sequences;  // blocks already allocated
+  std::span<const int32_t> logit_rows;             // rows whose logits to give
+  Phase phase = Phase::kDecode;                    // any prompt row: kPrefill
+};
+
+struct ForwardResult {
+  std::span<const float> logits;             // [logit_rows, vocab], until the next Forward
+  std::vector<absl::Status> sequence_status; // DataLoss for those whose expert failed
+};
+
+// A loaded model: resident weights, KV memory, expert cache, worker pool. Knows
+// tensors, not requests. One thread (the engine's) calls Forward. The result
+// for a sequence has the same bits whatever the batch, the chunking, the
+// threads, the expert budget and the instruction set.
+class Model {
+ public:
+  static absl::StatusOr<std::unique_ptr<Model>> Load(PackedModel packed,
+                                                     const ModelOptions& options,
+                                                     Metrics& metrics);
+  // For tests: experts come through `reader` instead of the files.
+  static absl::StatusOr<std::unique_ptr<Model>> Load(
+      PackedModel packed, const ModelOptions& options, Metrics& metrics,
+      std::unique_ptr<BlobReader> reader);
+  ~Model();
+
+  // An error status only for what concerns the whole batch.
+  absl::StatusOr<ForwardResult> Forward(const ForwardBatch& batch);
+
+  void set_tap(ForwardTap tap);
+  const PackedModel& packed() const;
+  const ModelConfig& config() const;
+  const MemoryPlan& memory() const;
+  int32_t context() const;  // tokens a sequence may have
+  int32_t max_batch_tokens() const;
+  int32_t kv_blocks() const;
+  CacheSnapshot cache_snapshot() const;
+  std::string_view isa() const;
+  int32_t threads() const;
+
+ private:
+  struct State;
+  explicit Model(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace bullpen

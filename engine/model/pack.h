@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+
+#include "absl/status/statusor.h"
+
+namespace bullpen {
+
+struct PackOptions {
+  // Called now and then with bytes written and the total; may be empty.
+  std::function<void(int64_t done, int64_t total)> progress;
+};
+
+// True if `dir` holds a packed model's manifest (any version).
+bool IsPacked(const std::filesystem::path& dir);
+
+// Turns a Hugging Face directory into a packed model at `target`. Atomic: all
+// is written and synced in a sibling directory that is renamed last, so a
+// killed pack leaves nothing that looks finished (a later pack removes its
+// remains). Peak memory: one layer's largest expert or tensor, not the model.
+// AlreadyExists if `target` is a packed model of another source.
+absl::Status Pack(const std::filesystem::path& source,
+                  const std::filesystem::path& target,
+                  const PackOptions& options);
+
+// For `serve SOURCE`: a packed directory is returned as it is; otherwise the
+// cache directory's copy, keyed by the source's content (names, sizes and
+// bytes of headers and configs, sizes and mtimes of weights), packed first if
+// it is not there, under a file lock so that two processes do not pack the
+// same model at once.
+absl::StatusOr<std::filesystem::path> PackedCopy(
+    const std::filesystem::path& source,
+    const std::filesystem::path& cache_dir, const PackOptions& options);
+
+}  // namespace bullpen

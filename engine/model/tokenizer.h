@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace bullpen {
+
+// Text to token ids and back, as the tokenizer.json of a model says.
+// Immutable after creation: any thread may call it.
+class Tokenizer {
+ public:
+  // NotFound: no tokenizer.json. InvalidArgument: a part that is not
+  // supported, named, with the list of those that are.
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> FromDirectory(
+      const std::filesystem::path& dir);
+  ~Tokenizer();
+
+  // `text` is valid UTF-8 (the caller has checked). Special tokens written in
+  // the text are recognised. add_special: what the post-processor adds (BOS).
+  std::vector<int32_t> Encode(std::string_view text, bool add_special) const;
+
+  // Bytes that are not valid UTF-8 become U+FFFD, as in `tokenizers`.
+  // Ids out of range give nothing.
+  std::string Decode(std::span<const int32_t> ids, bool skip_special) const;
+
+  // The bytes of one token as they stand in text ("" for an unknown id).
+  std::string TokenBytes(int32_t id) const;
+  bool IsSpecial(int32_t id) const;
+  std::optional<int32_t> IdOf(std::string_view token) const;
+  int32_t vocab_size() const;  // highest id + 1
+
+ private:
+  struct Data;
+  explicit Tokenizer(std::unique_ptr<Data> data);
+  std::unique_ptr<Data> data_;
+};
+
+// Decodes a growing sequence; never gives half a character. One per request.
+class DecodeStream {
+ public:
+  DecodeStream(const Tokenizer& tokenizer, bool skip_special);
+  // What `id` adds to the text; "" while a character is incomplete.
+  std::string Push(int32_t id);
+  // The incomplete rest as U+FFFD.
+  std::string Flush();
+
+ private:
+  const Tokenizer& tokenizer_;
+  bool skip_special_;
+  std::string pending_;  // bytes of an incomplete character
+  bool at_start_ = true;
+};
+
+}  // namespace bullpen

@@ -1,0 +1,84 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "engine/kv_pool.h"
+#include "engine/request.h"
+#include "engine/token_stream.h"
+
+namespace bullpen {
+
+struct SchedulerConfig {
+  int32_t max_batch_tokens = 256;  // rows of one step
+  int32_t max_sequences = 8;       // running at a time
+};
+
+// A request's life in the engine. tokens = prompt + output; `computed` of them
+// are in the KV blocks.
+struct Sequence {
+  Request request;
+  std::shared_ptr<TokenStream> stream;
+  std::vector<int32_t> output;
+  std::vector<int32_t> blocks;
+  int32_t computed = 0;
+  Clock::time_point submitted;
+  Clock::time_point scheduled;    // first time in a batch; epoch = never
+  Clock::time_point first_token;  // epoch = none yet
+  Clock::time_point last_token;
+  std::vector<TokenEvent> prompt_events;  // gathered for prompt_logprobs
+
+  int32_t tokens() const {
+    return static_cast<int32_t>(request.prompt.size() + output.size());
+  }
+  int32_t token(int32_t position) const;
+};
+
+// The rows of one step. Decode rows (one a sequence) come first, then prompt
+// chunks.
+struct Batch {
+  struct Item {
+    Sequence* sequence = nullptr;
+    int32_t first_position = 0;
+    int32_t rows = 0;
+    bool samples = false;  // its last row's logits give the next token
+  };
+  std::vector<Item> items;
+  int32_t rows = 0;
+  bool empty() const { return items.empty(); }
+};
+
+// Which sequences get how many rows of the next step. Pure: no clock, no
+// threads; time is passed in. First come, first served; decode before
+// prefill; a prompt is cut into chunks that fit max_batch_tokens; when KV
+// blocks run out, the youngest running sequence gives its blocks back and
+// waits at the head of the queue (its tokens are computed again later).
+class Scheduler {
+ public:
+  Scheduler(const SchedulerConfig& config, KvPool& pool);
+
+  void Add(std::unique_ptr<Sequence> sequence);
+  Batch Plan(Clock::time_point now);
+  // After the step: the rows of each item are computed; for an item that
+  // samples, `next[i]` was appended to its output by the caller.
+  void Commit(const Batch& batch);
+  // Takes a sequence out (finished, failed, cancelled); frees its blocks.
+  std::unique_ptr<Sequence> Remove(Sequence* sequence);
+  // All sequences, running then waiting, for cancellation and deadlines.
+  std::vector<Sequence*> All() const;
+
+  int32_t running() const { return static_cast<int32_t>(running_.size()); }
+  int32_t waiting() const { return static_cast<int32_t>(waiting_.size()); }
+  int64_t preemptions() const { return preemptions_; }
+
+ private:
+  SchedulerConfig config_;
+  KvPool& pool_;
+  std::vector<std::unique_ptr<Sequence>> running_;  // oldest first
+  std::deque<std::unique_ptr<Sequence>> waiting_;
+  int64_t preemptions_ = 0;
+};
+
+}  // namespace bullpen

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+
+namespace bullpen::kernels {
+
+// How a family turns router logits into experts and weights. Shared by the
+// forward pass and the predictor.
+struct RouterRule {
+  enum class Score : uint8_t { kSoftmax, kSigmoid, kSoftmaxOverChosen };
+  Score score = Score::kSoftmax;
+  bool renormalise = false;  // weights /= their sum (+ norm_eps)
+  float norm_eps = 0.0f;
+  float scaling = 1.0f;      // multiplies the weights last
+  int32_t groups = 1;        // group-limited choice; 1 = off
+  int32_t groups_kept = 1;
+  // A group's score: the largest choice score in it, or the sum of its two
+  // largest (DeepSeek-V3).
+  bool group_score_top2 = false;
+};
+
+// experts[t] = the k experts with the largest choice score (score + bias),
+// descending, ties to the lowest index; weights[t] = their scores, normalised
+// and scaled by the rule. Softmax: m = max, e = Exp(l - m), z = eight partial
+// sums over i % 8 and the tree of rms_norm.h, score = e / z.
+struct RouteArgs {
+  const float* logits = nullptr;  // [tokens, experts]
+  const float* choice_bias = nullptr;  // [experts] or null; for the choice only
+  int32_t tokens = 0;
+  int32_t experts = 0;            // <= 1024
+  int32_t k = 0;                  // <= 32
+  RouterRule rule;
+  int32_t* chosen = nullptr;      // [tokens, k]
+  float* weights = nullptr;       // [tokens, k]
+};
+
+}  // namespace bullpen::kernels

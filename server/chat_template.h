@@ -1,0 +1,44 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "nlohmann/json.hpp"
+
+namespace bullpen {
+
+struct ChatTemplateConfig {
+  std::string python;           // interpreter that has jinja2
+  double timeout_seconds = 5;   // of one rendering
+  int64_t memory_bytes = int64_t{512} << 20;  // of the helper
+  int64_t max_output_bytes = int64_t{16} << 20;
+};
+
+// Renders a model's chat template in jinja2's sandbox, run by a supervised
+// Python process (restarted after a time-out or a death). Any thread.
+class ChatTemplate {
+ public:
+  // Reads tokenizer_config.json (chat_template, special tokens) or
+  // chat_template.jinja of `dir`. A model without a template, or a Python
+  // without jinja2, is no error here: Render says what is missing.
+  static absl::StatusOr<std::unique_ptr<ChatTemplate>> FromDirectory(
+      const std::filesystem::path& dir, const ChatTemplateConfig& config);
+  ~ChatTemplate();
+
+  // `messages` as in the OpenAI API; `tools` may be null; `variables` is an
+  // object (add_generation_prompt, enable_thinking ...). InvalidArgument with
+  // the template's own message; FailedPrecondition when there is no template
+  // or helper; DeadlineExceeded / ResourceExhausted for its limits.
+  absl::StatusOr<std::string> Render(const nlohmann::json& messages,
+                                     const nlohmann::json& tools,
+                                     const nlohmann::json& variables);
+
+ private:
+  struct Process;
+  ChatTemplate();
+  std::unique_ptr<Process> process_;
+};
+
+}  // namespace bullpen
