@@ -1,0 +1,77 @@
+#include "engine/model/activations.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/status.h"
+#include "kernels/kv_layout.h"
+
+namespace bullpen {
+namespace {
+
+// Hands out 64-byte aligned arrays of one buffer; with a null base it only
+// counts, so that Bytes and Allocate cannot disagree.
+class Carver {
+ public:
+  explicit Carver(std::byte* base) : base_(base) {}
+
+  template <typename T>
+  void Take(T*& array, int64_t count) {
+    if (base_ != nullptr) array = reinterpret_cast<T*>(base_ + used_);
+    used_ += (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
+  }
+  int64_t used() const { return used_; }
+
+ private:
+  std::byte* base_;
+  int64_t used_ = 0;
+};
+
+int64_t Carve(const ModelConfig& config, const ActivationLimits& limits,
+              std::byte* base, Activations& out) {
+  int64_t widest = 0;
+  for (const LayerConfig& layer : config.layers) {
+    widest = std::max<int64_t>(widest, layer.ffn_inner);
+  }
+  const int64_t rows = limits.rows;
+  const int64_t k = std::max(config.experts_per_token, 1);
+  const int64_t block = kernels::kKvBlockTokens;
+  out.score_stride = (limits.context + block - 1) / block * block *
+                     (config.heads / config.kv_heads);
+  Carver carver(base);
+  carver.Take(out.hidden, rows * config.dim);
+  carver.Take(out.normed, rows * config.dim);
+  carver.Take(out.qkv, rows * (config.heads + 2 * int64_t{config.kv_heads}) *
+                           config.head_dim);
+  carver.Take(out.attended, rows * config.heads * config.head_dim);
+  carver.Take(out.scores, limits.threads * out.score_stride);
+  carver.Take(out.cos, rows * config.rotary_dim / 2);
+  carver.Take(out.sin, rows * config.rotary_dim / 2);
+  carver.Take(out.router_logits, rows * std::max(config.experts, 1));
+  carver.Take(out.chosen, rows * k);
+  carver.Take(out.chosen_weights, rows * k);
+  carver.Take(out.entry_row, rows * k);
+  carver.Take(out.entry_slot, rows * k);
+  carver.Take(out.expert_out, rows * k * config.dim);
+  carver.Take(out.expert_inner, rows * k * 2 * widest);
+  carver.Take(out.logits, rows * config.vocab);
+  return carver.used();
+}
+
+}  // namespace
+
+int64_t Activations::Bytes(const ModelConfig& config,
+                           const ActivationLimits& limits) {
+  Activations counted;
+  return Carve(config, limits, nullptr, counted);
+}
+
+absl::StatusOr<Activations> Activations::Allocate(
+    const ModelConfig& config, const ActivationLimits& limits) {
+  Activations result;
+  ASSIGN_OR_RETURN(result.buffer_, HugeBuffer::Allocate(Bytes(config, limits)));
+  Carve(config, limits, result.buffer_.data(), result);
+  return result;
+}
+
+}  // namespace bullpen

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "base/huge_buffer.h"
+#include "engine/model/config.h"
+
+namespace bullpen {
+
+// How many rows, workers and positions one forward pass may have.
+struct ActivationLimits {
+  int32_t rows = 0;  // tokens of one batch
+  int32_t threads = 1;
+  int32_t context = 0;  // longest sequence
+};
+
+// All scratch of a forward pass, allocated once. Rows are dense.
+struct Activations {
+  static int64_t Bytes(const ModelConfig& config,
+                       const ActivationLimits& limits);
+  static absl::StatusOr<Activations> Allocate(const ModelConfig& config,
+                                              const ActivationLimits& limits);
+
+  float* hidden = nullptr;    // [rows, dim]: the residual stream
+  float* normed = nullptr;    // [rows, dim]
+  float* qkv = nullptr;       // [rows, (heads + 2 kv_heads) * head_dim]
+  float* attended = nullptr;  // [rows, heads * head_dim]
+  float* scores = nullptr;    // [threads, score_stride]
+  float* cos = nullptr;       // [rows, rotary_dim / 2]
+  float* sin = nullptr;
+  float* router_logits = nullptr;   // [rows, experts]
+  int32_t* chosen = nullptr;        // [rows, k]
+  float* chosen_weights = nullptr;  // [rows, k]
+  int32_t* entry_row = nullptr;     // [rows * k], by expert
+  int32_t* entry_slot = nullptr;    // [rows * k], by expert
+  float* expert_out = nullptr;      // [rows * k, dim]
+  float* expert_inner = nullptr;    // [rows * k, 2 * widest inner]
+  float* logits = nullptr;          // [rows, vocab]
+  int64_t score_stride = 0;
+
+ private:
+  HugeBuffer buffer_;
+};
+
+}  // namespace bullpen

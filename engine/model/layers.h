@@ -1,0 +1,78 @@
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/experts/cache.h"
+#include "engine/model/activations.h"
+#include "engine/model/packed_model.h"
+#include "kernels/ops.h"
+
+namespace bullpen {
+
+// What one forward pass carries from layer to layer. Engine thread.
+struct Pass {
+  const kernels::Ops& ops;
+  kernels::Stream& stream;
+  const Activations& scratch;
+  std::span<const kernels::KvSequence> sequences;
+  int32_t rows = 0;
+  Phase phase = Phase::kDecode;
+  std::span<absl::Status> sequence_status;  // set to the first failure of each
+};
+
+// hidden += Wo . Attention(RmsNorm(hidden)), over the layer's KV blocks.
+class AttentionLayer {
+ public:
+  AttentionLayer(const ModelConfig& config, const ResidentWeights& weights,
+                 int layer, kernels::KvLayer kv);
+  absl::Status Forward(const Pass& pass) const;
+
+ private:
+  absl::Status RotateAndStore(const Pass& pass) const;
+
+  const ModelConfig& config_;
+  kernels::KvLayer kv_;
+  float scale_;  // of the scores
+  const float* norm_;
+  kernels::PanelMatrix qkv_;
+  const float* qkv_bias_;
+  const float* q_norm_;  // null without QK norm
+  const float* k_norm_;
+  kernels::PanelMatrix o_;
+};
+
+// hidden += the chosen experts of RmsNorm(hidden), weighted by the router. A
+// dense layer is a layer of one expert that every row chooses with weight 1.
+class MoeLayer {
+ public:
+  MoeLayer(const PackedModel& model, const ResidentWeights& weights, int layer,
+           ExpertCache& cache);
+  absl::Status Forward(const Pass& pass);
+
+ private:
+  absl::Status Route(const Pass& pass) const;
+  // Sorts the (row, rank) pairs by expert into scratch.entry_*.
+  void GroupByExpert(const Pass& pass);
+  absl::Status RunExperts(const Pass& pass);
+  // Fails the sequences that need `expert`; its outputs count as zero.
+  void FailExpert(const Pass& pass, const ReadyExpert& expert) const;
+
+  const ModelConfig& config_;
+  int layer_;
+  int32_t experts_;
+  int32_t k_;
+  kernels::ExpertShape shape_;
+  const float* norm_;
+  kernels::PanelMatrix router_;  // no data in a dense layer
+  ExpertCache& cache_;
+  // Of the step at hand, kept to avoid allocation.
+  std::vector<int32_t> first_entry_;  // [experts + 1]
+  std::vector<int32_t> needed_;       // experts with rows, ascending
+  std::vector<int32_t> counts_;       // their rows
+  std::vector<kernels::ExpertRows> groups_;
+};
+
+}  // namespace bullpen

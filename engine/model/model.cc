@@ -1,0 +1,290 @@
+#include "engine/model/model.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/status.h"
+#include "base/worker_pool.h"
+#include "engine/model/activations.h"
+#include "engine/model/layers.h"
+#include "kernels/ops.h"
+
+namespace bullpen {
+namespace {
+
+int32_t AllowedCpuCount() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
+  return std::max(1, CPU_COUNT(&set));
+}
+
+absl::StatusOr<kernels::DType> ParseKvType(const std::string& name) {
+  if (name == "f32") return kernels::DType::kF32;
+  if (name == "f16") return kernels::DType::kF16;
+  return absl::InvalidArgumentError(
+      absl::StrCat("kv_type '", name, "' is not one of f32, f16"));
+}
+
+// Rotation angles as transformers computes them: the product in float32.
+class RopeTable {
+ public:
+  explicit RopeTable(const ModelConfig& config) {
+    for (int32_t i = 0; i < config.rotary_dim / 2; ++i) {
+      inverse_frequency_.push_back(static_cast<float>(
+          1.0 / std::pow(config.rope_theta,
+                         2.0 * i / static_cast<double>(config.rotary_dim))));
+    }
+  }
+
+  void Fill(std::span<const kernels::KvSequence> sequences,
+            const Activations& out) const {
+    const size_t half = inverse_frequency_.size();
+    for (const kernels::KvSequence& sequence : sequences) {
+      for (int32_t r = 0; r < sequence.rows; ++r) {
+        const size_t row = static_cast<size_t>(sequence.first_row + r) * half;
+        const float position = static_cast<float>(sequence.first_position + r);
+        for (size_t i = 0; i < half; ++i) {
+          const double angle = position * inverse_frequency_[i];
+          out.cos[row + i] = static_cast<float>(std::cos(angle));
+          out.sin[row + i] = static_cast<float>(std::sin(angle));
+        }
+      }
+    }
+  }
+
+ private:
+  std::vector<float> inverse_frequency_;
+};
+
+}  // namespace
+
+struct Model::State {
+  State(PackedModel model, const ModelOptions& model_options)
+      : packed(std::move(model)),
+        options(model_options),
+        rope(packed.config()) {}
+
+  absl::Status Load(std::unique_ptr<BlobReader> blob_reader, Metrics& metrics);
+  absl::Status PlanAndAllocate(Metrics& metrics);
+  void MakeLayers();
+  absl::Status RunLayers(const Pass& pass);
+  absl::Status RunHead(const ForwardBatch& batch);
+
+  PackedModel packed;
+  ModelOptions options;
+  RopeTable rope;
+  int32_t context = 0;
+  kernels::DType kv_type = kernels::DType::kF32;
+  int64_t kv_block_bytes = 0;  // of one layer
+  const kernels::Ops* ops = nullptr;
+  std::unique_ptr<WorkerPool> pool;
+  kernels::Stream stream;
+  MemoryPlan plan;
+  ResidentWeights weights;
+  Activations scratch;
+  HugeBuffer kv;  // [layers, blocks, kv_block_bytes]
+  std::unique_ptr<BlobReader> reader;
+  std::unique_ptr<TransferQueue> transfers;
+  std::unique_ptr<ExpertCache> cache;
+  std::vector<AttentionLayer> attention;
+  std::vector<MoeLayer> moe;
+  kernels::PanelMatrix embed;
+  kernels::PanelMatrix head;
+  const float* final_norm = nullptr;
+  ForwardTap tap;
+  std::vector<absl::Status> sequence_status;
+};
+
+absl::Status Model::State::Load(std::unique_ptr<BlobReader> blob_reader,
+                                Metrics& metrics) {
+  const ModelConfig& config = packed.config();
+  if (options.threads < 0 || options.threads > 1024) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("threads ", options.threads, " is not in 0..1024"));
+  }
+  if (options.threads == 0) options.threads = AllowedCpuCount();
+  if (options.max_batch_tokens < 1 || options.max_sequences < 1) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "max_batch_tokens ", options.max_batch_tokens, " and max_sequences ",
+        options.max_sequences, " must be at least 1"));
+  }
+  context = options.context == 0 ? config.context_length : options.context;
+  if (context < 1 || context > config.context_length) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("context ", context, " is not in 1..",
+                     config.context_length, ", the model's own"));
+  }
+  ASSIGN_OR_RETURN(kv_type, ParseKvType(options.kv_type));
+  ASSIGN_OR_RETURN(const kernels::Isa isa, kernels::ParseIsa(options.isa));
+  ops = &kernels::CpuOps(isa);
+  reader = std::move(blob_reader);
+  RETURN_IF_ERROR(PlanAndAllocate(metrics));
+  pool = std::make_unique<WorkerPool>(options.threads);
+  stream.pool = pool.get();
+  MakeLayers();
+  return absl::OkStatus();
+}
+
+absl::Status Model::State::PlanAndAllocate(Metrics& metrics) {
+  const ModelConfig& config = packed.config();
+  const ActivationLimits limits{.rows = options.max_batch_tokens,
+                                .threads = options.threads,
+                                .context = context};
+  kv_block_bytes = kernels::KvBlockBytes(kv_type, config.kv_heads,
+                                         config.head_dim, config.head_dim);
+  const int64_t layers = static_cast<int64_t>(config.layers.size());
+  ASSIGN_OR_RETURN(
+      plan,
+      PlanMemory(packed, options.memory, Activations::Bytes(config, limits),
+                 kv_block_bytes * layers, context, options.max_sequences));
+  ASSIGN_OR_RETURN(weights, packed.LoadResident());
+  ASSIGN_OR_RETURN(scratch, Activations::Allocate(config, limits));
+  ASSIGN_OR_RETURN(
+      kv, HugeBuffer::Allocate(kv_block_bytes * layers * plan.kv_blocks));
+  if (reader == nullptr) {
+    ASSIGN_OR_RETURN(reader, OpenBlobFiles(packed.catalog().files));
+  }
+  transfers = std::make_unique<TransferQueue>(
+      *reader, TransferConfig{.threads = options.transfer_threads});
+  ASSIGN_OR_RETURN(
+      cache, ExpertCache::Create(
+                 packed.catalog(),
+                 CacheConfig{.slots = plan.slots,
+                             .half_life_tokens = options.half_life_tokens},
+                 *transfers, metrics));
+  return absl::OkStatus();
+}
+
+void Model::State::MakeLayers() {
+  const ModelConfig& config = packed.config();
+  const int layers = static_cast<int>(config.layers.size());
+  attention.reserve(layers);
+  moe.reserve(layers);
+  for (int l = 0; l < layers; ++l) {
+    const kernels::KvLayer kv_layer{
+        .base = kv.data() + l * plan.kv_blocks * kv_block_bytes,
+        .dtype = kv_type,
+        .kv_heads = config.kv_heads,
+        .k_dim = config.head_dim,
+        .v_dim = config.head_dim};
+    attention.emplace_back(config, weights, l, kv_layer);
+    moe.emplace_back(packed, weights, l, *cache);
+  }
+  embed = weights.matrix("embed");
+  head = config.tied_head ? embed : weights.matrix("head");
+  final_norm = weights.vector("final_norm");
+}
+
+absl::Status Model::State::RunLayers(const Pass& pass) {
+  const ModelConfig& config = packed.config();
+  const size_t rows = static_cast<size_t>(pass.rows);
+  for (int l = 0; l < static_cast<int>(moe.size()); ++l) {
+    RETURN_IF_ERROR(attention[l].Forward(pass));
+    RETURN_IF_ERROR(moe[l].Forward(pass));
+    if (tap.hidden) {
+      tap.hidden(l, {scratch.hidden, rows * config.dim});
+    }
+    if (tap.routing && config.layers[l].moe) {
+      const size_t entries = rows * config.experts_per_token;
+      tap.routing(l, {scratch.chosen, entries},
+                  {scratch.chosen_weights, entries});
+    }
+  }
+  return absl::OkStatus();
+}
+
+// The norm runs over gathered rows, so that the head sees them dense.
+absl::Status Model::State::RunHead(const ForwardBatch& batch) {
+  const ModelConfig& config = packed.config();
+  const int32_t rows = static_cast<int32_t>(batch.logit_rows.size());
+  for (int32_t i = 0; i < rows; ++i) {
+    CHECK(batch.logit_rows[i] < static_cast<int32_t>(batch.ids.size()));
+    std::memcpy(scratch.normed + int64_t{i} * config.dim,
+                scratch.hidden + int64_t{batch.logit_rows[i]} * config.dim,
+                sizeof(float) * config.dim);
+  }
+  RETURN_IF_ERROR(ops->rms_norm({.x = scratch.normed,
+                                 .x_stride = config.dim,
+                                 .y = scratch.normed,
+                                 .y_stride = config.dim,
+                                 .weight = final_norm,
+                                 .tokens = rows,
+                                 .dim = config.dim,
+                                 .eps = static_cast<float>(config.norm_eps)},
+                                stream));
+  return ops->matmul({.x = scratch.normed,
+                      .x_stride = config.dim,
+                      .w = head,
+                      .y = scratch.logits,
+                      .y_stride = config.vocab,
+                      .tokens = rows},
+                     stream);
+}
+
+Model::Model(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Model::~Model() = default;
+
+absl::StatusOr<std::unique_ptr<Model>> Model::Load(PackedModel packed,
+                                                   const ModelOptions& options,
+                                                   Metrics& metrics) {
+  return Load(std::move(packed), options, metrics, nullptr);
+}
+
+absl::StatusOr<std::unique_ptr<Model>> Model::Load(
+    PackedModel packed, const ModelOptions& options, Metrics& metrics,
+    std::unique_ptr<BlobReader> reader) {
+  auto state = std::make_unique<State>(std::move(packed), options);
+  RETURN_IF_ERROR(state->Load(std::move(reader), metrics));
+  return std::unique_ptr<Model>(new Model(std::move(state)));
+}
+
+absl::StatusOr<ForwardResult> Model::Forward(const ForwardBatch& batch) {
+  State& s = *state_;
+  const int32_t rows = static_cast<int32_t>(batch.ids.size());
+  CHECK(rows <= s.options.max_batch_tokens) << rows << " rows";
+  CHECK(batch.logit_rows.size() <= batch.ids.size());
+  s.sequence_status.assign(batch.sequences.size(), absl::OkStatus());
+  const Pass pass{.ops = *s.ops,
+                  .stream = s.stream,
+                  .scratch = s.scratch,
+                  .sequences = batch.sequences,
+                  .rows = rows,
+                  .phase = batch.phase,
+                  .sequence_status = s.sequence_status};
+  s.rope.Fill(batch.sequences, s.scratch);
+  RETURN_IF_ERROR(s.ops->embed({.table = s.embed,
+                                .ids = batch.ids.data(),
+                                .out = s.scratch.hidden,
+                                .tokens = rows},
+                               s.stream));
+  RETURN_IF_ERROR(s.RunLayers(pass));
+  if (!batch.logit_rows.empty()) RETURN_IF_ERROR(s.RunHead(batch));
+  const size_t logits =
+      batch.logit_rows.size() * static_cast<size_t>(s.packed.config().vocab);
+  return ForwardResult{.logits = {s.scratch.logits, logits},
+                       .sequence_status = s.sequence_status};
+}
+
+void Model::set_tap(ForwardTap tap) { state_->tap = std::move(tap); }
+const PackedModel& Model::packed() const { return state_->packed; }
+const ModelConfig& Model::config() const { return state_->packed.config(); }
+const MemoryPlan& Model::memory() const { return state_->plan; }
+int32_t Model::context() const { return state_->context; }
+int32_t Model::max_batch_tokens() const {
+  return state_->options.max_batch_tokens;
+}
+int32_t Model::kv_blocks() const { return state_->plan.kv_blocks; }
+CacheSnapshot Model::cache_snapshot() const {
+  return state_->cache->Snapshot();
+}
+std::string_view Model::isa() const { return state_->ops->name; }
+int32_t Model::threads() const { return state_->options.threads; }
+
+}  // namespace bullpen
