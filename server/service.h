@@ -19,13 +19,14 @@ class Service {
   Service(RequestLimits limits, Metrics& metrics)
       : limits_(limits), metrics_(metrics) {}
 
-  enum class State { kLoading, kReady, kDraining, kFailed };
+  enum class State { kLoading, kReady, kDraining };
   State state() const { return state_.load(); }
 
   // Main thread, once the model is loaded.
   void SetReady(std::unique_ptr<Engine> engine,
                 std::unique_ptr<Tokenizer> tokenizer,
                 std::unique_ptr<ChatTemplate> chat, ModelFacts facts);
+  // Any thread. Refuses new work from now on, for good; what runs goes on.
   void SetDraining();
 
   // Unavailable while loading or draining, saying which; OK else.

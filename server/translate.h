@@ -16,27 +16,28 @@ namespace bullpen {
 // The limits on one request, as the operator set them.
 struct RequestLimits {
   int32_t max_n = 8;
-  int32_t max_prompts = 32;          // of one completions call
+  int32_t max_prompts = 32;  // of one completions call
   int32_t max_stop_strings = 16;
-  int32_t max_stop_bytes = 1024;     // of one stop string
+  int32_t max_stop_bytes = 1024;  // of one stop string
+  int32_t max_stop_ids = 64;
   int32_t max_logprobs = 20;
   int32_t max_logit_bias = 1024;
   int64_t max_body_bytes = int64_t{8} << 20;
   int32_t max_json_depth = 64;
-  double max_seconds = 3600;         // deadline of every request
+  double max_seconds = 3600;  // deadline of every request
 };
 
 // One generation in wire-neutral form: what JSON and protobuf both become.
 // Unset fields take the model's generation defaults.
 struct GenerateParams {
   std::variant<std::string, std::vector<int32_t>> prompt;
-  bool add_special_tokens = true;    // false: a rendered chat template
+  bool add_special_tokens = true;  // false: a rendered chat template
   std::optional<float> temperature, top_p, min_p;
   std::optional<int32_t> top_k;
   std::optional<float> repetition_penalty, presence_penalty, frequency_penalty;
   std::optional<uint64_t> seed;
   std::vector<std::pair<int32_t, float>> logit_bias;
-  std::optional<int32_t> max_tokens; // unset: `default_max_tokens`, else to the context's end
+  std::optional<int32_t> max_tokens;  // unset: to the context's end
   std::vector<std::string> stop;
   std::vector<int32_t> stop_token_ids;
   bool ignore_eos = false;
