@@ -1,0 +1,152 @@
+// Invariant 7: budget, threads, instruction set, chunking and batch never
+// change a bit of the logits.
+
+#include <cstring>
+#include <numeric>
+
+#include "gtest/gtest.h"
+#include "kernels/ops.h"
+#include "tests/fakes/decoder.h"
+#include "tests/fakes/golden.h"
+
+namespace bullpen {
+namespace {
+
+constexpr char kSource[] = "models/default";
+
+std::vector<int32_t> Prompt() {
+  std::vector<int32_t> ids;
+  for (const auto& prompt : LoadGolden(kSource).prompts) {
+    ids.insert(ids.end(), prompt.begin(), prompt.end());
+  }
+  return ids;  // 62 tokens
+}
+
+ModelOptions SmallOptions() {
+  ModelOptions options;
+  options.threads = 1;
+  options.context = 256;
+  return options;
+}
+
+const std::vector<float>& Reference() {
+  static const std::vector<float> logits =
+      Decoder(kSource, SmallOptions()).Feed(Prompt(), 256);
+  return logits;
+}
+
+void ExpectSameBits(const std::vector<float>& logits) {
+  const std::vector<float>& wanted = Reference();
+  ASSERT_EQ(logits.size(), wanted.size());
+  ASSERT_EQ(
+      std::memcmp(logits.data(), wanted.data(), wanted.size() * sizeof(float)),
+      0);
+}
+
+class BudgetTest : public testing::TestWithParam<int> {};
+
+TEST_P(BudgetTest, GivesTheSameBits) {
+  const absl::StatusOr<PackedModel> packed =
+      PackedModel::Open(PackedForTest(kSource));
+  ASSERT_TRUE(packed.ok()) << packed.status();
+  const int32_t slots =
+      std::max(1, packed->config().experts * GetParam() / 100);
+  ModelOptions options = SmallOptions();
+  options.memory.expert_bytes = ExpertBytesFor(*packed, slots);
+  Decoder decoder(kSource, options);
+  ASSERT_EQ(decoder.model().memory().slots[0], slots);
+  ExpectSameBits(decoder.Feed(Prompt(), 256));
+  decoder.Restart();
+  ExpectSameBits(decoder.Feed(Prompt(), 1));
+  if (slots < packed->config().experts) {
+    EXPECT_GT(decoder.model().cache_snapshot().loads,
+              static_cast<uint64_t>(slots));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Percent, BudgetTest, testing::Values(10, 25, 50, 100));
+
+TEST(ModelBitsTest, TwoThreadsGiveTheSameBits) {
+  ModelOptions options = SmallOptions();
+  options.threads = 2;
+  Decoder decoder(kSource, options);
+  ExpectSameBits(decoder.Feed(Prompt(), 256));
+  decoder.Restart();
+  ExpectSameBits(decoder.Feed(Prompt(), 1));
+}
+
+TEST(ModelBitsTest, EveryInstructionSetGivesTheSameBits) {
+  for (const auto& [isa, name] : {std::pair{kernels::Isa::kOracle, "oracle"},
+                                  std::pair{kernels::Isa::kAvx2, "avx2"},
+                                  std::pair{kernels::Isa::kAvx512, "avx512"}}) {
+    if (!kernels::IsSupported(isa)) {
+      std::printf("this CPU lacks %s: not tested\n", name);
+      continue;
+    }
+    ModelOptions options = SmallOptions();
+    options.isa = name;
+    Decoder decoder(kSource, options);
+    ASSERT_EQ(decoder.model().isa(), name);
+    ExpectSameBits(decoder.Feed(Prompt(), 256));
+  }
+}
+
+TEST(ModelBitsTest, ChunksOfThePromptGiveTheSameBits) {
+  Decoder decoder(kSource, SmallOptions());
+  for (const int32_t chunk : {1, 7, 64}) {
+    decoder.Restart();
+    ExpectSameBits(decoder.Feed(Prompt(), chunk));
+  }
+}
+
+// Three sequences advance at different speeds in one batch; each must get the
+// bits that it gets alone.
+TEST(ModelBitsTest, ABatchGivesTheSameBits) {
+  Decoder decoder(kSource, SmallOptions());
+  Model& model = decoder.model();
+  const std::vector<int32_t> prompt = Prompt();
+  const int32_t length = static_cast<int32_t>(prompt.size());
+  const int32_t blocks_each = (length + 15) / 16;
+  ASSERT_GE(model.kv_blocks(), 3 * blocks_each);
+  std::vector<std::vector<int32_t>> blocks(3);
+  for (int32_t b = 0; b < 3 * blocks_each; ++b) blocks[b % 3].push_back(b);
+  std::vector<std::vector<float>> logits(3);
+  std::vector<int32_t> done(3, 0);
+  const int32_t speeds[] = {1, 5, 16};
+  while (done[0] < length) {
+    std::vector<int32_t> ids;
+    std::vector<kernels::KvSequence> sequences;
+    std::vector<int> who;
+    for (int s = 0; s < 3; ++s) {
+      const int32_t rows = std::min(speeds[s], length - done[s]);
+      if (rows == 0) continue;
+      sequences.push_back({.blocks = blocks[s].data(),
+                           .first_row = static_cast<int32_t>(ids.size()),
+                           .rows = rows,
+                           .first_position = done[s]});
+      ids.insert(ids.end(), prompt.begin() + done[s],
+                 prompt.begin() + done[s] + rows);
+      who.push_back(s);
+      done[s] += rows;
+    }
+    std::vector<int32_t> wanted(ids.size());
+    std::iota(wanted.begin(), wanted.end(), 0);
+    const absl::StatusOr<ForwardResult> result =
+        model.Forward({.ids = ids,
+                       .sequences = sequences,
+                       .logit_rows = wanted,
+                       .phase = Phase::kPrefill});
+    ASSERT_TRUE(result.ok()) << result.status();
+    const int64_t vocab = model.config().vocab;
+    for (size_t i = 0; i < sequences.size(); ++i) {
+      const auto first =
+          result->logits.begin() + sequences[i].first_row * vocab;
+      logits[who[i]].insert(logits[who[i]].end(), first,
+                            first + sequences[i].rows * vocab);
+    }
+  }
+  for (const std::vector<float>& one : logits) ExpectSameBits(one);
+}
+
+}  // namespace
+}  // namespace bullpen
