@@ -89,11 +89,7 @@ absl::Status CheckStop(const GenerateParams& params, const ModelFacts& facts,
   }
   RETURN_IF_ERROR(CheckCount("stop_token_ids", params.stop_token_ids.size(),
                              limits.max_stop_ids));
-  for (size_t i = 0; i < params.stop_token_ids.size(); ++i) {
-    RETURN_IF_ERROR(CheckId("stop_token_ids", static_cast<int64_t>(i),
-                            params.stop_token_ids[i], facts.vocab));
-  }
-  return absl::OkStatus();
+  return CheckIds("stop_token_ids", params.stop_token_ids, facts.vocab);
 }
 
 absl::Status CheckLogitBias(const GenerateParams& params,
@@ -182,10 +178,7 @@ absl::StatusOr<std::vector<int32_t>> PromptIds(const GenerateParams& params,
   if (ids.empty()) {
     return FieldError("prompt", "prompt is empty; at least 1 token is needed");
   }
-  for (size_t i = 0; i < ids.size(); ++i) {
-    RETURN_IF_ERROR(
-        CheckId("prompt", static_cast<int64_t>(i), ids[i], facts.vocab));
-  }
+  RETURN_IF_ERROR(CheckIds("prompt", ids, facts.vocab));
   return ids;
 }
 
@@ -219,6 +212,14 @@ absl::StatusOr<int32_t> TokensToGenerate(const GenerateParams& params,
 }
 
 }  // namespace
+
+absl::Status CheckIds(std::string_view field, std::span<const int32_t> ids,
+                      int32_t vocab) {
+  for (size_t i = 0; i < ids.size(); ++i) {
+    RETURN_IF_ERROR(CheckId(field, static_cast<int64_t>(i), ids[i], vocab));
+  }
+  return absl::OkStatus();
+}
 
 absl::StatusOr<Request> ToRequest(const GenerateParams& params,
                                   const ModelFacts& facts,

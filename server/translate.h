@@ -2,7 +2,9 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -45,13 +47,21 @@ struct GenerateParams {
   bool echo = false;
 };
 
-// What the checks need to know of the served model.
+// What the front ends need to know of the served model.
 struct ModelFacts {
   std::string id;
+  std::string architecture;  // its model_type
+  int32_t layers = 0;
+  int32_t experts = 0;  // per MoE layer; 0 = dense
+  int32_t experts_per_token = 0;
   int32_t vocab = 0;
   int32_t context = 0;
   GenerationDefaults generation;
 };
+
+// FieldError unless all `ids` are in the vocabulary.
+absl::Status CheckIds(std::string_view field, std::span<const int32_t> ids,
+                      int32_t vocab);
 
 // All checks on user input; the only maker of InvalidArgument. Messages name
 // the field, the value and the limit (FieldError). A prompt over the context

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "boost/asio/thread_pool.hpp"
+#include "bullpen/v1/inference.grpc.pb.h"
+#include "server/service.h"
+
+namespace bullpen {
+
+class GenerateCall;
+
+// All Generate calls under way. One writer thread alone changes their state:
+// gRPC's threads and the engine only post to it, so the calls need no lock.
+// Worker threads do what takes long (templates, tokenising).
+class GenerateCalls {
+ public:
+  GenerateCalls(Service& service, int32_t max_calls);
+  // By now gRPC's server is shut down and the engine is stopped, so that
+  // nothing posts any more. Runs what was posted.
+  ~GenerateCalls();
+
+  // A gRPC thread; does not block. A call whose `admission` is an error is
+  // answered with it.
+  grpc::ServerWriteReactor<v1::GenerateResponse>* Start(
+      const grpc::CallbackServerContext& context,
+      const v1::GenerateRequest& request, const absl::Status& admission);
+
+  // Any thread. The writer runs its work in the order it was posted.
+  void PostToWorker(absl::AnyInvocable<void()> work);
+  void PostToWriter(absl::AnyInvocable<void()> work);
+
+ private:
+  friend class GenerateCall;
+
+  // Writer thread: the stream of call `id` has something, if it still is there.
+  void Ready(uint64_t id);
+  // Writer thread: destroys the call if gRPC and the engine are done with it.
+  void EraseIfOver(uint64_t id);
+
+  Service& service_;
+  const int32_t max_calls_;
+  std::atomic<int32_t> calls_count_{0};
+  std::atomic<uint64_t> next_id_{0};
+  std::unordered_map<uint64_t, std::unique_ptr<GenerateCall>> calls_;
+  boost::asio::thread_pool workers_;
+  boost::asio::thread_pool writer_;
+};
+
+}  // namespace bullpen

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/request.h"
+#include "server/service.h"
+
+namespace bullpen {
+
+struct GrpcConfig {
+  std::string host = "127.0.0.1";
+  uint16_t port = 50051;              // 0 = any free one
+  int32_t max_calls = 4096;           // Generate calls under way
+  std::vector<std::string> api_keys;  // empty = open to all
+};
+
+// The gRPC front end: bullpen.v1.Inference, grpc.health.v1 and reflection (the
+// last two never ask for a key). Owns its port and threads; borrows the
+// Service. Messages are limited by Service::limits().
+class GrpcServer {
+ public:
+  // Listens and answers from now on; NOT_SERVING until SetServing.
+  // Unavailable names host:port when it cannot be bound.
+  static absl::StatusOr<std::unique_ptr<GrpcServer>> Listen(
+      Service& service, const GrpcConfig& config);
+  // As Shutdown(now). The engine must be stopped, or never have been.
+  ~GrpcServer();
+
+  uint16_t port() const;
+
+  // What grpc.health.v1 says, for "" and for "bullpen.v1.Inference".
+  void SetServing(bool serving);
+
+  // Takes no more calls, waits for those under way until the time is up, then
+  // cuts them. Idempotent.
+  void Shutdown(Clock::time_point until);
+
+ private:
+  struct State;
+  explicit GrpcServer(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace bullpen
