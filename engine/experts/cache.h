@@ -11,6 +11,7 @@
 #include "base/metrics.h"
 #include "base/thread_owner.h"
 #include "engine/experts/expert.h"
+#include "engine/experts/layer_slots.h"
 #include "engine/experts/policy.h"
 #include "engine/experts/transfer.h"
 
@@ -36,23 +37,24 @@ struct CacheSnapshot {
   uint64_t load_failures = 0;
   uint64_t bytes_loaded = 0;
   double stall_seconds = 0;
-  std::vector<Layer> layers;
+  std::vector<Layer> layers = {};
 };
 
 // An expert whose weights are in its slot, or that could not be loaded.
 struct ReadyExpert {
   int32_t expert = 0;
   const std::byte* blob = nullptr;  // null iff !status.ok()
-  absl::Status status;              // DataLoss
+  absl::Status status = {};         // DataLoss
 };
 
 // Keeps experts in the slots of one place (host memory here). Owns the arena
-// and the index; a slot goes Empty -> Loading -> Resident -> Empty, and only
-// the engine thread moves it, so there is no mutex. It does not decide what to
-// prefetch, and does not know what an expert computes.
+// and the index; only the engine thread moves a slot, so there is no mutex. It
+// does not decide what to prefetch, and does not know what an expert computes.
+// The only user of its TransferQueue.
 class ExpertCache {
  public:
   // Allocates and touches the arena: slots[l] * blob_bytes(l) for each layer.
+  // `catalog`, `transfers` and `metrics` outlive the cache.
   static absl::StatusOr<std::unique_ptr<ExpertCache>> Create(
       const ExpertCatalog& catalog, const CacheConfig& config,
       TransferQueue& transfers, Metrics& metrics);
@@ -62,7 +64,8 @@ class ExpertCache {
   // the group it last gave; a leased slot is never a victim. Move-only.
   class Acquisition {
    public:
-    Acquisition(Acquisition&&) noexcept;
+    Acquisition(Acquisition&& other) noexcept;
+    Acquisition& operator=(Acquisition&&) = delete;
     ~Acquisition();
     // The next group: first those resident at Acquire, then, each time at
     // least one has arrived, those that have (this blocks). Empty: all were
@@ -72,9 +75,8 @@ class ExpertCache {
 
    private:
     friend class ExpertCache;
-    struct State;
-    explicit Acquisition(std::unique_ptr<State> state);
-    std::unique_ptr<State> state_;
+    explicit Acquisition(ExpertCache* cache) : cache_(cache) {}
+    ExpertCache* cache_;
   };
 
   // Asks for distinct `experts` of `layer`, each used by `counts[i]` tokens of
@@ -86,16 +88,56 @@ class ExpertCache {
                       Phase phase);
 
   // Starts loads that are worth having when the link is idle. May do nothing.
-  // Never evicts a leased slot or one that a step has asked for.
+  // Never evicts a leased slot or one that a step has asked for. What it loads
+  // keeps its slot until its layer has run.
   void Prefetch(std::span<const ExpertKey> experts);
 
   CacheSnapshot Snapshot() const;
-  int64_t arena_bytes() const;
+  int64_t arena_bytes() const { return arena_.size(); }
 
  private:
-  struct Index;
-  explicit ExpertCache(std::unique_ptr<Index> index);
-  std::unique_ptr<Index> index_;
+  struct Layer {
+    LayerSlots slots;
+    std::byte* arena = nullptr;  // of its first slot
+    uint64_t first_ticket = 0;   // a load's ticket is this plus its slot
+    uint64_t lookups = 0;
+    uint64_t hits = 0;
+  };
+  ExpertCache(const ExpertCatalog& catalog, TransferQueue& transfers,
+              Metrics& metrics, HugeBuffer arena);
+
+  std::span<const ReadyExpert> NextGroup();
+  void EndStep();
+  void ReleaseGroup();
+  void StartLoads();
+  bool StartLoad(ExpertKey key, Cause cause);
+  void WaitForLoads();
+  void TakeResults();
+  void Settle(const TransferResult& result);
+  const std::byte* Blob(int32_t layer, int32_t slot) const;
+
+  const ExpertCatalog& catalog_;
+  TransferQueue& transfers_;
+  Metrics& metrics_;
+  ThreadOwner owner_;
+  HugeBuffer arena_;
+  std::vector<Layer> layers_;
+  std::vector<TransferResult> results_;  // scratch
+
+  // The step that is open: `layer_` is -1 when none is. Each expert that it
+  // asked for is in one of: waiting_ (no slot yet), arriving_ (a leased slot
+  // that loads), ready_ (not yet given), group_ (given last), or done.
+  int32_t layer_ = -1;
+  Phase phase_ = Phase::kDecode;
+  std::vector<int32_t> waiting_;  // in the order to load, last first
+  int32_t arriving_ = 0;
+  std::vector<ReadyExpert> ready_;
+  std::vector<ReadyExpert> group_;
+
+  uint64_t loads_ = 0;
+  uint64_t load_failures_ = 0;
+  uint64_t bytes_loaded_ = 0;
+  double stall_seconds_ = 0;
 };
 
 }  // namespace bullpen

@@ -17,7 +17,7 @@ struct ExpertKey {
 // Where an expert's blob lies in the packed model. `offset` and the layer's
 // `blob_bytes` are multiples of 4096, so that one O_DIRECT read moves it.
 struct ExpertLocation {
-  int32_t file = 0;       // index into ExpertCatalog::files
+  int32_t file = 0;  // index into ExpertCatalog::files
   int64_t offset = 0;
   uint64_t checksum = 0;  // XXH3_64bits of the blob_bytes
 };

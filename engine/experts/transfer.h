@@ -1,11 +1,16 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
+#include <thread>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
 #include "engine/experts/blob_reader.h"
 #include "engine/experts/expert.h"
 
@@ -26,12 +31,14 @@ struct TransferResult {
   uint64_t ticket = 0;
   absl::Status status;  // DataLoss: unreadable, or a wrong checksum
   double seconds = 0;   // from the first byte asked to the last one checked
+  Cause cause = Cause::kDemand;  // at its end: it may have been promoted
 };
 
 struct TransferConfig {
   int32_t threads = 2;
-  int32_t capacity = 1024;  // jobs queued or running
-  int64_t chunk_bytes = int64_t{1} << 20;  // a demand waits for one chunk at most
+  int32_t capacity = 1024;  // jobs queued, running, or not yet polled
+  // A multiple of 4096. A demand waits for one such chunk of a prefetch.
+  int64_t chunk_bytes = int64_t{1} << 20;
 };
 
 // The transfer threads. They alone touch file handles; jobs and results cross
@@ -40,24 +47,51 @@ struct TransferConfig {
 class TransferQueue {
  public:
   TransferQueue(BlobReader& reader, const TransferConfig& config);
-  ~TransferQueue();  // Runs what is running, drops what is queued.
+  ~TransferQueue();  // Waits for the chunks that are being read, drops the
+                     // rest.
   TransferQueue(const TransferQueue&) = delete;
   TransferQueue& operator=(const TransferQueue&) = delete;
 
   // ResourceExhausted when `capacity` jobs are under way. Demands go before
   // prefetches, and overtake a running prefetch at its next chunk.
   absl::Status Submit(const TransferJob& job);
-  // A prefetch that is now needed becomes a demand.
+  // A prefetch that is now needed becomes a demand. One that has ended, or is
+  // a demand already, stays as it is.
   void Promote(uint64_t ticket);
   // Moves finished jobs into `out` (appended). Wait blocks until at least one
   // is there; CHECKs that something is under way.
   void Poll(std::vector<TransferResult>& out);
   void Wait(std::vector<TransferResult>& out);
-  int32_t under_way() const;
+  // Jobs submitted whose results were not yet taken.
+  int32_t under_way() const { return under_way_; }
+  int32_t capacity() const { return config_.capacity; }
 
  private:
-  struct Shared;
-  std::unique_ptr<Shared> shared_;
+  struct Work;
+  void Run();
+  std::unique_ptr<Work> Take();
+  // Reads until the blob is complete, it fails, or it has to give way.
+  absl::Status ReadChunks(Work& work);
+  bool GivesWay(const Work& work) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void GiveBack(std::unique_ptr<Work> work, absl::Status status);
+
+  BlobReader& reader_;
+  const TransferConfig config_;
+  int32_t under_way_ = 0;  // the caller's thread alone
+
+  mutable absl::Mutex mutex_;
+  absl::CondVar work_there_;
+  absl::CondVar result_there_;
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  std::deque<std::unique_ptr<Work>> demands_ ABSL_GUARDED_BY(mutex_);
+  std::deque<std::unique_ptr<Work>> prefetches_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Work*> running_ ABSL_GUARDED_BY(mutex_);
+  std::vector<TransferResult> results_ ABSL_GUARDED_BY(mutex_);
+  // Sizes of the queues, to look at without the mutex.
+  std::atomic<int32_t> queued_{0};
+  std::atomic<int32_t> finished_{0};
+
+  std::vector<std::jthread> threads_;  // last: they use all of the above
 };
 
 }  // namespace bullpen

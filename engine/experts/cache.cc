@@ -1,0 +1,294 @@
+#include "engine/experts/cache.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/status.h"
+
+namespace bullpen {
+
+absl::StatusOr<std::unique_ptr<ExpertCache>> ExpertCache::Create(
+    const ExpertCatalog& catalog, const CacheConfig& config,
+    TransferQueue& transfers, Metrics& metrics) {
+  CHECK(config.slots.size() == catalog.layers.size())
+      << config.slots.size() << " layers of slots for "
+      << catalog.layers.size();
+  int64_t bytes = 0;
+  for (size_t l = 0; l < config.slots.size(); ++l) {
+    const int64_t blob_bytes = catalog.layers[l].blob_bytes;
+    CHECK(blob_bytes > 0 && blob_bytes % 4096 == 0) << blob_bytes;
+    bytes += config.slots[l] * blob_bytes;
+  }
+  ASSIGN_OR_RETURN(HugeBuffer arena, HugeBuffer::Allocate(bytes));
+
+  auto cache = std::unique_ptr<ExpertCache>(
+      new ExpertCache(catalog, transfers, metrics, std::move(arena)));
+  const PolicyConfig policy{.half_life_tokens = config.half_life_tokens};
+  std::byte* next = cache->arena_.data();
+  uint64_t slots = 0;
+  cache->layers_.reserve(config.slots.size());
+  for (size_t l = 0; l < config.slots.size(); ++l) {
+    const int32_t experts =
+        static_cast<int32_t>(catalog.layers[l].experts.size());
+    cache->layers_.push_back(
+        {.slots = LayerSlots(experts, config.slots[l], policy),
+         .arena = next,
+         .first_ticket = slots});
+    next += config.slots[l] * catalog.layers[l].blob_bytes;
+    slots += static_cast<uint64_t>(config.slots[l]);
+  }
+  metrics.expert_slots.Set(static_cast<double>(slots));
+  metrics.expert_slot_bytes.Set(static_cast<double>(bytes));
+  return cache;
+}
+
+ExpertCache::ExpertCache(const ExpertCatalog& catalog, TransferQueue& transfers,
+                         Metrics& metrics, HugeBuffer arena)
+    : catalog_(catalog),
+      transfers_(transfers),
+      metrics_(metrics),
+      arena_(std::move(arena)) {}
+
+ExpertCache::~ExpertCache() {
+  CHECK(layer_ < 0) << "a lease of layer " << layer_ << " is out";
+  // The transfer threads write into the arena.
+  while (transfers_.under_way() > 0) {
+    results_.clear();
+    transfers_.Wait(results_);
+  }
+}
+
+ExpertCache::Acquisition::Acquisition(Acquisition&& other) noexcept
+    : cache_(std::exchange(other.cache_, nullptr)) {}
+
+ExpertCache::Acquisition::~Acquisition() {
+  if (cache_ != nullptr) cache_->EndStep();
+}
+
+std::span<const ReadyExpert> ExpertCache::Acquisition::Next() {
+  return cache_->NextGroup();
+}
+
+ExpertCache::Acquisition ExpertCache::Acquire(int32_t layer_index,
+                                              std::span<const int32_t> experts,
+                                              std::span<const int32_t> counts,
+                                              int32_t tokens, Phase phase) {
+  owner_.Check();
+  CHECK(layer_ < 0) << "layer " << layer_ << " has an Acquisition already";
+  CHECK(experts.size() == counts.size());
+  if (transfers_.under_way() > 0) TakeResults();
+  layer_ = layer_index;
+  phase_ = phase;
+  Layer& layer = layers_[layer_index];
+  layer.slots.BeginStep(tokens, phase);
+  for (size_t i = 0; i < experts.size(); ++i) {
+    const int32_t expert = experts[i];
+    const int32_t slot = layer.slots.Use(expert, counts[i]);
+    if (slot < 0) {
+      waiting_.push_back(expert);
+      continue;
+    }
+    layer.slots.Lease(slot);
+    if (layer.slots.state(slot) == SlotState::kResident) {
+      ready_.push_back({.expert = expert, .blob = Blob(layer_index, slot)});
+    } else {
+      transfers_.Promote(layer.first_ticket + static_cast<uint64_t>(slot));
+      ++arriving_;
+    }
+  }
+  const size_t hits = ready_.size();
+  const size_t misses = experts.size() - hits;
+  layer.lookups += experts.size();
+  layer.hits += hits;
+  const bool decode = phase == Phase::kDecode;
+  (decode ? metrics_.lookups_resident_decode
+          : metrics_.lookups_resident_prefill)
+      .Increment(static_cast<double>(hits));
+  if (misses > 0) {
+    (decode ? metrics_.lookups_missed_decode : metrics_.lookups_missed_prefill)
+        .Increment(static_cast<double>(misses));
+    std::reverse(waiting_.begin(), waiting_.end());
+    StartLoads();
+  }
+  return Acquisition(this);
+}
+
+std::span<const ReadyExpert> ExpertCache::NextGroup() {
+  owner_.Check();
+  ReleaseGroup();
+  StartLoads();
+  if (arriving_ > 0) TakeResults();
+  // Loads of other layers end here too: wait until one of ours has.
+  while (ready_.empty() && (arriving_ > 0 || !waiting_.empty())) {
+    WaitForLoads();
+    StartLoads();
+  }
+  std::swap(group_, ready_);
+  return group_;
+}
+
+void ExpertCache::ReleaseGroup() {
+  LayerSlots& slots = layers_[layer_].slots;
+  for (const ReadyExpert& given : group_) {
+    if (given.status.ok()) slots.Release(slots.Find(given.expert));
+  }
+  group_.clear();
+}
+
+void ExpertCache::EndStep() {
+  ReleaseGroup();
+  // Whoever gave up early leaves slots that hold or will hold an expert.
+  std::swap(group_, ready_);
+  ReleaseGroup();
+  if (arriving_ > 0) {
+    LayerSlots& slots = layers_[layer_].slots;
+    for (int32_t slot = 0; slot < slots.slots(); ++slot) {
+      if (slots.leased(slot)) slots.Release(slot);
+    }
+    arriving_ = 0;
+  }
+  waiting_.clear();
+  layer_ = -1;
+}
+
+void ExpertCache::StartLoads() {
+  while (
+      !waiting_.empty() &&
+      StartLoad({.layer = layer_, .expert = waiting_.back()}, Cause::kDemand)) {
+    waiting_.pop_back();
+    ++arriving_;
+  }
+}
+
+bool ExpertCache::StartLoad(ExpertKey key, Cause cause) {
+  if (transfers_.under_way() >= transfers_.capacity()) return false;
+  Layer& layer = layers_[key.layer];
+  const int32_t resident = layer.slots.resident();
+  const int32_t slot = cause == Cause::kDemand
+                           ? layer.slots.ClaimForDemand(key.expert)
+                           : layer.slots.ClaimForGuess(key.expert);
+  if (slot < 0) return false;
+  if (layer.slots.resident() < resident) {
+    metrics_.expert_slots_resident.Decrement();
+  }
+  const ExpertCatalog::Layer& source = catalog_.layers[key.layer];
+  const absl::Status status = transfers_.Submit(
+      {.ticket = layer.first_ticket + static_cast<uint64_t>(slot),
+       .source = source.experts[key.expert],
+       .target = layer.arena + slot * source.blob_bytes,
+       .bytes = source.blob_bytes,
+       .cause = cause});
+  CHECK(status.ok()) << status.ToString();
+  return true;
+}
+
+void ExpertCache::Prefetch(std::span<const ExpertKey> experts) {
+  owner_.Check();
+  if (transfers_.under_way() > 0) TakeResults();
+  for (const ExpertKey& key : experts) {
+    // Half of the queue stays free for demands.
+    if (transfers_.under_way() >= transfers_.capacity() / 2) break;
+    // The layer that runs knows what it needs.
+    if (key.layer == layer_) continue;
+    if (layers_[key.layer].slots.Find(key.expert) >= 0) continue;
+    StartLoad(key, Cause::kPrefetch);
+  }
+}
+
+void ExpertCache::WaitForLoads() {
+  using SteadyClock = std::chrono::steady_clock;
+  if (arriving_ == 0) {
+    // Guesses fill the layer: the step needs one of their slots.
+    const Layer& layer = layers_[layer_];
+    for (int32_t slot = 0; slot < layer.slots.slots(); ++slot) {
+      if (layer.slots.state(slot) == SlotState::kLoading) {
+        transfers_.Promote(layer.first_ticket + static_cast<uint64_t>(slot));
+      }
+    }
+  }
+  const SteadyClock::time_point start = SteadyClock::now();
+  results_.clear();
+  transfers_.Wait(results_);
+  const double waited =
+      std::chrono::duration<double>(SteadyClock::now() - start).count();
+  stall_seconds_ += waited;
+  metrics_.stall_seconds.Increment(waited);
+  for (const TransferResult& result : results_) Settle(result);
+}
+
+void ExpertCache::TakeResults() {
+  results_.clear();
+  transfers_.Poll(results_);
+  for (const TransferResult& result : results_) Settle(result);
+}
+
+void ExpertCache::Settle(const TransferResult& result) {
+  // The layer whose tickets begin at or before this one.
+  const auto after = std::upper_bound(
+      layers_.begin(), layers_.end(), result.ticket,
+      [](uint64_t ticket, const Layer& l) { return ticket < l.first_ticket; });
+  Layer& layer = *std::prev(after);
+  const int32_t layer_index = static_cast<int32_t>(&layer - layers_.data());
+  const int32_t slot = static_cast<int32_t>(result.ticket - layer.first_ticket);
+  const int32_t expert = layer.slots.expert(slot);
+  const bool asked_for = layer_index == layer_ && layer.slots.leased(slot);
+  layer.slots.FinishLoad(slot, result.status.ok());
+
+  metrics_.transfer_seconds.Observe(result.seconds);
+  ReadyExpert arrived{.expert = expert};
+  if (result.status.ok()) {
+    const int64_t bytes = catalog_.layers[layer_index].blob_bytes;
+    ++loads_;
+    bytes_loaded_ += static_cast<uint64_t>(bytes);
+    metrics_.expert_slots_resident.Increment();
+    if (result.cause == Cause::kDemand) {
+      metrics_.transfer_bytes_demand.Increment(static_cast<double>(bytes));
+    }
+    arrived.blob = Blob(layer_index, slot);
+  } else {
+    ++load_failures_;
+    metrics_.expert_load_failures.Increment();
+    const ExpertLocation& source = catalog_.layers[layer_index].experts[expert];
+    arrived.status = absl::DataLossError(absl::StrCat(
+        "expert ", expert, " of layer ", layer_index, " in ",
+        catalog_.files[source.file], ": ", result.status.message()));
+  }
+  if (asked_for) {
+    --arriving_;
+    ready_.push_back(std::move(arrived));
+  }
+}
+
+const std::byte* ExpertCache::Blob(int32_t layer, int32_t slot) const {
+  return layers_[layer].arena + slot * catalog_.layers[layer].blob_bytes;
+}
+
+CacheSnapshot ExpertCache::Snapshot() const {
+  CacheSnapshot snapshot{.slot_bytes = arena_.size(),
+                         .loads = loads_,
+                         .load_failures = load_failures_,
+                         .bytes_loaded = bytes_loaded_,
+                         .stall_seconds = stall_seconds_};
+  snapshot.layers.reserve(layers_.size());
+  for (const Layer& layer : layers_) {
+    CacheSnapshot::Layer& view = snapshot.layers.emplace_back();
+    view.experts = layer.slots.experts();
+    view.slots = layer.slots.slots();
+    view.loading = layer.slots.loading();
+    view.lookups = layer.lookups;
+    view.hits = layer.hits;
+    view.resident.reserve(static_cast<size_t>(layer.slots.resident()));
+    for (int32_t e = 0; e < view.experts; ++e) {
+      const int32_t slot = layer.slots.Find(e);
+      if (slot >= 0 && layer.slots.state(slot) == SlotState::kResident) {
+        view.resident.push_back(e);
+      }
+    }
+  }
+  return snapshot;
+}
+
+}  // namespace bullpen
