@@ -8,10 +8,9 @@
 
 namespace bullpen {
 namespace {
-// A score grows by this many powers of two before all are scaled down, which
-// is exact: what falls below the smallest number is long forgotten.
+// A score grows by this many powers of two before all are scaled down: what
+// falls below the smallest number is long forgotten.
 constexpr double kEpochHalfLives = 512;
-constexpr double kForgottenHalfLives = 4096;
 }  // namespace
 
 EvictionPolicy::EvictionPolicy(int32_t experts, const PolicyConfig& config)
@@ -23,13 +22,13 @@ EvictionPolicy::EvictionPolicy(int32_t experts, const PolicyConfig& config)
 double EvictionPolicy::Weight(int64_t now) {
   if (now == weight_time_) return weight_;
   double half_lives =
-      (static_cast<double>(now) - epoch_) / config_.half_life_tokens;
+      static_cast<double>(now - epoch_) / config_.half_life_tokens;
   if (half_lives > kEpochHalfLives) {
-    const double shift = std::floor(half_lives);
-    const int down = -static_cast<int>(std::min(shift, kForgottenHalfLives));
-    for (Entry& entry : entries_) entry.score = std::ldexp(entry.score, down);
-    epoch_ += shift * config_.half_life_tokens;
-    half_lives = (static_cast<double>(now) - epoch_) / config_.half_life_tokens;
+    // The same factor for all: their order stays.
+    const double factor = std::exp2(-half_lives);
+    for (Entry& entry : entries_) entry.score *= factor;
+    epoch_ = now;
+    half_lives = 0;
   }
   weight_time_ = now;
   weight_ = std::exp2(half_lives);
@@ -61,7 +60,7 @@ void EvictionPolicy::SetScore(int32_t expert, double score) {
 double EvictionPolicy::Score(int32_t expert, int64_t now) const {
   const double score = entries_[expert].score;
   if (config_.kind != PolicyKind::kCrf) return score;
-  return score * std::exp2((epoch_ - static_cast<double>(now)) /
+  return score * std::exp2(static_cast<double>(epoch_ - now) /
                            config_.half_life_tokens);
 }
 

@@ -47,7 +47,7 @@ class EvictionPolicy {
   double Weight(int64_t now);
 
   PolicyConfig config_;
-  double epoch_ = 0;  // in tokens; moves up before a score could overflow
+  int64_t epoch_ = 0;  // moves up before a score could overflow
   int64_t weight_time_ = -1;
   double weight_ = 1;  // Weight(weight_time_)
   std::vector<Entry> entries_;

@@ -1,0 +1,183 @@
+// Drives cache, slots and transfer threads with a reader that delays, fails
+// and corrupts by seed, and holds the invariants of docs/ARCHITECTURE.md.
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <set>
+#include <vector>
+
+#include "engine/experts/cache.h"
+#include "gtest/gtest.h"
+#include "tests/fakes/fake_blob_reader.h"
+
+namespace bullpen {
+namespace {
+
+constexpr int kSeeds = 1000;
+constexpr int kSteps = 60;
+
+class Simulation {
+ public:
+  explicit Simulation(uint64_t seed)
+      : random_(seed),
+        shape_{.layers = Draw(1, 4), .experts = Draw(1, 16)},
+        model_(MakeFakeModel(shape_, seed)),
+        reader_(model_.files),
+        transfers_(reader_, {.threads = Draw(1, 2),
+                             .capacity = Draw(0, 3) == 0 ? Draw(1, 4) : 64,
+                             .chunk_bytes = 4096}) {
+    for (int32_t l = 0; l < shape_.layers; ++l) {
+      slots_.push_back(Draw(1, shape_.experts));
+    }
+    lookups_.resize(slots_.size());
+    const double trouble = Draw(0, 2) * 0.05;
+    reader_.SetFaults({.fail = trouble,
+                       .shorten = trouble / 2,
+                       .corrupt = trouble,
+                       .yields = Draw(0, 20)},
+                      seed);
+    cache_ = *ExpertCache::Create(model_.catalog, {.slots = slots_}, transfers_,
+                                  metrics_);
+  }
+
+  void Run() {
+    for (int i = 0; i < kSteps && !testing::Test::HasFailure(); ++i) {
+      if (Draw(0, 2) == 0) cache_->Prefetch(DrawKeys());
+      Step(Draw(0, shape_.layers - 1));
+      CheckSnapshot();
+    }
+    // What is under way ends, and the levels come to rest.
+    while (transfers_.under_way() > 0) cache_->Prefetch({});
+    CheckSnapshot();
+    size_t resident = 0;
+    for (const CacheSnapshot::Layer& layer : cache_->Snapshot().layers) {
+      resident += layer.resident.size();
+    }
+    EXPECT_EQ(metrics_.expert_slots_resident.Value(),
+              static_cast<double>(resident));
+  }
+
+ private:
+  int32_t Draw(int32_t low, int32_t high) {
+    return std::uniform_int_distribution<int32_t>(low, high)(random_);
+  }
+  std::vector<ExpertKey> DrawKeys() {
+    std::vector<ExpertKey> keys(static_cast<size_t>(Draw(0, 6)));
+    for (ExpertKey& key : keys) {
+      key = {Draw(0, shape_.layers - 1), Draw(0, shape_.experts - 1)};
+    }
+    return keys;
+  }
+
+  void Step(int32_t layer) {
+    std::vector<int32_t> experts(static_cast<size_t>(shape_.experts));
+    std::iota(experts.begin(), experts.end(), 0);
+    std::shuffle(experts.begin(), experts.end(), random_);
+    experts.resize(static_cast<size_t>(Draw(0, shape_.experts)));
+    std::vector<int32_t> counts;
+    for (size_t i = 0; i < experts.size(); ++i) counts.push_back(Draw(1, 9));
+    const Phase phase = Draw(0, 3) == 0 ? Phase::kPrefill : Phase::kDecode;
+    const std::vector<int32_t> before =
+        cache_->Snapshot().layers[layer].resident;
+
+    ExpertCache::Acquisition step =
+        cache_->Acquire(layer, experts, counts, Draw(9, 20), phase);
+    lookups_[layer] += experts.size();
+    phase_lookups_[phase] += static_cast<double>(experts.size());
+    std::multiset<int32_t> given;
+    bool first = true;
+    while (Draw(0, 40) > 0) {  // now and then a step is given up
+      const std::span<const ReadyExpert> group = step.Next();
+      if (group.empty()) {
+        EXPECT_TRUE(std::ranges::is_permutation(
+            std::vector(given.begin(), given.end()), experts));
+        break;
+      }
+      if (Draw(0, 4) == 0) cache_->Prefetch(DrawKeys());
+      CheckGroup(layer, group);
+      for (const ReadyExpert& ready : group) given.insert(ready.expert);
+      for (const int32_t expert : before) {
+        if (first && std::ranges::count(experts, expert) > 0) {
+          EXPECT_TRUE(given.contains(expert)) << "resident, not given first";
+        }
+      }
+      first = false;
+    }
+  }
+
+  void CheckGroup(int32_t layer, std::span<const ReadyExpert> group) {
+    std::set<const std::byte*> blobs;
+    for (const ReadyExpert& ready : group) {
+      EXPECT_EQ(ready.blob == nullptr, !ready.status.ok());
+      if (!ready.status.ok()) {
+        EXPECT_TRUE(absl::IsDataLoss(ready.status)) << ready.status;
+        ++failures_seen_;
+        continue;
+      }
+      EXPECT_TRUE(blobs.insert(ready.blob).second) << "two in one slot";
+      const auto expected = model_.Blob(layer, ready.expert);
+      EXPECT_TRUE(
+          std::ranges::equal(std::span(ready.blob, expected.size()), expected))
+          << "wrong bytes of expert " << ready.expert << ", layer " << layer;
+    }
+    EXPECT_LE(blobs.size(), static_cast<size_t>(slots_[layer]));
+  }
+
+  void CheckSnapshot() {
+    const CacheSnapshot snapshot = cache_->Snapshot();
+    uint64_t lookups = 0;
+    uint64_t hits = 0;
+    for (size_t l = 0; l < snapshot.layers.size(); ++l) {
+      const CacheSnapshot::Layer& layer = snapshot.layers[l];
+      EXPECT_EQ(layer.slots, slots_[l]);
+      EXPECT_LE(layer.resident.size() + static_cast<size_t>(layer.loading),
+                static_cast<size_t>(layer.slots));
+      EXPECT_TRUE(std::ranges::is_sorted(layer.resident));
+      EXPECT_EQ(layer.lookups, lookups_[l]);
+      EXPECT_LE(layer.hits, layer.lookups);
+      lookups += layer.lookups;
+      hits += layer.hits;
+    }
+    // The sum of the parts is the lookups, by phase and in all.
+    const double decode = metrics_.lookups_resident_decode.Value() +
+                          metrics_.lookups_missed_decode.Value();
+    const double prefill = metrics_.lookups_resident_prefill.Value() +
+                           metrics_.lookups_missed_prefill.Value();
+    EXPECT_EQ(decode, phase_lookups_[Phase::kDecode]);
+    EXPECT_EQ(prefill, phase_lookups_[Phase::kPrefill]);
+    EXPECT_EQ(decode + prefill, static_cast<double>(lookups));
+    EXPECT_EQ(metrics_.lookups_resident_decode.Value() +
+                  metrics_.lookups_resident_prefill.Value(),
+              static_cast<double>(hits));
+    EXPECT_EQ(metrics_.expert_load_failures.Value(),
+              static_cast<double>(snapshot.load_failures));
+    EXPECT_GE(snapshot.load_failures, failures_seen_);
+    EXPECT_LE(transfers_.under_way(), transfers_.capacity());
+  }
+
+  std::mt19937_64 random_;
+  FakeModelShape shape_;
+  FakeModel model_;
+  FakeBlobReader reader_;
+  TransferQueue transfers_;
+  Metrics metrics_;
+  std::vector<int32_t> slots_;
+  std::vector<uint64_t> lookups_;
+  std::map<Phase, double> phase_lookups_;
+  uint64_t failures_seen_ = 0;
+  std::unique_ptr<ExpertCache> cache_;
+};
+
+TEST(CacheSimulation, HoldsItsInvariantsUnderDelaysFailuresAndCorruption) {
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    Simulation(seed).Run();
+    if (HasFailure()) break;
+  }
+}
+
+}  // namespace
+}  // namespace bullpen

@@ -1,0 +1,317 @@
+#include "engine/experts/cache.h"
+
+#include <algorithm>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/fakes/fake_blob_reader.h"
+
+namespace bullpen {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::UnorderedElementsAre;
+
+class CacheTest : public ::testing::Test {
+ protected:
+  CacheTest()
+      : model_(
+            MakeFakeModel({.layers = 3, .experts = 8, .blob_bytes = 8192}, 3)),
+        reader_(model_.files),
+        transfers_(reader_, {.threads = 2, .chunk_bytes = 4096}) {}
+
+  void Create(std::vector<int32_t> slots) {
+    auto cache = ExpertCache::Create(
+        model_.catalog, {.slots = std::move(slots)}, transfers_, metrics_);
+    ASSERT_TRUE(cache.ok()) << cache.status();
+    cache_ = *std::move(cache);
+  }
+  ExpertCache::Acquisition Acquire(int32_t layer, std::vector<int32_t> experts,
+                                   Phase phase = Phase::kDecode) {
+    const std::vector<int32_t> counts(experts.size(), 1);
+    return cache_->Acquire(layer, experts, counts, 1, phase);
+  }
+  // One step of a layer; the experts in the order in which they came. Checks
+  // the bytes of each.
+  std::vector<int32_t> Step(int32_t layer, std::vector<int32_t> experts,
+                            Phase phase = Phase::kDecode) {
+    std::vector<int32_t> given;
+    ExpertCache::Acquisition step = Acquire(layer, std::move(experts), phase);
+    for (auto group = step.Next(); !group.empty(); group = step.Next()) {
+      for (const ReadyExpert& ready : group) {
+        EXPECT_TRUE(ready.status.ok()) << ready.status;
+        EXPECT_TRUE(Right(layer, ready));
+        given.push_back(ready.expert);
+      }
+    }
+    return given;
+  }
+  bool Right(int32_t layer, const ReadyExpert& ready) const {
+    const auto expected = model_.Blob(layer, ready.expert);
+    return std::ranges::equal(std::span(ready.blob, expected.size()), expected);
+  }
+  std::vector<int32_t> Resident(int32_t layer) const {
+    return cache_->Snapshot().layers[layer].resident;
+  }
+  static std::vector<int32_t> Ids(std::span<const ReadyExpert> group) {
+    std::vector<int32_t> ids;
+    for (const ReadyExpert& ready : group) ids.push_back(ready.expert);
+    return ids;
+  }
+
+  Metrics metrics_;
+  FakeModel model_;
+  FakeBlobReader reader_;
+  TransferQueue transfers_;
+  std::unique_ptr<ExpertCache> cache_;
+};
+
+TEST_F(CacheTest, AMissLoadsAndTheNextLookupHits) {
+  Create({4, 4, 4});
+  EXPECT_THAT(Step(1, {5, 2}), UnorderedElementsAre(5, 2));
+  EXPECT_THAT(Resident(1), ElementsAre(2, 5));
+  EXPECT_THAT(Resident(0), IsEmpty());
+  EXPECT_THAT(Step(1, {2, 5}), ElementsAre(2, 5));
+  const CacheSnapshot snapshot = cache_->Snapshot();
+  EXPECT_EQ(snapshot.layers[1].lookups, 4u);
+  EXPECT_EQ(snapshot.layers[1].hits, 2u);
+  EXPECT_EQ(snapshot.loads, 2u);
+  EXPECT_EQ(snapshot.bytes_loaded, 2u * 16384u);
+}
+
+TEST_F(CacheTest, ResidentOnesComeFirstWhileTheOthersLoad) {
+  Create({4, 4, 4});
+  Step(0, {1, 2});
+  reader_.CloseGate();
+  ExpertCache::Acquisition step = Acquire(0, {6, 1, 2, 7});
+  EXPECT_THAT(Ids(step.Next()), ElementsAre(1, 2));
+  reader_.AwaitAtGate(2);  // both loads have started by themselves
+  EXPECT_EQ(cache_->Snapshot().layers[0].loading, 2);
+  reader_.OpenGate();
+  std::vector<int32_t> rest;
+  for (auto group = step.Next(); !group.empty(); group = step.Next()) {
+    for (const int32_t expert : Ids(group)) rest.push_back(expert);
+  }
+  EXPECT_THAT(rest, UnorderedElementsAre(6, 7));
+}
+
+TEST_F(CacheTest, AllThatHasArrivedComesInOneGroup) {
+  Create({8, 8, 8});
+  reader_.CloseGate();
+  ExpertCache::Acquisition step = Acquire(0, {0, 1, 2, 3, 4, 5, 6, 7});
+  reader_.OpenGate();
+  size_t given = 0;
+  int groups = 0;
+  for (auto group = step.Next(); !group.empty(); group = step.Next()) {
+    given += group.size();
+    ++groups;
+  }
+  EXPECT_EQ(given, 8u);
+  EXPECT_LE(groups, 8);
+}
+
+TEST_F(CacheTest, OneSlotServesEveryExpertOfTheStep) {
+  Create({1, 1, 1});
+  EXPECT_THAT(Step(2, {7, 0, 3, 5}), ElementsAre(7, 0, 3, 5));
+  EXPECT_THAT(Step(2, {7, 5}), ElementsAre(5, 7));
+}
+
+TEST_F(CacheTest, MoreExpertsThanSlotsCountEachLookupOnce) {
+  for (const Phase phase : {Phase::kDecode, Phase::kPrefill}) {
+    Create({3, 3, 3});
+    std::vector<int32_t> all(8);
+    std::iota(all.begin(), all.end(), 0);
+    for (int round = 0; round < 4; ++round) {
+      EXPECT_THAT(Step(0, all, phase),
+                  ::testing::UnorderedElementsAreArray(all));
+    }
+    const CacheSnapshot::Layer layer = cache_->Snapshot().layers[0];
+    EXPECT_EQ(layer.lookups, 32u);
+    EXPECT_EQ(layer.resident.size(), 3u);
+    EXPECT_EQ(cache_->Snapshot().loads, layer.lookups - layer.hits);
+  }
+}
+
+TEST_F(CacheTest, EvictsTheLeastFrequentNotTheLeastRecent) {
+  Create({3, 3, 3});
+  for (int i = 0; i < 5; ++i) Step(0, {0, 1});
+  Step(0, {2});
+  Step(0, {3});
+  EXPECT_THAT(Resident(0), ElementsAre(0, 1, 3));
+}
+
+TEST_F(CacheTest, NeverEvictsWhatTheStepStillNeeds) {
+  Create({3, 3, 3});
+  for (int i = 0; i < 5; ++i) Step(0, {4, 5});
+  Step(0, {1});
+  // 1 has the least score, and is needed: 4 or 5 has to go.
+  EXPECT_THAT(Step(0, {6, 1}), ElementsAre(1, 6));
+  EXPECT_THAT(Resident(0), ::testing::IsSupersetOf({1, 6}));
+  EXPECT_EQ(cache_->Snapshot().layers[0].hits, 4u * 2 + 1);
+}
+
+TEST_F(CacheTest, PrefillDoesNotFlushTheDecodeSet) {
+  Create({8, 4, 4});
+  for (int i = 0; i < 20; ++i) Step(1, {0, 1, 2, 3});
+  Step(1, {0, 1, 2, 3, 4, 5, 6, 7}, Phase::kPrefill);
+  int32_t kept = 0;
+  for (const int32_t expert : Resident(1)) kept += expert < 4;
+  EXPECT_GE(kept, 2);
+}
+
+TEST_F(CacheTest, AFailedLoadComesWithItsStatusAndIsTriedAgain) {
+  Create({4, 4, 4});
+  Step(0, {1});
+  const ExpertLocation& place = model_.catalog.layers[0].experts[6];
+  reader_.SetStatus(place.file, place.offset, absl::DataLossError("bad disk"));
+  for (int round = 1; round <= 2; ++round) {
+    ExpertCache::Acquisition step = Acquire(0, {1, 6, 3});
+    std::vector<int32_t> good;
+    int bad = 0;
+    for (auto group = step.Next(); !group.empty(); group = step.Next()) {
+      for (const ReadyExpert& ready : group) {
+        if (ready.status.ok()) {
+          EXPECT_TRUE(Right(0, ready));
+          good.push_back(ready.expert);
+          continue;
+        }
+        ++bad;
+        EXPECT_EQ(ready.expert, 6);
+        EXPECT_EQ(ready.blob, nullptr);
+        EXPECT_EQ(std::string(ready.status.message()),
+                  "expert 6 of layer 0 in memory-0: bad disk");
+        EXPECT_TRUE(absl::IsDataLoss(ready.status));
+      }
+    }
+    EXPECT_THAT(good, UnorderedElementsAre(1, 3));
+    EXPECT_EQ(bad, 1);
+    EXPECT_EQ(cache_->Snapshot().load_failures, static_cast<uint64_t>(round));
+  }
+  EXPECT_EQ(metrics_.expert_load_failures.Value(), 2);
+  reader_.SetStatus(place.file, place.offset, absl::OkStatus());
+  EXPECT_THAT(Step(0, {6}), ElementsAre(6));
+}
+
+TEST_F(CacheTest, AFlippedByteIsDataLossNotAWrongToken) {
+  Create({1, 1, 1});
+  const ExpertLocation& place = model_.catalog.layers[1].experts[2];
+  reader_.FlipByte(place.file, place.offset + 5000);
+  ExpertCache::Acquisition step = Acquire(1, {2, 3});
+  const auto group = step.Next();
+  ASSERT_EQ(group.size(), 1u);
+  EXPECT_THAT(std::string(group[0].status.message()),
+              HasSubstr("wrong checksum"));
+  EXPECT_THAT(Ids(step.Next()), ElementsAre(3));
+  EXPECT_TRUE(step.Next().empty());
+}
+
+TEST_F(CacheTest, MetricsAddUpByPhase) {
+  Create({4, 4, 4});
+  EXPECT_EQ(metrics_.expert_slots.Value(), 12);
+  EXPECT_EQ(metrics_.expert_slot_bytes.Value(), 4 * (1 + 2 + 3) * 8192);
+  EXPECT_EQ(cache_->arena_bytes(), 4 * (1 + 2 + 3) * 8192);
+  Step(0, {0, 1, 2}, Phase::kPrefill);
+  Step(0, {0, 1}, Phase::kDecode);
+  Step(0, {0, 7}, Phase::kDecode);
+  EXPECT_EQ(metrics_.lookups_missed_prefill.Value(), 3);
+  EXPECT_EQ(metrics_.lookups_resident_prefill.Value(), 0);
+  EXPECT_EQ(metrics_.lookups_resident_decode.Value(), 3);
+  EXPECT_EQ(metrics_.lookups_missed_decode.Value(), 1);
+  EXPECT_EQ(metrics_.expert_slots_resident.Value(), 4);
+  EXPECT_EQ(metrics_.transfer_bytes_demand.Value(), 4 * 8192);
+  const double stalled = metrics_.stall_seconds.Value();
+  Step(0, {0, 1, 2, 7});
+  EXPECT_EQ(metrics_.stall_seconds.Value(), stalled);
+}
+
+TEST_F(CacheTest, APrefetchedExpertIsAHitWhenItsLayerRuns) {
+  Create({2, 2, 2});
+  cache_->Prefetch(std::vector<ExpertKey>{{1, 4}, {1, 5}, {1, 6}, {2, 3}});
+  while (transfers_.under_way() > 0) cache_->Prefetch({});
+  EXPECT_THAT(Resident(1), ElementsAre(4, 5));  // 6 may not push out a guess
+  EXPECT_THAT(Resident(2), ElementsAre(3));
+  EXPECT_THAT(Step(1, {4, 5}), ElementsAre(4, 5));
+  EXPECT_EQ(cache_->Snapshot().layers[1].hits, 2u);
+  EXPECT_EQ(metrics_.transfer_bytes_demand.Value(), 0);
+}
+
+TEST_F(CacheTest, ALatePrefetchIsPromotedAndAwaited) {
+  Create({2, 2, 2});
+  reader_.CloseGate();
+  cache_->Prefetch(std::vector<ExpertKey>{{0, 1}, {0, 2}});
+  reader_.AwaitAtGate(2);
+  ExpertCache::Acquisition step = Acquire(0, {2});
+  reader_.OpenGate();
+  EXPECT_THAT(Ids(step.Next()), ElementsAre(2));
+  EXPECT_TRUE(step.Next().empty());
+  EXPECT_EQ(cache_->Snapshot().layers[0].hits, 0u);
+}
+
+TEST_F(CacheTest, GuessesThatFillALayerDoNotBlockItsStep) {
+  Create({1, 1, 1});
+  reader_.CloseGate();
+  cache_->Prefetch(std::vector<ExpertKey>{{0, 1}, {1, 1}, {2, 1}});
+  reader_.AwaitAtGate(2);
+  ExpertCache::Acquisition step = Acquire(2, {6, 7});
+  reader_.OpenGate();
+  EXPECT_THAT(Ids(step.Next()), ElementsAre(6));
+  EXPECT_THAT(Ids(step.Next()), ElementsAre(7));
+  EXPECT_TRUE(step.Next().empty());
+}
+
+TEST_F(CacheTest, AGuessNeverTouchesTheLayerThatRuns) {
+  Create({1, 1, 1});
+  Step(0, {3});
+  ExpertCache::Acquisition step = Acquire(0, {3});
+  EXPECT_THAT(Ids(step.Next()), ElementsAre(3));
+  cache_->Prefetch(std::vector<ExpertKey>{{0, 5}});
+  EXPECT_EQ(transfers_.under_way(), 0);
+  EXPECT_THAT(Resident(0), ElementsAre(3));
+}
+
+TEST_F(CacheTest, AStepGivenUpEarlyLeavesNoLease) {
+  Create({2, 2, 2});
+  Step(0, {1});
+  reader_.CloseGate();
+  {
+    ExpertCache::Acquisition step = Acquire(0, {1, 2, 3, 4});
+  }
+  reader_.OpenGate();
+  EXPECT_THAT(Step(0, {5, 6, 7}), UnorderedElementsAre(5, 6, 7));
+}
+
+TEST_F(CacheTest, DestructionWaitsForLoadsUnderWay) {
+  Create({2, 2, 2});
+  reader_.CloseGate();
+  {
+    ExpertCache::Acquisition step = Acquire(0, {1, 2});
+  }
+  reader_.AwaitAtGate(2);
+  reader_.OpenGate();
+  cache_.reset();
+  EXPECT_EQ(transfers_.under_way(), 0);
+}
+
+TEST_F(CacheTest, DestructionWithALeaseOutIsABug) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_DEATH(
+      {
+        Create({2, 2, 2});
+        ExpertCache::Acquisition step = Acquire(1, {1});
+        cache_.reset();
+      },
+      "a lease of layer 1 is out");
+}
+
+TEST_F(CacheTest, AStepOfNoExpertsGivesNone) {
+  Create({2, 2, 2});
+  EXPECT_THAT(Step(0, {}), IsEmpty());
+}
+
+}  // namespace
+}  // namespace bullpen

@@ -1,0 +1,257 @@
+#include "tests/fakes/fake_model.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "base/check.h"
+#include "base/status.h"
+
+namespace bullpen {
+namespace {
+
+uint64_t Mix(uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
+}  // namespace
+
+void FakeModelControl::FailNextForward(absl::Status status) {
+  absl::MutexLock lock(&mutex_);
+  fail_next_ = std::move(status);
+}
+
+void FakeModelControl::Hold() {
+  absl::MutexLock lock(&mutex_);
+  hold_ = true;
+}
+
+void FakeModelControl::Release() {
+  absl::MutexLock lock(&mutex_);
+  hold_ = false;
+}
+
+void FakeModelControl::AwaitHeld() {
+  const auto held = [this] {
+    mutex_.AssertHeld();
+    return entered_ > passed_;
+  };
+  absl::MutexLock lock(&mutex_);
+  mutex_.Await(absl::Condition(&held));
+}
+
+void FakeModelControl::StepOnce() {
+  int64_t target = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    CHECK(hold_ && entered_ > passed_) << "no Forward is held";
+    ++passes_;
+    target = entered_ + 1;
+  }
+  const auto next = [&] {
+    mutex_.AssertHeld();
+    return entered_ >= target;
+  };
+  absl::MutexLock lock(&mutex_);
+  mutex_.Await(absl::Condition(&next));
+}
+
+int64_t FakeModelControl::forwards() const {
+  absl::MutexLock lock(&mutex_);
+  return passed_;
+}
+
+int32_t FakeModelControl::max_rows() const {
+  absl::MutexLock lock(&mutex_);
+  return max_rows_;
+}
+
+int32_t FakeModelControl::max_sequences() const {
+  absl::MutexLock lock(&mutex_);
+  return max_sequences_;
+}
+
+absl::Status FakeModelControl::Enter(const ForwardBatch& batch) {
+  const auto open = [this] {
+    mutex_.AssertHeld();
+    return !hold_ || passes_ > 0;
+  };
+  absl::MutexLock lock(&mutex_);
+  max_rows_ = std::max(max_rows_, static_cast<int32_t>(batch.ids.size()));
+  max_sequences_ =
+      std::max(max_sequences_, static_cast<int32_t>(batch.sequences.size()));
+  ++entered_;
+  mutex_.Await(absl::Condition(&open));
+  if (hold_) --passes_;
+  ++passed_;
+  return std::exchange(fail_next_, absl::OkStatus());
+}
+
+struct Model::State {
+  struct Entry {
+    int32_t token = -1;
+    int32_t position = -1;
+  };
+
+  Entry& At(const kernels::KvSequence& sequence, int32_t position);
+  uint64_t History(const kernels::KvSequence& sequence, int32_t position);
+  std::vector<absl::Status> Store(const ForwardBatch& batch);
+  void FillLogits(const ForwardBatch& batch);
+  void AppendLogits(const kernels::KvSequence& sequence, int32_t position);
+
+  FakeModelConfig fake;
+  FakeModelControl* control = nullptr;
+  PackedModel packed;
+  ModelConfig config;
+  MemoryPlan plan;
+  std::vector<Entry> kv;
+  std::vector<float> logits;
+};
+
+Model::State::Entry& Model::State::At(const kernels::KvSequence& sequence,
+                                      int32_t position) {
+  const int32_t block = sequence.blocks[position / kernels::kKvBlockTokens];
+  CHECK(block >= 0 && block < fake.kv_blocks) << "block " << block;
+  return kv[static_cast<size_t>(block) * kernels::kKvBlockTokens +
+            position % kernels::kKvBlockTokens];
+}
+
+uint64_t Model::State::History(const kernels::KvSequence& sequence,
+                               int32_t position) {
+  uint64_t hash = 0;
+  for (int32_t p = 0; p <= position; ++p) {
+    const Entry& entry = At(sequence, p);
+    hash = Mix(hash + static_cast<uint64_t>(entry.token) * 65537 +
+               static_cast<uint64_t>(entry.position) + 1);
+  }
+  return hash;
+}
+
+// Writes the rows; each block has one owner, rows are contiguous.
+std::vector<absl::Status> Model::State::Store(const ForwardBatch& batch) {
+  std::vector<absl::Status> statuses;
+  std::set<int32_t> owned;
+  int32_t row = 0;
+  for (const kernels::KvSequence& sequence : batch.sequences) {
+    CHECK(sequence.first_row == row && sequence.rows > 0);
+    const int32_t end = sequence.first_position + sequence.rows;
+    CHECK(end <= fake.context);
+    for (int32_t p = 0; p < end; p += kernels::kKvBlockTokens) {
+      const int32_t block = sequence.blocks[p / kernels::kKvBlockTokens];
+      CHECK(owned.insert(block).second) << "two owners of block " << block;
+    }
+    absl::Status status;
+    for (int32_t p = sequence.first_position; p < end; ++p, ++row) {
+      const int32_t token = batch.ids[row];
+      At(sequence, p) = {token, p};
+      if (token == fake.poison_token) {
+        status = absl::DataLossError("an expert could not be read");
+      }
+    }
+    statuses.push_back(status);
+  }
+  CHECK(row == static_cast<int32_t>(batch.ids.size()));
+  return statuses;
+}
+
+void Model::State::FillLogits(const ForwardBatch& batch) {
+  logits.clear();
+  for (int32_t row : batch.logit_rows) {
+    for (const kernels::KvSequence& sequence : batch.sequences) {
+      const int32_t offset = row - sequence.first_row;
+      if (offset < 0 || offset >= sequence.rows) continue;
+      AppendLogits(sequence, sequence.first_position + offset);
+    }
+  }
+  CHECK(logits.size() ==
+        batch.logit_rows.size() * static_cast<size_t>(fake.vocab));
+}
+
+void Model::State::AppendLogits(const kernels::KvSequence& sequence,
+                                int32_t position) {
+  const uint64_t history = History(sequence, position);
+  const bool end = position + 1 >= fake.eos_after;
+  for (int32_t id = 0; id < fake.vocab; ++id) {
+    const uint64_t bits =
+        Mix(history + static_cast<uint64_t>(id) * 0x9e3779b97f4a7c15u);
+    const float uniform = static_cast<float>(bits >> 40) * 0x1.0p-24f;
+    const float eos_logit = end ? 100.0f : -100.0f;
+    logits.push_back(id == fake.eos ? eos_logit : 8.0f * uniform - 4.0f);
+  }
+}
+
+namespace {
+
+// What the next Model::Load makes; set by MakeFakeModel alone.
+const FakeModelConfig* next_config = nullptr;
+FakeModelControl* next_control = nullptr;
+
+}  // namespace
+
+Model::Model(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Model::~Model() = default;
+
+absl::StatusOr<std::unique_ptr<Model>> Model::Load(PackedModel packed,
+                                                   const ModelOptions& options,
+                                                   Metrics& metrics) {
+  return Load(std::move(packed), options, metrics, nullptr);
+}
+
+absl::StatusOr<std::unique_ptr<Model>> Model::Load(
+    PackedModel packed, const ModelOptions&, Metrics&,
+    std::unique_ptr<BlobReader>) {
+  CHECK(next_config != nullptr) << "use MakeFakeModel";
+  auto state = std::make_unique<State>();
+  state->fake = *next_config;
+  state->control = next_control;
+  state->packed = std::move(packed);
+  state->config.vocab = next_config->vocab;
+  state->config.context_length = next_config->context;
+  state->kv.resize(static_cast<size_t>(next_config->kv_blocks) *
+                   kernels::kKvBlockTokens);
+  return std::unique_ptr<Model>(new Model(std::move(state)));
+}
+
+absl::StatusOr<ForwardResult> Model::Forward(const ForwardBatch& batch) {
+  CHECK(!batch.ids.empty() &&
+        batch.ids.size() <= static_cast<size_t>(state_->fake.max_batch_tokens));
+  RETURN_IF_ERROR(state_->control->Enter(batch));
+  std::vector<absl::Status> statuses = state_->Store(batch);
+  state_->FillLogits(batch);
+  return ForwardResult{.logits = state_->logits,
+                       .sequence_status = std::move(statuses)};
+}
+
+void Model::set_tap(ForwardTap) {}
+const PackedModel& Model::packed() const { return state_->packed; }
+const ModelConfig& Model::config() const { return state_->config; }
+const MemoryPlan& Model::memory() const { return state_->plan; }
+int32_t Model::context() const { return state_->fake.context; }
+int32_t Model::max_batch_tokens() const {
+  return state_->fake.max_batch_tokens;
+}
+int32_t Model::kv_blocks() const { return state_->fake.kv_blocks; }
+CacheSnapshot Model::cache_snapshot() const {
+  CacheSnapshot snapshot;
+  snapshot.loads = static_cast<uint64_t>(state_->control->forwards());
+  return snapshot;
+}
+std::string_view Model::isa() const { return "fake"; }
+int32_t Model::threads() const { return 1; }
+
+std::unique_ptr<Model> MakeFakeModel(const FakeModelConfig& config,
+                                     FakeModelControl& control) {
+  Metrics metrics;
+  next_config = &config;
+  next_control = &control;
+  absl::StatusOr<std::unique_ptr<Model>> model =
+      Model::Load(PackedModel(), ModelOptions(), metrics);
+  next_config = nullptr;
+  next_control = nullptr;
+  CHECK(model.ok());
+  return *std::move(model);
+}
+
+}  // namespace bullpen
