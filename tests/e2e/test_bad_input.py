@@ -1,0 +1,137 @@
+"""Bad input gets a 4xx that names field and limit; the server lives on."""
+
+import json
+import random
+
+import httpx
+import pytest
+
+COMPLETIONS = "/v1/completions"
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lives_on(server):
+    yield
+    assert server.complete("The", max_tokens=2).status_code == 200
+    server.wait_idle()
+
+
+def refused(server, body, path=COMPLETIONS):
+    """The error object of a request that must get a 4xx."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    answer = httpx.post(server.url + path, content=content, timeout=30,
+                        headers={"content-type": "application/json"})
+    assert 400 <= answer.status_code < 500, f"{answer.status_code}: {answer.text}"
+    error = answer.json()["error"]
+    assert error["message"] and error["type"]
+    return error
+
+
+@pytest.mark.parametrize("path", [COMPLETIONS, CHAT, "/tokenize", "/detokenize"])
+@pytest.mark.parametrize("body", [
+    b"", b"{", b"nonsense", b"[]", b"3", b'"text"', b"null", b'{"prompt": "a"} x',
+    b'{"prompt": "\xff\xfe"}', b'{"prompt": "a", "prompt": "b"}', b"[" * 100_000,
+    b'{"prompt": ' + b"[" * 200 + b"]" * 200 + b"}", b'{"max_tokens": 1e999, "prompt": "a"}',
+    b'{"prompt": "\\ud800"}'])
+def test_bodies_that_are_no_proper_json_object(server, path, body):
+    refused(server, body, path)
+
+
+@pytest.mark.parametrize("field, value", [
+    ("max_tokens", -1), ("max_tokens", 2**31), ("max_tokens", 2**64), ("max_tokens", "5"),
+    ("max_tokens", 1.5), ("max_tokens", 10**9),
+    ("temperature", -0.1), ("temperature", 1e30), ("temperature", "hot"), ("temperature", []),
+    ("top_p", 0), ("top_p", 1.01), ("top_p", -1), ("min_p", 1.5), ("top_k", -2),
+    ("top_k", 10**12), ("seed", "x"), ("seed", 2**70), ("n", 0), ("n", 10**6), ("n", -1),
+    ("presence_penalty", 3), ("frequency_penalty", -3), ("repetition_penalty", 0),
+    ("logprobs", -1), ("logprobs", 1000), ("logprobs", True), ("logit_bias", {"x": 1}),
+    ("logit_bias", {"99999": 1}), ("logit_bias", {"5": 1000}), ("logit_bias", [1]),
+    ("stop", ""), ("stop", [""]), ("stop", 5), ("stop", ["a"] * 1000), ("stop", "a" * 100_000),
+    ("stop_token_ids", [99999]), ("stop_token_ids", "x"), ("stream", "yes"), ("echo", 1),
+    ("stream_options", {"include_usage": True}), ("user_defined", 1), ("best_of", 4),
+    ("suffix", "x"), ("guided_json", {}), ("response_format", {"type": "json_object"}),
+    ("prompt_logprobs", -1)])
+def test_a_bad_value_names_its_field(server, field, value):
+    error = refused(server, {"prompt": "The", "max_tokens": 2, field: value})
+    assert error["param"] == field or field in error["message"], error
+
+
+@pytest.mark.parametrize("prompt", [
+    None, 5, {}, [], [[]], [1.5], [-1], [8192], [2**40], ["a", 5], [[1], "a"], [["a"]], True,
+    [[1, 2], [8192]], ["a"] * 10_000, [None]])
+def test_a_bad_prompt_is_refused(server, prompt):
+    error = refused(server, {"prompt": prompt, "max_tokens": 2})
+    assert "prompt" in error["message"], error
+
+
+@pytest.mark.parametrize("messages", [
+    None, [], "hi", [5], [{}], [{"role": "user"}], [{"content": "x"}],
+    [{"role": 3, "content": "x"}], [{"role": "user", "content": 5}],
+    [{"role": "nobody", "content": "x"}],
+    [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}]])
+def test_bad_messages_are_refused(server, messages):
+    refused(server, {"messages": messages, "max_tokens": 2}, CHAT)
+
+
+def test_a_prompt_beyond_the_context_is_refused_and_not_cut(server):
+    error = refused(server, {"prompt": [556] * 4097, "max_tokens": 1})
+    assert error["code"] == "context_length_exceeded"
+    assert "maximum context length is 4096 tokens" in error["message"]
+    error = refused(server, {"prompt": [556] * 4000, "max_tokens": 500})
+    assert error["code"] == "context_length_exceeded"
+    error = refused(server, {"messages": [{"role": "user", "content": "word " * 9000}]}, CHAT)
+    assert error["code"] == "context_length_exceeded"
+
+
+def test_the_whole_context_can_be_used(server):
+    answer = server.complete([556] * 4090, max_tokens=6, temperature=0, ignore_eos=True)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["usage"]["total_tokens"] == 4096
+
+
+def test_a_body_over_the_limit_is_a_413(start_server):
+    server = start_server("--max-body", "64KiB")
+    large = json.dumps({"prompt": "a" * 70_000}).encode()
+    for content in (large, iter([large])):  # With Content-Length, and chunked.
+        try:
+            answer = httpx.post(server.url + COMPLETIONS, content=content, timeout=30)
+            assert answer.status_code == 413
+            assert "65536" in answer.json()["error"]["message"]
+        except httpx.TransportError:
+            pass  # Closed before all was sent: refused as well.
+    assert server.complete("The", max_tokens=1).status_code == 200
+
+
+def test_a_huge_string_is_tokenised_in_time(server):
+    answer = server.post("/tokenize", {"prompt": "a" * 1_000_000})
+    assert answer.status_code in (200, 400)
+    answer = server.post("/tokenize", {"prompt": " " * 300_000 + "ü" * 100_000})
+    assert answer.status_code in (200, 400)
+
+
+def test_ids_out_of_the_vocabulary_are_refused(server):
+    for tokens in ([8192], [-1], [2**31], ["x"], [1.5], None):
+        refused(server, {"tokens": tokens}, "/detokenize")
+
+
+def test_mutated_bodies_never_get_a_5xx(server):
+    """Seeded edits of valid bodies: 200 or 4xx, and nothing else."""
+    seed = 20260301
+    random_edit = random.Random(seed)
+    valid = [
+        (COMPLETIONS, b'{"prompt": [556, 12], "max_tokens": 2, "temperature": 0.5, "n": 1}'),
+        (COMPLETIONS, b'{"prompt": "The", "max_tokens": 2, "logprobs": 1, "echo": true}'),
+        (CHAT, b'{"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}')]
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        for i in range(300):
+            path, body = random_edit.choice(valid)
+            body = bytearray(body)
+            for _ in range(random_edit.randint(1, 3)):
+                at = random_edit.randrange(len(body))
+                if random_edit.random() < 0.5:
+                    body[at] = random_edit.choice(b'0123456789"{}[]:,-eE.ntfu \\\xc3\x00')
+                else:
+                    del body[at]
+            answer = client.post(path, content=bytes(body))
+            assert answer.status_code < 500, f"seed {seed}, case {i}: {bytes(body)}: {answer.text}"

@@ -1,0 +1,108 @@
+"""The subcommands and their exit codes: 0 done, 1 failed, 2 bad usage or input."""
+
+import json
+
+import numpy
+import pytest
+import safetensors.numpy
+
+
+def test_help_and_version_answer(run_bullpen):
+    help_text = run_bullpen("--help")
+    assert help_text.returncode == 0
+    for command in ("serve", "generate", "chat", "pack", "tokenize", "logits"):
+        assert command in help_text.stdout
+        own = run_bullpen(command, "--help")
+        assert own.returncode == 0 and own.stdout
+    version = run_bullpen("--version")
+    assert version.returncode == 0 and version.stdout.strip()
+
+
+@pytest.mark.parametrize("arguments", [
+    [], ["nonsense"], ["serve", "--no-such-flag"], ["serve", "--port", "70000"],
+    ["serve", "--port", "x"], ["serve", "--threads", "-1"], ["serve", "--isa", "sse9"],
+    ["serve", "--memory", "lots"], ["serve", "--kv-type", "q1"], ["pack"],
+    ["pack", "models/default"], ["logits", "models/default", "--ids", "1"],
+    ["logits", "models/default", "--ids", "1,x", "--out", "/dev/null"],
+    ["logits", "models/default", "--ids", "8192", "--out", "/dev/null"]])
+def test_bad_usage_exits_with_2_and_says_why(run_bullpen, cache_dir, arguments):
+    result = run_bullpen(*arguments, env={"XDG_CACHE_HOME": str(cache_dir)})
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert result.stderr.strip()
+
+
+def test_a_missing_model_exits_with_1_or_2_and_names_it(run_bullpen, tmp_path):
+    for command in (["serve", "no/such/model"], ["generate", "no/such/model", "--prompt", "x"],
+                    ["pack", "no/such/model", "-o", tmp_path / "out"]):
+        result = run_bullpen(*command)
+        assert result.returncode in (1, 2), result.stdout + result.stderr
+        assert "no/such/model" in result.stderr
+
+
+def test_generate_continues_a_prompt(run_bullpen, cache_dir, server):
+    result = run_bullpen("generate", "models/default", "--cache-dir", cache_dir,
+                         "--prompt", "In the beginning", "--max-tokens", 24, "--temperature", 0)
+    assert result.returncode == 0, result.stderr
+    served = server.complete("In the beginning", max_tokens=24, temperature=0).json()
+    assert served["choices"][0]["text"].strip() in result.stdout
+
+
+def test_chat_answers_each_line_and_ends_with_the_input(run_bullpen, cache_dir):
+    result = run_bullpen("chat", "models/default", "--cache-dir", cache_dir,
+                         "--max-tokens", 16, input="What is a bird?\n")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip()
+
+
+def test_tokenize_reads_json_strings_and_writes_ids(run_bullpen, golden):
+    lines = "".join(json.dumps(text) + "\n" for text in golden["texts"])
+    result = run_bullpen("tokenize", "models/default", input=lines)
+    assert result.returncode == 0, result.stderr
+    assert [json.loads(line) for line in result.stdout.splitlines()] == golden["prompts"]
+    back = run_bullpen("tokenize", "models/default", "--decode", input=result.stdout)
+    assert [json.loads(line) for line in back.stdout.splitlines()] == golden["texts"]
+
+
+@pytest.mark.parametrize("line", ["not json", "5", '["x"]', '"open', "\xff"])
+def test_tokenize_names_the_bad_line(run_bullpen, line):
+    result = run_bullpen("tokenize", "models/default", input=f'"fine"\n{line}\n')
+    assert result.returncode == 2
+    assert "line 2" in result.stderr
+
+
+def test_logits_are_golden(run_bullpen, cache_dir, golden, tmp_path):
+    reference = safetensors.numpy.load_file("models/default/golden.safetensors")
+    out = tmp_path / "out.safetensors"
+    for i, prompt in enumerate(golden["prompts"]):
+        result = run_bullpen("logits", "models/default", "--cache-dir", cache_dir,
+                             "--ids", ",".join(map(str, prompt)), "--out", out, "--all")
+        assert result.returncode == 0, result.stderr
+        got = safetensors.numpy.load_file(out)
+        assert numpy.abs(got["logits"] - reference[f"logits.{i}"]).max() <= 1e-3
+        if i != 2:  # The prompt whose layers were recorded.
+            continue
+        for layer in range(8):
+            expected = reference[f"router.{layer}.experts"]
+            assert (numpy.sort(got[f"experts.{layer}"]) == numpy.sort(expected)).all()
+            weights = numpy.sort(got[f"expert_weights.{layer}"])
+            assert numpy.abs(weights - numpy.sort(
+                reference[f"router.{layer}.weights"])).max() <= 1e-4
+            assert numpy.abs(got[f"hidden.{layer}"] - reference[f"hidden.{layer}"]).max() <= 2e-3
+
+
+def test_a_packed_model_serves_like_its_source(run_bullpen, start_server, tmp_path, golden):
+    packed = tmp_path / "packed"
+    result = run_bullpen("pack", "models/default", "-o", packed)
+    assert result.returncode == 0, result.stderr
+    server = start_server(model=packed)
+    other = start_server()
+    for prompt in golden["prompts"]:
+        texts = {s.complete(prompt, max_tokens=16, temperature=0).json()["choices"][0]["text"]
+                 for s in (server, other)}
+        assert len(texts) == 1
+
+
+def test_serve_without_a_model_serves_the_default_one(start_server):
+    server = start_server("--served-model-name", "my-model", model=None)
+    assert server.model_id == "my-model"
+    assert server.complete("The", max_tokens=2).status_code == 200
