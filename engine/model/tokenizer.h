@@ -13,6 +13,8 @@
 
 namespace bullpen {
 
+class TokenTable;
+
 // Text to token ids and back, as the tokenizer.json of a model says.
 // Immutable after creation: any thread may call it.
 class Tokenizer {
@@ -38,12 +40,14 @@ class Tokenizer {
   int32_t vocab_size() const;  // highest id + 1
 
  private:
+  friend class DecodeStream;
   struct Data;
   explicit Tokenizer(std::unique_ptr<Data> data);
   std::unique_ptr<Data> data_;
 };
 
 // Decodes a growing sequence; never gives half a character. One per request.
+// The tokenizer must outlive it.
 class DecodeStream {
  public:
   DecodeStream(const Tokenizer& tokenizer, bool skip_special);
@@ -53,9 +57,13 @@ class DecodeStream {
   std::string Flush();
 
  private:
-  const Tokenizer& tokenizer_;
+  std::string TakePending(size_t keep);
+  std::string Start(std::string text);
+
+  const TokenTable& table_;
   bool skip_special_;
-  std::string pending_;  // bytes of an incomplete character
+  std::string pending_;  // ends in an incomplete character
+  int32_t strip_left_;   // how often the start may still be stripped
   bool at_start_ = true;
 };
 

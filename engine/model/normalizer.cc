@@ -1,0 +1,120 @@
+#include "engine/model/normalizer.h"
+
+#include <utf8proc.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "engine/model/utf8.h"
+
+namespace bullpen {
+namespace {
+
+// Below U+0300 every character is in form C and nothing combines: text without
+// a lead byte that reaches it is done.
+bool IsTriviallyComposed(std::string_view text) {
+  return std::none_of(text.begin(), text.end(), [](char c) {
+    return static_cast<unsigned char>(c) >= 0xCC;
+  });
+}
+
+void AppendDecomposition(int32_t point, bool compatible,
+                         std::vector<int32_t>& out) {
+  // The longest decomposition (U+FDFA) has 18 characters.
+  int32_t buffer[32];
+  const auto options =
+      static_cast<utf8proc_option_t>(UTF8PROC_DECOMPOSE | UTF8PROC_STABLE |
+                                     (compatible ? UTF8PROC_COMPAT : 0));
+  int boundary = 0;
+  const utf8proc_ssize_t count =
+      utf8proc_decompose_char(point, buffer, 32, options, &boundary);
+  if (count <= 0 || count > 32) {
+    out.push_back(point);
+  } else {
+    out.insert(out.end(), buffer, buffer + count);
+  }
+}
+
+// Runs of marks go by combining class, stably. utf8proc's own ordering is an
+// insertion sort, which a long run of marks makes quadratic.
+void OrderMarks(std::vector<int32_t>& points) {
+  std::vector<std::pair<int, int32_t>> run;
+  for (size_t begin = 0; begin < points.size();) {
+    run.clear();
+    size_t end = begin;
+    for (; end < points.size(); ++end) {
+      const int mark_class =
+          utf8proc_get_property(points[end])->combining_class;
+      if (mark_class == 0) break;
+      run.emplace_back(mark_class, points[end]);
+    }
+    if (run.size() > 1) {
+      std::stable_sort(
+          run.begin(), run.end(),
+          [](const auto& a, const auto& b) { return a.first < b.first; });
+      for (size_t i = 0; i < run.size(); ++i) points[begin + i] = run[i].second;
+    }
+    begin = end + 1;
+  }
+}
+
+std::string ToForm(std::string_view text, Normalizer::Form form) {
+  const bool compatible =
+      form == Normalizer::Form::kNfkc || form == Normalizer::Form::kNfkd;
+  const bool compose =
+      form == Normalizer::Form::kNfc || form == Normalizer::Form::kNfkc;
+  std::vector<int32_t> points;
+  points.reserve(text.size());
+  for (size_t pos = 0; pos < text.size();) {
+    const Utf8Step step = NextUtf8(text, pos);
+    AppendDecomposition(step.code_point, compatible, points);
+    pos += step.bytes;
+  }
+  OrderMarks(points);
+  if (compose) {
+    const utf8proc_ssize_t count = utf8proc_normalize_utf32(
+        points.data(), static_cast<utf8proc_ssize_t>(points.size()),
+        static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
+    if (count >= 0) points.resize(static_cast<size_t>(count));
+  }
+  std::string out;
+  out.reserve(text.size());
+  for (int32_t point : points) AppendUtf8(point, out);
+  return out;
+}
+
+std::string ReplaceAll(std::string_view text,
+                       const Normalizer::Replace& replace) {
+  std::string out;
+  size_t pos = 0;
+  while (true) {
+    const size_t hit = text.find(replace.pattern, pos);
+    out.append(text.substr(pos, hit - pos));
+    if (hit == std::string_view::npos) return out;
+    out.append(replace.content);
+    pos = hit + replace.pattern.size();
+  }
+}
+
+}  // namespace
+
+std::string_view Normalizer::Apply(std::string_view text,
+                                   std::string& storage) const {
+  for (const Step& step : steps_) {
+    if (const Form* form = std::get_if<Form>(&step)) {
+      if (*form == Form::kNfc && IsTriviallyComposed(text)) continue;
+      storage = ToForm(text, *form);
+    } else if (const Replace* replace = std::get_if<Replace>(&step)) {
+      if (text.find(replace->pattern) == std::string_view::npos) continue;
+      storage = ReplaceAll(text, *replace);
+    } else {
+      if (text.empty()) continue;
+      std::string longer = std::get<Prepend>(step).text;
+      storage = std::move(longer.append(text));
+    }
+    text = storage;
+  }
+  return text;
+}
+
+}  // namespace bullpen

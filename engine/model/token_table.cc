@@ -1,0 +1,113 @@
+#include "engine/model/token_table.h"
+
+#include <cctype>
+#include <optional>
+
+#include "base/strings.h"
+#include "engine/model/byte_alphabet.h"
+#include "engine/model/utf8.h"
+
+namespace bullpen {
+namespace {
+
+// "<0x41>" -> 0x41.
+std::optional<char> NamedByte(std::string_view spelling) {
+  if (spelling.size() != 6 || !spelling.starts_with("<0x") ||
+      spelling.back() != '>') {
+    return std::nullopt;
+  }
+  int value = 0;
+  for (char c : spelling.substr(3, 2)) {
+    if (!std::isxdigit(static_cast<unsigned char>(c))) return std::nullopt;
+    const int digit =
+        c <= '9' ? c - '0'
+                 : std::tolower(static_cast<unsigned char>(c)) - 'a' + 10;
+    value = value * 16 + digit;
+  }
+  return static_cast<char>(value);
+}
+
+void ReplaceIn(std::string& text, std::string_view pattern,
+               std::string_view content) {
+  for (size_t pos = text.find(pattern); pos != std::string::npos;
+       pos = text.find(pattern, pos + content.size())) {
+    text.replace(pos, pattern.size(), content);
+  }
+}
+
+}  // namespace
+
+TokenTable::TokenTable(DecodeSteps steps, int32_t size)
+    : steps_(std::move(steps)), tokens_(static_cast<size_t>(size)) {}
+
+void TokenTable::Set(int32_t id, std::string_view spelling, bool special) {
+  Token& token = tokens_[static_cast<size_t>(id)];
+  token = {.bytes = std::string(spelling), .known = true, .special = special};
+  if (steps_.byte_level) {
+    // A spelling outside of the alphabet stands for itself.
+    if (auto bytes = ByteAlphabet::Get().Bytes(spelling)) token.bytes = *bytes;
+    return;
+  }
+  for (const auto& [pattern, content] : steps_.replace) {
+    ReplaceIn(token.bytes, pattern, content);
+  }
+  if (!steps_.byte_fallback) return;
+  if (const std::optional<char> byte = NamedByte(token.bytes)) {
+    token.bytes.assign(1, *byte);
+    token.is_byte = true;
+  }
+}
+
+bool TokenTable::Contains(int32_t id) const {
+  return id >= 0 && id < size() && tokens_[static_cast<size_t>(id)].known;
+}
+
+bool TokenTable::IsSpecial(int32_t id) const {
+  return Contains(id) && tokens_[static_cast<size_t>(id)].special;
+}
+
+bool TokenTable::IsByte(int32_t id) const {
+  return Contains(id) && tokens_[static_cast<size_t>(id)].is_byte;
+}
+
+std::string_view TokenTable::Bytes(int32_t id) const {
+  if (!Contains(id)) return {};
+  return tokens_[static_cast<size_t>(id)].bytes;
+}
+
+void TokenTable::AppendBytes(std::string_view bytes, std::string& out) const {
+  if (!steps_.byte_fallback || IsValidUtf8(bytes)) {
+    AppendLossyUtf8(bytes, out);
+    return;
+  }
+  for (size_t i = 0; i < bytes.size(); ++i) out.append(kReplacementCharacter);
+}
+
+std::string TokenTable::Decode(std::span<const int32_t> ids,
+                               bool skip_special) const {
+  std::string out;
+  std::string run;  // bytes that must be judged together
+  bool first = true;
+  for (int32_t id : ids) {
+    if (!Contains(id) || (skip_special && IsSpecial(id))) continue;
+    if (!first) out.append(steps_.separator);
+    first = false;
+    if (steps_.byte_level || IsByte(id)) {
+      run.append(Bytes(id));
+      continue;
+    }
+    AppendBytes(run, out);
+    run.clear();
+    out.append(Bytes(id));
+  }
+  AppendBytes(run, out);
+  size_t start = 0;
+  for (int32_t i = 0; i < steps_.strip_count; ++i) {
+    if (std::string_view(out).substr(start).starts_with(steps_.strip)) {
+      start += steps_.strip.size();
+    }
+  }
+  return start == 0 ? out : out.substr(start);
+}
+
+}  // namespace bullpen
