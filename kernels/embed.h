@@ -13,7 +13,7 @@ struct EmbedArgs {
   const int32_t* ids = nullptr;  // [tokens]
   float* out = nullptr;          // [tokens, dim]
   int32_t tokens = 0;
-  float scale = 1.0f;            // 1 leaves the bits as they are
+  float scale = 1.0f;  // 1 leaves the bits as they are
 };
 
 }  // namespace bullpen::kernels

@@ -36,16 +36,16 @@ struct ExpertRows {
 // with the dot products as in matmul.h and x = row x_row[i] of x. Groups may
 // come in any order and in several calls: no row depends on another.
 struct GroupedFfnArgs {
-  const float* x = nullptr;         // [tokens, dim]
+  const float* x = nullptr;  // [tokens, dim]
   int64_t x_stride = 0;
   ExpertShape shape;
   Activation activation = Activation::kSwiGlu;
   const ExpertRows* groups = nullptr;
   int32_t group_count = 0;
-  const int32_t* x_row = nullptr;   // [entries] row of x
-  const int32_t* slot = nullptr;    // [entries] row of y
-  float* y = nullptr;               // [slots, dim]
-  float* scratch = nullptr;         // [entries, 2 * inner], by entry
+  const int32_t* x_row = nullptr;  // [entries] row of x
+  const int32_t* slot = nullptr;   // [entries] row of y
+  float* y = nullptr;              // [slots, dim]
+  float* scratch = nullptr;        // [entries, 2 * inner], by entry
 };
 
 }  // namespace bullpen::kernels

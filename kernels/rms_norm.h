@@ -10,8 +10,8 @@ namespace bullpen::kernels {
 // ((p0+p4)+(p2+p6)) + ((p1+p5)+(p3+p7)). x and y may be the same.
 struct RmsNormArgs {
   const float* x = nullptr;
-  int64_t x_stride = 0;           // floats between tokens
-  int32_t heads = 1;              // rows per token, `dim` apart: per-head norm
+  int64_t x_stride = 0;  // floats between tokens
+  int32_t heads = 1;     // rows per token, `dim` apart: per-head norm
   float* y = nullptr;
   int64_t y_stride = 0;
   const float* weight = nullptr;  // [dim]; null = ones

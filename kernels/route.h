@@ -11,8 +11,8 @@ struct RouterRule {
   Score score = Score::kSoftmax;
   bool renormalise = false;  // weights /= their sum (+ norm_eps)
   float norm_eps = 0.0f;
-  float scaling = 1.0f;      // multiplies the weights last
-  int32_t groups = 1;        // group-limited choice; 1 = off
+  float scaling = 1.0f;  // multiplies the weights last
+  int32_t groups = 1;    // group-limited choice; 1 = off
   int32_t groups_kept = 1;
   // A group's score: the largest choice score in it, or the sum of its two
   // largest (DeepSeek-V3).
@@ -22,16 +22,24 @@ struct RouterRule {
 // experts[t] = the k experts with the largest choice score (score + bias),
 // descending, ties to the lowest index; weights[t] = their scores, normalised
 // and scaled by the rule. Softmax: m = max, e = Exp(l - m), z = eight partial
-// sums over i % 8 and the tree of rms_norm.h, score = e / z.
+// sums over i % 8 and the tree of rms_norm.h, score = e / z; over the chosen:
+// the same, with i the rank. Sigmoid: 1 / (1 + Exp(-l)). Renormalised weights
+// are divided by (their sum in rank order + norm_eps).
+// A NaN logit counts as -inf, and so does a choice score that is NaN: whatever
+// the logits are, the chosen experts are distinct and in range; their weights
+// may be NaN (all logits -inf, or one +inf).
 struct RouteArgs {
-  const float* logits = nullptr;  // [tokens, experts]
+  const float* logits = nullptr;       // [tokens, experts]
   const float* choice_bias = nullptr;  // [experts] or null; for the choice only
   int32_t tokens = 0;
-  int32_t experts = 0;            // <= 1024
-  int32_t k = 0;                  // <= 32
+  int32_t experts = 0;  // <= 1024
+  int32_t k = 0;        // <= 32
   RouterRule rule;
-  int32_t* chosen = nullptr;      // [tokens, k]
-  float* weights = nullptr;       // [tokens, k]
+  int32_t* chosen = nullptr;  // [tokens, k]
+  float* weights = nullptr;   // [tokens, k]
 };
+
+// CHECKs the limits above, and that the kept groups hold at least k experts.
+void CheckRoute(const RouteArgs& args);
 
 }  // namespace bullpen::kernels

@@ -1,0 +1,185 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#include "kernels/math_simd.h"
+#include "kernels/types.h"
+
+// Dot products of rows of x with panels of weights: the one inner loop of
+// matmul and of the experts. Each output is one chain of fused multiply-adds
+// over the columns; panels and tokens give the independent chains that hide
+// its latency.
+namespace bullpen::kernels {
+namespace {
+
+inline constexpr int kDotPanels = 16;    // at most, in one call
+inline constexpr int kDotColumns = 512;  // of x packed at a time
+
+// Some adjacent panels of a weight matrix.
+struct PanelSpan {
+  const std::byte* data = nullptr;
+  DType dtype = DType::kF32;
+  int32_t cols = 0;
+  int32_t count = 0;  // <= kDotPanels
+
+  int64_t panel_bytes() const {
+    return int64_t{cols} * kPanelRows * DTypeBytes(dtype);
+  }
+};
+
+// One block of columns of a PanelSpan against a tile of tokens.
+struct DotBlock {
+  const std::byte* weights = nullptr;  // first panel, first column
+  int64_t panel_bytes = 0;
+  int32_t panels = 0;
+  int32_t columns = 0;
+  const float* x = nullptr;  // [columns / 16][tokens][16]
+  float* sums = nullptr;     // [panels][tokens][16]
+  bool resume = false;       // go on from `sums` instead of from zero
+};
+
+// About 1 KiB ahead: the distance at which a cold panel arrives in time.
+inline constexpr int kPrefetchBytes = 1024;
+
+template <typename V, DType kType, int kPanels, int kTokens>
+void DotTile(const DotBlock& block, int panel) {
+  using F = typename V::F;
+  constexpr int kColumnBytes = kPanelRows * DTypeBytes(kType);
+  const std::byte* w = block.weights + panel * block.panel_bytes;
+  float* sums = block.sums + int64_t{panel} * kTokens * kPanelRows;
+  F acc[kPanels][kTokens];
+#pragma GCC unroll 16
+  for (int i = 0; i < kPanels * kTokens; ++i) {
+    acc[i / kTokens][i % kTokens] =
+        block.resume ? V::Load(sums + i * kPanelRows) : V::Zero();
+  }
+  const float* x = block.x;
+  for (int32_t left = block.columns; left > 0; left -= kPanelRows) {
+    const int32_t n = std::min<int32_t>(left, kPanelRows);
+    for (int32_t c = 0; c < n; ++c) {
+#pragma GCC unroll 16
+      for (int p = 0; p < kPanels; ++p) {
+        const std::byte* column = w + p * block.panel_bytes;
+        if (kTokens == 1) {
+          __builtin_prefetch(column + kPrefetchBytes);
+        }
+        const F weight = V::template LoadAs<kType>(column, 0);
+#pragma GCC unroll 16
+        for (int t = 0; t < kTokens; ++t) {
+          acc[p][t] = V::Fma(V::Set(x[t * kPanelRows + c]), weight, acc[p][t]);
+          V::Fence(acc[p][t]);
+        }
+      }
+      w += kColumnBytes;
+    }
+    x += kTokens * kPanelRows;
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kPanels * kTokens; ++i) {
+    V::Store(sums + i * kPanelRows, acc[i / kTokens][i % kTokens]);
+  }
+}
+
+// Panels at a time for a number of tokens: a power of two.
+template <typename V>
+constexpr int PanelsAtATime(int tokens) {
+  if (tokens == 1) return V::kDecodePanels;
+  return V::kDotSums >= 4 * tokens ? 4 : V::kDotSums >= 2 * tokens ? 2 : 1;
+}
+
+template <typename V, DType kType, int kPanels, int kTokens>
+void DotPanelsFrom(const DotBlock& block, int panel) {
+  for (; panel + kPanels <= block.panels; panel += kPanels) {
+    DotTile<V, kType, kPanels, kTokens>(block, panel);
+  }
+  if constexpr (kPanels > 1) {
+    DotPanelsFrom<V, kType, kPanels / 2, kTokens>(block, panel);
+  }
+}
+
+template <typename V, DType kType, int kTokens>
+void DotPanels(const DotBlock& block) {
+  DotPanelsFrom<V, kType, PanelsAtATime<V>(kTokens), kTokens>(block, 0);
+}
+
+using DotFunction = void (*)(const DotBlock&);
+
+template <typename V, DType kType, int... kIndex>
+DotFunction ChooseTokens(int tokens, std::integer_sequence<int, kIndex...>) {
+  static constexpr DotFunction kFunctions[] = {
+      DotPanels<V, kType, kIndex + 1>...};
+  return kFunctions[tokens - 1];
+}
+
+template <typename V>
+DotFunction ChooseDot(DType dtype, int tokens) {
+  constexpr auto kTokens = std::make_integer_sequence<int, V::kDotTokens>();
+  switch (dtype) {
+    case DType::kF32:
+      return ChooseTokens<V, DType::kF32>(tokens, kTokens);
+    case DType::kF16:
+      return ChooseTokens<V, DType::kF16>(tokens, kTokens);
+    case DType::kBF16:
+      return ChooseTokens<V, DType::kBF16>(tokens, kTokens);
+  }
+  __builtin_unreachable();
+}
+
+// Copies columns [first, first + columns) of the rows into DotBlock's order.
+// One moving pointer then serves all tokens, however far apart they stand.
+template <typename V>
+void PackRows(const float* const* rows, int tokens, int32_t first,
+              int32_t columns, float* out) {
+  for (int32_t c = 0; c < columns; c += kPanelRows) {
+    const int n = std::min<int32_t>(columns - c, kPanelRows);
+    for (int t = 0; t < tokens; ++t, out += kPanelRows) {
+      V::Store(out, LoadLanes<V>(rows[t] + first + c, n));
+    }
+  }
+}
+
+// sums[p][t][lane] = row `16 p + lane` of the span . rows[t], for
+// 1 <= tokens <= V::kDotTokens.
+template <typename V>
+void Dots(const PanelSpan& span, const float* const* rows, int tokens,
+          float* sums) {
+  alignas(64) float packed[kDotColumns * V::kDotTokens];
+  const DotFunction dot = ChooseDot<V>(span.dtype, tokens);
+  const int32_t step = tokens == 1 ? std::max(span.cols, 1) : kDotColumns;
+  int32_t first = 0;
+  do {  // Once even without columns: the sums are zero then.
+    const int32_t columns = std::min(step, span.cols - first);
+    const float* x = rows[0];
+    if (tokens > 1) {
+      PackRows<V>(rows, tokens, first, columns, packed);
+      x = packed;
+    }
+    dot({.weights =
+             span.data + int64_t{first} * kPanelRows * DTypeBytes(span.dtype),
+         .panel_bytes = span.panel_bytes(),
+         .panels = span.count,
+         .columns = columns,
+         .x = x,
+         .sums = sums,
+         .resume = first > 0});
+    first += columns;
+  } while (first < span.cols);
+}
+
+// Tokens [begin, end) in tiles of nearly equal size, none above kDotTokens:
+// calls fn(first, count) for each.
+template <typename V, typename Fn>
+void ForTokenTiles(int64_t begin, int64_t end, Fn&& fn) {
+  const int64_t tiles = (end - begin + V::kDotTokens - 1) / V::kDotTokens;
+  for (int64_t i = 0; i < tiles; ++i) {
+    const int64_t first = begin + (end - begin) * i / tiles;
+    const int64_t next = begin + (end - begin) * (i + 1) / tiles;
+    fn(first, static_cast<int>(next - first));
+  }
+}
+
+}  // namespace
+}  // namespace bullpen::kernels

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/types.h"
+
+// Single elements of typed arrays, for the oracle.
+namespace bullpen::kernels {
+
+inline float LoadElement(DType dtype, const void* base, int64_t index) {
+  if (dtype == DType::kF32) return static_cast<const float*>(base)[index];
+  return ToFloat(static_cast<const uint16_t*>(base)[index], dtype);
+}
+
+inline void StoreElement(DType dtype, void* base, int64_t index, float value) {
+  if (dtype == DType::kF32) {
+    static_cast<float*>(base)[index] = value;
+  } else {
+    static_cast<uint16_t*>(base)[index] = FromFloat(value, dtype);
+  }
+}
+
+// Where element (row, col) of a panel matrix with `cols` columns stands.
+constexpr int64_t PanelIndex(int64_t row, int64_t col, int64_t cols) {
+  return (row / kPanelRows * cols + col) * kPanelRows + row % kPanelRows;
+}
+
+}  // namespace bullpen::kernels

@@ -1,0 +1,18 @@
+#include "kernels/element.h"
+#include "kernels/oracle.h"
+
+namespace bullpen::kernels::oracle {
+
+absl::Status Embed(const EmbedArgs& args, Stream&) {
+  const int64_t dim = args.table.cols;
+  for (int64_t t = 0; t < args.tokens; ++t) {
+    for (int64_t c = 0; c < dim; ++c) {
+      args.out[t * dim + c] =
+          args.scale * LoadElement(args.table.dtype, args.table.data,
+                                   PanelIndex(args.ids[t], c, dim));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace bullpen::kernels::oracle

@@ -1,0 +1,120 @@
+#pragma once
+
+#include "kernels/dot_simd.h"
+#include "kernels/parallel.h"
+
+namespace bullpen::kernels {
+namespace {
+
+// Panels of gate (and as many of up), or of down, that one part takes.
+inline constexpr int32_t kGatePanels = 4;
+inline constexpr int32_t kDownPanels = 8;
+
+inline int32_t PanelParts(int32_t rows, int32_t width) {
+  return (rows + kPanelRows * width - 1) / (kPanelRows * width);
+}
+
+// `width` panels from panel `part * width` on of a [rows, cols] matrix.
+inline PanelSpan PartOf(const void* blob, int64_t offset, DType dtype,
+                        int32_t rows, int32_t cols, int64_t part,
+                        int32_t width) {
+  PanelSpan span{.dtype = dtype, .cols = cols};
+  const int32_t panels = (rows + kPanelRows - 1) / kPanelRows;
+  const int32_t first = static_cast<int32_t>(part) * width;
+  span.count = std::min(width, panels - first);
+  span.data =
+      static_cast<const std::byte*>(blob) + offset + first * span.panel_bytes();
+  return span;
+}
+
+// h = Silu(gate x) * (up x) for some panels of inner rows, all of the group's
+// entries.
+template <typename V>
+void GateUpPart(const GroupedFfnArgs& args, const ExpertRows& group,
+                int64_t part) {
+  const ExpertShape& shape = args.shape;
+  const PanelSpan gate = PartOf(group.blob, 0, shape.dtype, shape.inner,
+                                shape.dim, part, kGatePanels);
+  PanelSpan up = gate;
+  up.data += shape.gate_bytes();
+  alignas(64) float gates[kGatePanels * V::kDotTokens * kPanelRows];
+  alignas(64) float ups[kGatePanels * V::kDotTokens * kPanelRows];
+  ForTokenTiles<V>(group.begin, group.end, [&](int64_t first, int count) {
+    const float* rows[V::kDotTokens];
+    for (int t = 0; t < count; ++t) {
+      rows[t] = args.x + args.x_row[first + t] * args.x_stride;
+    }
+    Dots<V>(gate, rows, count, gates);
+    Dots<V>(up, rows, count, ups);
+    for (int32_t p = 0; p < gate.count; ++p) {
+      const int32_t row =
+          (static_cast<int32_t>(part) * kGatePanels + p) * kPanelRows;
+      const int n = std::min(shape.inner - row, kPanelRows);
+      for (int t = 0; t < count; ++t) {
+        const int at = (p * count + t) * kPanelRows;
+        StoreLanes<V>(
+            args.scratch + (first + t) * 2 * shape.inner + row, n,
+            V::Mul(SiluLanes<V>(V::Load(gates + at)), V::Load(ups + at)));
+      }
+    }
+  });
+}
+
+// y = down h for some panels of dim rows, all of the group's entries.
+template <typename V>
+void DownPart(const GroupedFfnArgs& args, const ExpertRows& group,
+              int64_t part) {
+  const ExpertShape& shape = args.shape;
+  const PanelSpan down = PartOf(group.blob, shape.down_offset(), shape.dtype,
+                                shape.dim, shape.inner, part, kDownPanels);
+  alignas(64) float sums[kDownPanels * V::kDotTokens * kPanelRows];
+  ForTokenTiles<V>(group.begin, group.end, [&](int64_t first, int count) {
+    const float* rows[V::kDotTokens];
+    for (int t = 0; t < count; ++t) {
+      rows[t] = args.scratch + (first + t) * 2 * shape.inner;
+    }
+    Dots<V>(down, rows, count, sums);
+    for (int32_t p = 0; p < down.count; ++p) {
+      const int32_t row =
+          (static_cast<int32_t>(part) * kDownPanels + p) * kPanelRows;
+      const int n = std::min(shape.dim - row, kPanelRows);
+      for (int t = 0; t < count; ++t) {
+        float* y = args.y + int64_t{args.slot[first + t]} * shape.dim + row;
+        StoreLanes<V>(y, n, V::Load(sums + (p * count + t) * kPanelRows));
+      }
+    }
+  });
+}
+
+// Two passes over all groups, so two barriers whatever their number.
+template <typename V>
+absl::Status GroupedFfn(const GroupedFfnArgs& args, Stream& stream) {
+  int64_t entries = 0;
+  for (int32_t g = 0; g < args.group_count; ++g) {
+    entries += args.groups[g].end - args.groups[g].begin;
+  }
+  if (entries == 0) return absl::OkStatus();
+  const ExpertShape& shape = args.shape;
+  // Of a part, on average over the groups.
+  const int64_t column_work = kPanelRows * entries / args.group_count;
+  const int32_t gate_parts = PanelParts(shape.inner, kGatePanels);
+  ForParts(stream, int64_t{args.group_count} * gate_parts,
+           column_work * shape.dim * 2 * kGatePanels,
+           [&](int64_t begin, int64_t end, int) {
+             for (int64_t i = begin; i < end; ++i) {
+               GateUpPart<V>(args, args.groups[i / gate_parts], i % gate_parts);
+             }
+           });
+  const int32_t down_parts = PanelParts(shape.dim, kDownPanels);
+  ForParts(stream, int64_t{args.group_count} * down_parts,
+           column_work * shape.inner * kDownPanels,
+           [&](int64_t begin, int64_t end, int) {
+             for (int64_t i = begin; i < end; ++i) {
+               DownPart<V>(args, args.groups[i / down_parts], i % down_parts);
+             }
+           });
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace bullpen::kernels

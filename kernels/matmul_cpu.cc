@@ -1,0 +1,27 @@
+#include <cmath>
+
+#include "kernels/element.h"
+#include "kernels/oracle.h"
+
+namespace bullpen::kernels::oracle {
+
+absl::Status MatMul(const MatMulArgs& args, Stream&) {
+  const PanelMatrix& w = args.w;
+  for (int64_t m = 0; m < args.tokens; ++m) {
+    const float* x = args.x + m * args.x_stride;
+    float* y = args.y + m * args.y_stride;
+    for (int64_t n = 0; n < w.rows; ++n) {
+      float sum = 0.0f;
+      for (int64_t k = 0; k < w.cols; ++k) {
+        const float weight =
+            LoadElement(w.dtype, w.data, PanelIndex(n, k, w.cols));
+        sum = std::fma(x[k], weight, sum);
+      }
+      if (args.bias != nullptr) sum += args.bias[n];
+      y[n] = args.add ? y[n] + sum : sum;
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace bullpen::kernels::oracle

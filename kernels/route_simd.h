@@ -1,0 +1,160 @@
+#pragma once
+
+#include <limits>
+
+#include "kernels/math_simd.h"
+#include "kernels/parallel.h"
+
+namespace bullpen::kernels {
+namespace {
+
+inline constexpr int kMaxExperts = 1024;
+inline constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+// What a candidate becomes that can no longer be chosen: Max and EqualLanes
+// both pass over a NaN.
+inline constexpr float kTaken = std::numeric_limits<float>::quiet_NaN();
+
+// The largest of values[0, count), count a multiple of 16; kMinusInfinity if
+// all are taken.
+template <typename V>
+float Largest(const float* values, int count) {
+  typename V::F best = V::Set(kMinusInfinity);
+  for (int i = 0; i < count; i += 16) best = V::Max(V::Load(values + i), best);
+  return LargestLane<V>(best);
+}
+
+// Takes the largest; the lowest index of equals. count a multiple of 16.
+template <typename V>
+int TakeLargest(float* values, int count) {
+  const typename V::F best = V::Set(Largest<V>(values, count));
+  for (int i = 0; i < count; i += 16) {
+    const uint32_t equal = V::EqualLanes(V::Load(values + i), best);
+    if (equal != 0) {
+      const int index = i + __builtin_ctz(equal);
+      values[index] = kTaken;
+      return index;
+    }
+  }
+  __builtin_unreachable();  // CheckRoute: there are enough candidates.
+}
+
+// In place; the lanes up to a multiple of 16 are overwritten too.
+template <typename V>
+void Softmax(float* values, int count) {
+  using F = typename V::F;
+  F largest = V::Set(kMinusInfinity);
+  for (int i = 0; i < count; i += 16) {
+    largest = V::Max(
+        V::Keep(V::Load(values + i), 0, count - i, V::Set(kMinusInfinity)),
+        largest);
+  }
+  const F m = V::Set(LargestLane<V>(largest));
+  __m256 sum = _mm256_setzero_ps();
+  for (int i = 0; i < count; i += 16) {
+    const F e = V::Keep(ExpLanes<V>(V::Sub(V::Load(values + i), m)), 0,
+                        count - i, V::Zero());
+    V::Store(values + i, e);
+    sum = _mm256_add_ps(_mm256_add_ps(sum, V::Low(e)), V::High(e));
+  }
+  const F z = V::Set(SumEight(sum));
+  for (int i = 0; i < count; i += 16) {
+    V::Store(values + i, V::Div(V::Load(values + i), z));
+  }
+}
+
+// Takes all experts of the groups that are not kept.
+template <typename V>
+void LimitGroups(const RouteArgs& args, float* choice) {
+  const int groups = args.rule.groups;
+  const int size = args.experts / groups;
+  alignas(64) float score[kMaxExperts];
+  for (int g = 0; g < (groups + 15) / 16 * 16; ++g) score[g] = kTaken;
+  for (int g = 0; g < groups; ++g) {
+    float first = kMinusInfinity, second = kMinusInfinity;
+    for (int e = g * size; e < (g + 1) * size; ++e) {
+      second = std::max(second, std::min(first, choice[e]));
+      first = std::max(first, choice[e]);
+    }
+    score[g] = args.rule.group_score_top2 && size > 1 ? first + second : first;
+  }
+  bool kept[kMaxExperts] = {};
+  for (int i = 0; i < args.rule.groups_kept; ++i) {
+    kept[TakeLargest<V>(score, (groups + 15) / 16 * 16)] = true;
+  }
+  for (int e = 0; e < args.experts; ++e) {
+    if (!kept[e / size]) choice[e] = kTaken;
+  }
+}
+
+template <typename V>
+void Weigh(const RouterRule& rule, int k, float* weights) {
+  if (rule.score == RouterRule::Score::kSoftmaxOverChosen) {
+    alignas(64) float chosen[32] = {};
+    std::copy(weights, weights + k, chosen);
+    Softmax<V>(chosen, k);
+    std::copy(chosen, chosen + k, weights);
+  }
+  if (rule.renormalise) {
+    float sum = 0.0f;
+    for (int r = 0; r < k; ++r) sum += weights[r];
+    for (int r = 0; r < k; ++r) weights[r] /= sum + rule.norm_eps;
+  }
+  for (int r = 0; r < k; ++r) weights[r] *= rule.scaling;
+}
+
+// The scores of one token, and what its choice is made by.
+template <typename V>
+void Scores(const RouteArgs& args, const float* logits, float* score,
+            float* choice) {
+  using F = typename V::F;
+  const F lowest = V::Set(kMinusInfinity);
+  for (int e = 0; e < args.experts; e += 16) {
+    const int n = std::min(args.experts - e, 16);
+    // Max gives its second operand where the first is NaN.
+    F a = V::Max(LoadLanes<V>(logits + e, n), lowest);
+    if (args.rule.score == RouterRule::Score::kSigmoid) {
+      const F one = V::Set(1.0f);
+      a = V::Div(one, V::Add(one, ExpLanes<V>(V::Negate(a))));
+    }
+    V::Store(score + e, a);
+  }
+  if (args.rule.score == RouterRule::Score::kSoftmax) {
+    Softmax<V>(score, args.experts);
+  }
+  for (int e = 0; e < args.experts; e += 16) {
+    const int n = std::min(args.experts - e, 16);
+    F a = V::Load(score + e);
+    if (args.choice_bias != nullptr) {
+      a = V::Add(a, LoadLanes<V>(args.choice_bias + e, n));
+    }
+    V::Store(choice + e, V::Keep(V::Max(a, lowest), 0, n, V::Set(kTaken)));
+  }
+}
+
+template <typename V>
+void RouteToken(const RouteArgs& args, int64_t token) {
+  alignas(64) float score[kMaxExperts];
+  alignas(64) float choice[kMaxExperts];
+  Scores<V>(args, args.logits + token * args.experts, score, choice);
+  if (args.rule.groups > 1) LimitGroups<V>(args, choice);
+  int32_t* chosen = args.chosen + token * args.k;
+  float* weights = args.weights + token * args.k;
+  for (int r = 0; r < args.k; ++r) {
+    chosen[r] = TakeLargest<V>(choice, (args.experts + 15) / 16 * 16);
+    weights[r] = score[chosen[r]];
+  }
+  Weigh<V>(args.rule, args.k, weights);
+}
+
+template <typename V>
+absl::Status Route(const RouteArgs& args, Stream& stream) {
+  CheckRoute(args);
+  const int64_t work = int64_t{args.experts} * (4 + args.k);
+  ForParts(stream, args.tokens, work, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) RouteToken<V>(args, t);
+  });
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace bullpen::kernels
