@@ -14,7 +14,7 @@
 namespace bullpen {
 
 struct EngineConfig {
-  int32_t max_queue = 256;         // requests waiting; more is refused
+  int32_t max_queue = 256;  // requests waiting; more is refused
   int32_t max_sequences = 8;
   int32_t max_batch_tokens = 256;  // at most the model's
 };
@@ -33,9 +33,10 @@ class Engine {
          Metrics& metrics);
   ~Engine();  // As Stop().
 
-  // Any thread. All of them or none. ResourceExhausted when the queue would
-  // hold more than max_queue; Unavailable after Drain. Every accepted request
-  // gets exactly one Finish.
+  // Any thread. All of them or none. ResourceExhausted when more than
+  // max_queue requests would not have run yet; Unavailable after Drain;
+  // InvalidArgument for a request that could never run (callers have checked:
+  // see Request). Every accepted request gets exactly one Finish.
   absl::Status Submit(std::vector<Submission> submissions);
 
   // Any thread: refuses new work from now on.

@@ -24,20 +24,21 @@ struct SamplingParams {
   float repetition_penalty = 1.0f;  // over prompt and output; 1 = off
   float presence_penalty = 0.0f;    // over the output
   float frequency_penalty = 0.0f;
-  std::vector<std::pair<int32_t, float>> logit_bias;  // added first
+  std::vector<std::pair<int32_t, float>> logit_bias = {};  // added first
 };
 
 // One piece of work, already checked (server/translate.cc): ids are in the
 // vocabulary, prompt + max_tokens fit the context.
 struct Request {
-  std::string id;                     // for logs
-  std::vector<int32_t> prompt;        // >= 1 token
-  SamplingParams sampling;
-  int32_t max_tokens = 16;            // >= 0; 0 computes the prompt only
-  std::vector<int32_t> stop_ids;      // end of sequence among them; not given out
-  std::optional<int32_t> logprobs;    // top-n per token; unset = none at all
-  bool prompt_logprobs = false;       // also for prompt tokens (echo)
-  std::optional<Clock::time_point> deadline;
+  std::string id = {};               // for logs
+  std::vector<int32_t> prompt = {};  // >= 1 token
+  SamplingParams sampling = {};
+  int32_t max_tokens = 16;  // >= 0; 0 computes the prompt only
+  // End of sequence among them; these end the output and are not given out.
+  std::vector<int32_t> stop_ids = {};
+  std::optional<int32_t> logprobs = {};  // top-n per token; unset = none at all
+  bool prompt_logprobs = false;          // also for prompt tokens (echo)
+  std::optional<Clock::time_point> deadline = {};
 };
 
 struct TokenLogprob {
@@ -47,8 +48,8 @@ struct TokenLogprob {
 
 struct TokenEvent {
   int32_t id = 0;
-  std::optional<float> logprob;    // of the unmodified distribution
-  std::vector<TokenLogprob> top;   // descending
+  std::optional<float> logprob = {};   // of the unmodified distribution
+  std::vector<TokenLogprob> top = {};  // descending
 };
 
 enum class FinishReason : uint8_t { kStop, kLength, kError };
@@ -56,10 +57,11 @@ enum class FinishReason : uint8_t { kStop, kLength, kError };
 // The one terminal event of a request.
 struct Finished {
   FinishReason reason = FinishReason::kError;
-  absl::Status status;             // OK, Cancelled, DeadlineExceeded, DataLoss, Unavailable ...
+  // OK, Cancelled, DeadlineExceeded, DataLoss, Unavailable ...
+  absl::Status status = {};
   int32_t prompt_tokens = 0;
-  int32_t completion_tokens = 0;   // a stop id that ended it is counted
-  std::optional<int32_t> stop_id;  // which one
+  int32_t completion_tokens = 0;        // a stop id that ended it is counted
+  std::optional<int32_t> stop_id = {};  // which one
   double queue_seconds = 0;
   double first_token_seconds = 0;  // since Submit; 0 = none came
   double total_seconds = 0;

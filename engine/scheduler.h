@@ -52,17 +52,20 @@ struct Batch {
 
 // Which sequences get how many rows of the next step. Pure: no clock, no
 // threads; time is passed in. First come, first served; decode before
-// prefill; a prompt is cut into chunks that fit max_batch_tokens; when KV
-// blocks run out, the youngest running sequence gives its blocks back and
-// waits at the head of the queue (its tokens are computed again later).
+// prefill; a prompt is cut into chunks that fit max_batch_tokens; a sequence
+// starts when the KV blocks for all of its tokens so far are free, so that no
+// prompt is begun that must be thrown away at once; when KV blocks run out,
+// the youngest running sequence gives its blocks back and waits at the head of
+// the queue (its tokens are computed again later). The oldest sequence always
+// advances, provided that it fits the pool alone.
 class Scheduler {
  public:
   Scheduler(const SchedulerConfig& config, KvPool& pool);
 
   void Add(std::unique_ptr<Sequence> sequence);
   Batch Plan(Clock::time_point now);
-  // After the step: the rows of each item are computed; for an item that
-  // samples, `next[i]` was appended to its output by the caller.
+  // After the step: the rows of each item are in its KV blocks; the caller has
+  // appended the next token to the output of each item that samples.
   void Commit(const Batch& batch);
   // Takes a sequence out (finished, failed, cancelled); frees its blocks.
   std::unique_ptr<Sequence> Remove(Sequence* sequence);
@@ -71,13 +74,24 @@ class Scheduler {
 
   int32_t running() const { return static_cast<int32_t>(running_.size()); }
   int32_t waiting() const { return static_cast<int32_t>(waiting_.size()); }
+  // Waiting and never in a batch yet; the rest of waiting() was preempted.
+  int32_t queued() const { return queued_; }
+  bool empty() const { return running_.empty() && waiting_.empty(); }
   int64_t preemptions() const { return preemptions_; }
 
  private:
+  void Admit(Batch& batch, Clock::time_point now);
+  bool MakeRoom(size_t index, int32_t rows);
+  void PreemptYoungest();
+  int32_t RowsFor(const Sequence& sequence, const Batch& batch) const;
+
   SchedulerConfig config_;
   KvPool& pool_;
-  std::vector<std::unique_ptr<Sequence>> running_;  // oldest first
+  // running_ and then waiting_ is the order of arrival, always: only the
+  // youngest running one goes back, and only the oldest waiting one comes in.
+  std::vector<std::unique_ptr<Sequence>> running_;
   std::deque<std::unique_ptr<Sequence>> waiting_;
+  int32_t queued_ = 0;
   int64_t preemptions_ = 0;
 };
 

@@ -1,0 +1,142 @@
+#include "engine/scheduler.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "kernels/kv_layout.h"
+
+namespace bullpen {
+namespace {
+
+int32_t BlocksFor(int32_t tokens) {
+  return (tokens + kernels::kKvBlockTokens - 1) / kernels::kKvBlockTokens;
+}
+
+bool NeverScheduled(const Sequence& sequence) {
+  return sequence.scheduled == Clock::time_point();
+}
+
+void Append(Batch& batch, Sequence& sequence, int32_t rows) {
+  const bool last = sequence.computed + rows == sequence.tokens();
+  batch.items.push_back({.sequence = &sequence,
+                         .first_position = sequence.computed,
+                         .rows = rows,
+                         .samples = last && sequence.request.max_tokens > 0});
+  batch.rows += rows;
+}
+
+}  // namespace
+
+int32_t Sequence::token(int32_t position) const {
+  const int32_t prompt = static_cast<int32_t>(request.prompt.size());
+  return position < prompt ? request.prompt[position]
+                           : output[position - prompt];
+}
+
+Scheduler::Scheduler(const SchedulerConfig& config, KvPool& pool)
+    : config_(config), pool_(pool) {
+  CHECK(config.max_batch_tokens > 0 && config.max_sequences > 0);
+}
+
+void Scheduler::Add(std::unique_ptr<Sequence> sequence) {
+  waiting_.push_back(std::move(sequence));
+  ++queued_;
+}
+
+Batch Scheduler::Plan(Clock::time_point now) {
+  Batch batch;
+  batch.items.reserve(config_.max_sequences);
+  const int64_t preemptions_before = preemptions_;
+  // A prompt takes rows only after every older one is complete, so in order of
+  // arrival the decoding sequences come first by themselves.
+  for (size_t i = 0; i < running_.size(); ++i) {
+    const int32_t rows = RowsFor(*running_[i], batch);
+    if (rows == 0) continue;
+    if (!MakeRoom(i, rows)) break;
+    Append(batch, *running_[i], rows);
+  }
+  // Who was just preempted must not come back in the same step.
+  if (preemptions_ == preemptions_before) Admit(batch, now);
+  return batch;
+}
+
+void Scheduler::Admit(Batch& batch, Clock::time_point now) {
+  while (!waiting_.empty() && running() < config_.max_sequences &&
+         batch.rows < config_.max_batch_tokens) {
+    Sequence& next = *waiting_.front();
+    if (BlocksFor(next.tokens()) > pool_.free_blocks()) return;
+    if (NeverScheduled(next)) {
+      next.scheduled = now;
+      --queued_;
+    }
+    const int32_t rows = RowsFor(next, batch);
+    CHECK(pool_.Allocate(BlocksFor(rows), next.blocks));
+    Append(batch, next, rows);
+    running_.push_back(std::move(waiting_.front()));
+    waiting_.pop_front();
+  }
+}
+
+// Gets running_[index] the blocks for its next `rows`. False: it was itself
+// the youngest and has been preempted.
+bool Scheduler::MakeRoom(size_t index, int32_t rows) {
+  Sequence& sequence = *running_[index];
+  const int32_t missing = BlocksFor(sequence.computed + rows) -
+                          static_cast<int32_t>(sequence.blocks.size());
+  while (!pool_.Allocate(missing, sequence.blocks)) {
+    PreemptYoungest();
+    if (running_.size() == index) return false;
+  }
+  return true;
+}
+
+void Scheduler::PreemptYoungest() {
+  Sequence& youngest = *running_.back();
+  pool_.Free(youngest.blocks);
+  youngest.computed = 0;
+  waiting_.push_front(std::move(running_.back()));
+  running_.pop_back();
+  ++preemptions_;
+}
+
+int32_t Scheduler::RowsFor(const Sequence& sequence, const Batch& batch) const {
+  return std::min(sequence.tokens() - sequence.computed,
+                  config_.max_batch_tokens - batch.rows);
+}
+
+void Scheduler::Commit(const Batch& batch) {
+  for (const Batch::Item& item : batch.items) {
+    item.sequence->computed += item.rows;
+    CHECK(item.sequence->computed <= item.sequence->tokens());
+  }
+}
+
+std::unique_ptr<Sequence> Scheduler::Remove(Sequence* sequence) {
+  std::unique_ptr<Sequence> removed;
+  const auto is_it = [sequence](const std::unique_ptr<Sequence>& other) {
+    return other.get() == sequence;
+  };
+  if (auto it = std::ranges::find_if(running_, is_it); it != running_.end()) {
+    removed = std::move(*it);
+    running_.erase(it);
+  } else {
+    auto queued = std::ranges::find_if(waiting_, is_it);
+    CHECK(queued != waiting_.end()) << "a sequence that is not scheduled";
+    removed = std::move(*queued);
+    waiting_.erase(queued);
+    if (NeverScheduled(*removed)) --queued_;
+  }
+  pool_.Free(removed->blocks);
+  return removed;
+}
+
+std::vector<Sequence*> Scheduler::All() const {
+  std::vector<Sequence*> all;
+  all.reserve(running_.size() + waiting_.size());
+  for (const auto& sequence : running_) all.push_back(sequence.get());
+  for (const auto& sequence : waiting_) all.push_back(sequence.get());
+  return all;
+}
+
+}  // namespace bullpen

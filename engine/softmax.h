@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace bullpen {
+
+// The largest value; NaN counts as the least. -infinity if there is no other.
+float MaxOf(std::span<const float> values);
+
+// Where the largest value stands, the first of equals. 0 if all are NaN.
+int32_t ArgMax(std::span<const float> values);
+
+// e(x) = exp((x - max) / temperature), the same bits on every machine; NaN and
+// what is too small for a normal float give 0. max is MaxOf, and finite.
+float SoftmaxTerm(float x, float max, float temperature);
+
+// All terms of a softmax, in one fixed order of summation. Keeps its memory.
+class SoftmaxTerms {
+ public:
+  static constexpr int kBlock = 1024;
+
+  // Terms less than `floor` become 0.
+  void Compute(std::span<const float> values, float max, float temperature,
+               float floor);
+
+  std::span<const float> terms() const { return terms_; }
+  double total() const { return total_; }
+  // The index at which the running sum of the terms passes target, which is in
+  // [0, total): never one whose term is 0.
+  int32_t Find(double target) const;
+
+ private:
+  std::vector<float> terms_;
+  std::vector<double> block_sums_;
+  double total_ = 0;
+};
+
+// The same total without keeping the terms.
+double SoftmaxTotal(std::span<const float> values, float max);
+
+}  // namespace bullpen

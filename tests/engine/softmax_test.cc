@@ -1,0 +1,98 @@
+#include "engine/softmax.h"
+
+#include <cmath>
+#include <limits>
+#include <random>
+
+#include "engine/top_selector.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace bullpen {
+namespace {
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+std::vector<float> RandomValues(size_t count, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::normal_distribution<float> normal(0, 3);
+  std::vector<float> values(count);
+  for (float& value : values) value = normal(random);
+  return values;
+}
+
+TEST(Softmax, TermIsCloseToExp) {
+  for (int i = 0; i < 85999; ++i) {
+    const float x = -static_cast<float>(i) * 1e-3f;
+    const double exact = std::exp(static_cast<double>(x));
+    EXPECT_NEAR(SoftmaxTerm(x, 0, 1), exact, 3e-7 * exact) << x;
+  }
+  EXPECT_EQ(SoftmaxTerm(0, 0, 0.01f), 1.0f);
+  EXPECT_EQ(SoftmaxTerm(-100, 0, 1), 0.0f);
+  EXPECT_EQ(SoftmaxTerm(-kInfinity, 0, 1), 0.0f);
+  EXPECT_EQ(SoftmaxTerm(kNan, 0, 1), 0.0f);
+}
+
+TEST(Softmax, ArgMaxTakesTheFirstOfEqualsAndSkipsNan) {
+  for (size_t count : {1u, 15u, 16u, 64u, 65u, 1000u}) {
+    std::vector<float> values(count, kNan);
+    EXPECT_EQ(ArgMax(values), 0);
+    values[count - 1] = -5;
+    EXPECT_EQ(ArgMax(values), static_cast<int32_t>(count) - 1);
+    values[count / 2] = -5;
+    EXPECT_EQ(ArgMax(values), static_cast<int32_t>(count / 2));
+    values[0] = -kInfinity;
+    EXPECT_EQ(ArgMax(values), count == 1 ? 0 : static_cast<int32_t>(count / 2));
+  }
+}
+
+TEST(Softmax, FindNeverGivesAnIndexWithoutMass) {
+  std::vector<float> values(3000, -kInfinity);
+  values[1500] = 0;
+  values[2900] = 0;
+  SoftmaxTerms terms;
+  terms.Compute(values, 0, 1, 0);
+  EXPECT_EQ(terms.total(), 2.0);
+  EXPECT_EQ(terms.Find(0), 1500);
+  EXPECT_EQ(terms.Find(0.999), 1500);
+  EXPECT_EQ(terms.Find(1.0), 2900);
+  EXPECT_EQ(terms.Find(2.0), 2900);
+}
+
+TEST(Softmax, TotalIsTheSumOfTheTerms) {
+  const std::vector<float> values = RandomValues(5001, 3);
+  const float max = MaxOf(values);
+  SoftmaxTerms terms;
+  terms.Compute(values, max, 1, 0);
+  EXPECT_EQ(terms.total(), SoftmaxTotal(values, max));
+  double exact = 0;
+  for (float x : values) exact += std::exp(static_cast<double>(x) - max);
+  EXPECT_NEAR(terms.total(), exact, 1e-6 * exact);
+}
+
+TEST(TopSelector, AgreesWithAFullSort) {
+  TopSelector selector;
+  for (size_t size : {1u, 63u, 300u, 5000u}) {
+    std::vector<float> values = RandomValues(size, size);
+    for (float& value : values) value = std::round(value * 4);  // many ties
+    values[size / 2] = kNan;
+    std::vector<int32_t> sorted;
+    for (size_t i = 0; i < size; ++i) {
+      if (!std::isnan(values[i])) sorted.push_back(static_cast<int32_t>(i));
+    }
+    std::ranges::stable_sort(
+        sorted, [&](int32_t a, int32_t b) { return values[a] > values[b]; });
+    for (int32_t count : {0, 1, 2, 20, 64, 1000, 6000}) {
+      const std::vector<int32_t> expected(
+          sorted.begin(),
+          sorted.begin() + std::min<size_t>(count, sorted.size()));
+      EXPECT_THAT(selector.Select(values, count),
+                  testing::ElementsAreArray(expected))
+          << size << " values, " << count << " chosen";
+    }
+  }
+}
+
+}  // namespace
+}  // namespace bullpen
