@@ -1,0 +1,211 @@
+#include "engine/model/memory_plan.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <limits>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "base/status.h"
+#include "base/strings.h"
+#include "kernels/kv_layout.h"
+
+namespace bullpen {
+namespace {
+
+// Of the memory above what is needed at least, KV takes at most this share
+// before the experts have had theirs; what they cannot use goes back to it.
+constexpr double kKvShare = 0.25;
+
+constexpr double kDefaultShareOfAvailable = 0.8;
+
+std::optional<int64_t> ReadNumber(const char* path) {
+  std::ifstream file(path);
+  int64_t value = 0;
+  if (file >> value) return value;
+  return std::nullopt;  // No such file, or "max".
+}
+
+// What this process may still take: the machine's, or less in a container.
+int64_t AvailableBytes() {
+  int64_t available = std::numeric_limits<int64_t>::max();
+  std::ifstream meminfo("/proc/meminfo");
+  for (std::string key, rest; meminfo >> key && std::getline(meminfo, rest);) {
+    if (key == "MemAvailable:") available = std::stoll(rest) * 1024;
+  }
+  struct Limit {
+    const char* most;
+    const char* used;
+  };
+  static constexpr Limit kLimits[] = {
+      {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"},
+      {"/sys/fs/cgroup/memory/memory.limit_in_bytes",
+       "/sys/fs/cgroup/memory/memory.usage_in_bytes"}};
+  for (const Limit& limit : kLimits) {
+    const std::optional<int64_t> most = ReadNumber(limit.most);
+    const std::optional<int64_t> used = ReadNumber(limit.used);
+    if (most.has_value() && used.has_value()) {
+      available = std::min(available, std::max<int64_t>(*most - *used, 0));
+    }
+  }
+  return available;
+}
+
+class Splitter {
+ public:
+  Splitter(const ExpertCatalog& catalog, const MemoryBudget& budget,
+           int64_t kv_block_bytes)
+      : catalog_(catalog), budget_(budget), block_bytes_(kv_block_bytes) {}
+
+  absl::StatusOr<MemoryPlan> Split(MemoryPlan least, int32_t max_blocks);
+  int64_t DealLeast(MemoryPlan& plan) const;
+
+ private:
+  int64_t Total(const MemoryPlan& least) const;
+  absl::Status CheckFits(const MemoryPlan& least, int64_t total) const;
+  // Slots, one more for each layer in turn, as long as `bytes` last.
+  void Deal(int64_t bytes, MemoryPlan& plan) const;
+  void SetBlocks(int64_t blocks, MemoryPlan& plan) const {
+    plan.kv_blocks = static_cast<int32_t>(blocks);
+    plan.kv_bytes = blocks * block_bytes_;
+  }
+
+  const ExpertCatalog& catalog_;
+  const MemoryBudget& budget_;
+  const int64_t block_bytes_;
+};
+
+int64_t Splitter::DealLeast(MemoryPlan& plan) const {
+  for (const ExpertCatalog::Layer& layer : catalog_.layers) {
+    const int32_t slots =
+        std::min<int32_t>(2, static_cast<int32_t>(layer.experts.size()));
+    plan.slots.push_back(slots);
+    plan.expert_bytes += slots * layer.blob_bytes;
+  }
+  return plan.expert_bytes;
+}
+
+void Splitter::Deal(int64_t bytes, MemoryPlan& plan) const {
+  bool dealt = true;
+  while (dealt) {
+    dealt = false;
+    for (size_t l = 0; l < catalog_.layers.size(); ++l) {
+      const ExpertCatalog::Layer& layer = catalog_.layers[l];
+      if (plan.slots[l] == static_cast<int32_t>(layer.experts.size()) ||
+          plan.expert_bytes + layer.blob_bytes > bytes) {
+        continue;
+      }
+      ++plan.slots[l];
+      plan.expert_bytes += layer.blob_bytes;
+      dealt = true;
+    }
+  }
+}
+
+int64_t Splitter::Total(const MemoryPlan& least) const {
+  if (budget_.total_bytes > 0) return budget_.total_bytes;
+  // Both parts by hand leave nothing to decide.
+  if (budget_.kv_bytes > 0 && budget_.expert_bytes > 0) {
+    return least.resident_bytes + least.activation_bytes + budget_.kv_bytes +
+           budget_.expert_bytes;
+  }
+  return static_cast<int64_t>(static_cast<double>(AvailableBytes()) *
+                              kDefaultShareOfAvailable);
+}
+
+absl::Status Splitter::CheckFits(const MemoryPlan& least, int64_t total) const {
+  const auto refuse = [&](const char* what, int64_t given, int64_t needed) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        what, " of ", FormatBytes(given), " is below the ", FormatBytes(needed),
+        " that are needed at least:\n", least.Table()));
+  };
+  if (budget_.kv_bytes > 0 && budget_.kv_bytes < least.kv_bytes) {
+    return refuse("KV memory", budget_.kv_bytes, least.kv_bytes);
+  }
+  if (budget_.expert_bytes > 0 && budget_.expert_bytes < least.expert_bytes) {
+    return refuse("expert memory", budget_.expert_bytes, least.expert_bytes);
+  }
+  const int64_t needed = least.resident_bytes + least.activation_bytes +
+                         std::max(least.kv_bytes, budget_.kv_bytes) +
+                         std::max(least.expert_bytes, budget_.expert_bytes);
+  if (total < needed) return refuse("a memory budget", total, needed);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<MemoryPlan> Splitter::Split(MemoryPlan least,
+                                           int32_t max_blocks) {
+  const int64_t total = Total(least);
+  RETURN_IF_ERROR(CheckFits(least, total));
+  const int64_t rest = total - least.resident_bytes - least.activation_bytes;
+  const int64_t experts_given =
+      std::max(budget_.expert_bytes, least.expert_bytes);
+  const int64_t spare = rest - experts_given - least.kv_bytes;
+
+  MemoryPlan plan = least;
+  if (budget_.kv_bytes > 0) {
+    SetBlocks(std::min<int64_t>(budget_.kv_bytes / block_bytes_,
+                                std::numeric_limits<int32_t>::max()),
+              plan);
+  } else {
+    const double share = budget_.expert_bytes > 0 ? 1.0 : kKvShare;
+    const int64_t extra =
+        static_cast<int64_t>(static_cast<double>(spare) * share) / block_bytes_;
+    SetBlocks(std::min<int64_t>(least.kv_blocks + extra, max_blocks), plan);
+  }
+  Deal(budget_.expert_bytes > 0 ? budget_.expert_bytes : rest - plan.kv_bytes,
+       plan);
+  if (budget_.kv_bytes == 0) {
+    const int64_t left =
+        rest - std::max(plan.expert_bytes, budget_.expert_bytes);
+    SetBlocks(std::min<int64_t>(left / block_bytes_, max_blocks), plan);
+  }
+  return plan;
+}
+
+}  // namespace
+
+std::string MemoryPlan::Table() const {
+  int64_t slot_count = 0;
+  for (const int32_t count : slots) slot_count += count;
+  const int64_t total =
+      resident_bytes + activation_bytes + kv_bytes + expert_bytes;
+  const auto line = [](std::string what, int64_t bytes) {
+    what.resize(44, ' ');
+    return absl::StrCat("  ", what, FormatBytes(bytes), "\n");
+  };
+  return absl::StrCat(line("resident weights", resident_bytes),
+                      line("activations of one step", activation_bytes),
+                      line(absl::StrCat("KV cache (", kv_blocks, " blocks of ",
+                                        kernels::kKvBlockTokens, " tokens)"),
+                           kv_bytes),
+                      line(absl::StrCat("experts (", slot_count, " slots in ",
+                                        slots.size(), " layers)"),
+                           expert_bytes),
+                      line("total", total));
+}
+
+absl::StatusOr<MemoryPlan> PlanMemory(const PackedModel& model,
+                                      const MemoryBudget& budget,
+                                      int64_t activation_bytes,
+                                      int64_t kv_block_bytes, int32_t context,
+                                      int32_t max_sequences) {
+  const int64_t blocks_per_context =
+      (int64_t{context} + kernels::kKvBlockTokens - 1) /
+      kernels::kKvBlockTokens;
+  const int64_t max_blocks = std::min<int64_t>(
+      blocks_per_context * max_sequences, std::numeric_limits<int32_t>::max());
+  MemoryPlan least;
+  least.resident_bytes = model.resident_bytes();
+  least.activation_bytes = activation_bytes;
+  least.kv_blocks = static_cast<int32_t>(blocks_per_context);
+  least.kv_bytes = blocks_per_context * kv_block_bytes;
+  Splitter splitter(model.catalog(), budget, kv_block_bytes);
+  splitter.DealLeast(least);
+  return splitter.Split(std::move(least), static_cast<int32_t>(max_blocks));
+}
+
+}  // namespace bullpen

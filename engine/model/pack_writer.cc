@@ -1,0 +1,217 @@
+#include "engine/model/pack_writer.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+#include <span>
+#include <vector>
+
+#include "base/status.h"
+#include "engine/model/safetensors.h"
+#include "kernels/types.h"
+#define XXH_STATIC_LINKING_ONLY  // The state lives on the stack.
+#include "xxhash.h"
+
+namespace bullpen {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+using Progress = std::function<void(int64_t done, int64_t total)>;
+
+// Source bytes read at a time of a resident matrix.
+constexpr int64_t kChunkBytes = int64_t{8} << 20;
+
+// Widens `count` elements exactly; F32 stays.
+void Widen(kernels::DType dtype, const std::byte* in, int64_t count,
+           float* out) {
+  if (dtype == kernels::DType::kF32) {
+    std::memcpy(out, in, static_cast<size_t>(count) * sizeof(float));
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    uint16_t bits;
+    std::memcpy(&bits, in + 2 * i, sizeof(bits));
+    out[i] = kernels::ToFloat(bits, dtype);
+  }
+}
+
+class WeightsWriter {
+ public:
+  WeightsWriter(const Checkpoint& checkpoint, const PackPlan& plan,
+                const Progress& progress)
+      : checkpoint_(checkpoint), plan_(plan), progress_(progress) {}
+
+  absl::Status WriteResident(const std::filesystem::path& path);
+  absl::Status WriteExperts(const std::filesystem::path& path);
+  Manifest manifest;
+
+ private:
+  // Rows [first, first + rows) of the stacked parts as `dtype`, row-major, in
+  // source_.
+  absl::Status ReadRows(std::span<const RowSlice> parts, kernels::DType dtype,
+                        int64_t first, int64_t rows);
+  // The same in panels at `out`.
+  absl::Status PackRows(std::span<const RowSlice> parts, kernels::DType dtype,
+                        int64_t first, int64_t rows, std::byte* out);
+  absl::Status WriteTensor(const ResidentPlan& tensor,
+                           SafetensorsWriter& writer, XXH3_state_t& hash);
+  absl::Status PackExpert(const ExpertPlan& expert,
+                          const kernels::ExpertShape& shape, std::byte* blob);
+  void Advance(int64_t bytes) {
+    done_ += bytes;
+    if (progress_) progress_(done_, plan_.total_bytes);
+  }
+
+  const Checkpoint& checkpoint_;
+  const PackPlan& plan_;
+  const Progress& progress_;
+  int64_t done_ = 0;
+  Bytes source_;  // rows of the source, widened if need be
+  Bytes narrow_;  // rows before widening
+  Bytes panels_;
+};
+
+absl::Status WeightsWriter::ReadRows(std::span<const RowSlice> parts,
+                                     kernels::DType dtype, int64_t first,
+                                     int64_t rows) {
+  const int64_t cols = parts.front().cols;
+  source_.resize(static_cast<size_t>(rows * cols * DTypeBytes(dtype)));
+  std::byte* out = source_.data();
+  int64_t last = first + rows;
+  for (const RowSlice& part : parts) {
+    const int64_t begin = std::max<int64_t>(first, 0);
+    const int64_t end = std::min(last, part.rows);
+    // Count from the next part's first row.
+    first -= part.rows;
+    last -= part.rows;
+    if (begin >= end) continue;
+    const int64_t count = (end - begin) * cols;
+    const int64_t from =
+        (part.first_row + begin) * cols * DTypeBytes(part.dtype);
+    const size_t part_bytes =
+        static_cast<size_t>(count * DTypeBytes(part.dtype));
+    if (part.dtype == dtype) {
+      RETURN_IF_ERROR(checkpoint_.Read(part.tensor, from, {out, part_bytes}));
+    } else {
+      narrow_.resize(part_bytes);
+      RETURN_IF_ERROR(checkpoint_.Read(part.tensor, from, narrow_));
+      Widen(part.dtype, narrow_.data(), count, reinterpret_cast<float*>(out));
+    }
+    out += count * DTypeBytes(dtype);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WeightsWriter::PackRows(std::span<const RowSlice> parts,
+                                     kernels::DType dtype, int64_t first,
+                                     int64_t rows, std::byte* out) {
+  RETURN_IF_ERROR(ReadRows(parts, dtype, first, rows));
+  const int64_t cols = parts.front().cols;
+  kernels::PackPanels(dtype, source_.data(), rows, cols, cols, out);
+  return absl::OkStatus();
+}
+
+absl::Status WeightsWriter::WriteTensor(const ResidentPlan& tensor,
+                                        SafetensorsWriter& writer,
+                                        XXH3_state_t& hash) {
+  const ResidentShape& shape = tensor.shape;
+  const int64_t total = shape.bytes(tensor.dtype);
+  int64_t written = 0;
+  const auto put = [&](std::span<const std::byte> bytes) {
+    XXH3_64bits_update(&hash, bytes.data(), bytes.size());
+    written += static_cast<int64_t>(bytes.size());
+    Advance(static_cast<int64_t>(bytes.size()));
+    return writer.Append(bytes);
+  };
+  if (shape.panels) {
+    const int64_t panel_bytes =
+        kernels::PanelBytes(tensor.dtype, kernels::kPanelRows, shape.cols);
+    const int64_t step =
+        std::max<int64_t>(kChunkBytes / panel_bytes, 1) * kernels::kPanelRows;
+    for (int64_t row = 0; row < shape.rows; row += step) {
+      const int64_t rows = std::min<int64_t>(step, shape.rows - row);
+      panels_.resize(static_cast<size_t>(
+          kernels::PanelBytes(tensor.dtype, rows, shape.cols)));
+      RETURN_IF_ERROR(
+          PackRows(tensor.parts, tensor.dtype, row, rows, panels_.data()));
+      RETURN_IF_ERROR(put(panels_));
+    }
+  } else {
+    // A vector's parts stand side by side: each is a row of its own width.
+    for (const RowSlice& part : tensor.parts) {
+      RETURN_IF_ERROR(ReadRows({&part, 1}, kernels::DType::kF32, 0, part.rows));
+      RETURN_IF_ERROR(put(source_));
+    }
+  }
+  const Bytes padding(static_cast<size_t>(total - written));
+  return put(padding);
+}
+
+absl::Status WeightsWriter::WriteResident(const std::filesystem::path& path) {
+  std::vector<SafetensorsWriter::Tensor> header;
+  for (const ResidentPlan& tensor : plan_.resident) {
+    header.push_back(
+        {tensor.shape.name, "U8", {tensor.shape.bytes(tensor.dtype)}});
+    manifest.resident[tensor.shape.name] = tensor.dtype;
+  }
+  ASSIGN_OR_RETURN(SafetensorsWriter writer,
+                   SafetensorsWriter::Create(path, header, kBlobAlignment));
+  XXH3_state_t hash;
+  XXH3_64bits_reset(&hash);
+  for (const ResidentPlan& tensor : plan_.resident) {
+    RETURN_IF_ERROR(WriteTensor(tensor, writer, hash));
+  }
+  manifest.resident_checksum = XXH3_64bits_digest(&hash);
+  return writer.Finish();
+}
+
+absl::Status WeightsWriter::PackExpert(const ExpertPlan& expert,
+                                       const kernels::ExpertShape& shape,
+                                       std::byte* blob) {
+  RETURN_IF_ERROR(
+      PackRows({&expert.gate, 1}, shape.dtype, 0, shape.inner, blob));
+  RETURN_IF_ERROR(PackRows({&expert.up, 1}, shape.dtype, 0, shape.inner,
+                           blob + shape.gate_bytes()));
+  return PackRows({&expert.down, 1}, shape.dtype, 0, shape.dim,
+                  blob + shape.down_offset());
+}
+
+absl::Status WeightsWriter::WriteExperts(const std::filesystem::path& path) {
+  std::vector<SafetensorsWriter::Tensor> header;
+  for (size_t l = 0; l < plan_.layers.size(); ++l) {
+    for (size_t e = 0; e < plan_.layers[l].experts.size(); ++e) {
+      header.push_back({ExpertName(static_cast<int>(l), static_cast<int>(e)),
+                        "U8",
+                        {plan_.layers[l].blob_bytes}});
+    }
+  }
+  ASSIGN_OR_RETURN(SafetensorsWriter writer,
+                   SafetensorsWriter::Create(path, header, kBlobAlignment));
+  for (const LayerPlan& layer : plan_.layers) {
+    Manifest::Layer& noted = manifest.layers.emplace_back();
+    noted.dtype = layer.shape.dtype;
+    // Fresh zeros for each layer: another shape leaves gaps elsewhere.
+    Bytes blob(static_cast<size_t>(layer.blob_bytes));
+    for (const ExpertPlan& expert : layer.experts) {
+      RETURN_IF_ERROR(PackExpert(expert, layer.shape, blob.data()));
+      noted.checksums.push_back(XXH3_64bits(blob.data(), blob.size()));
+      RETURN_IF_ERROR(writer.Append(blob));
+      Advance(layer.blob_bytes);
+    }
+  }
+  return writer.Finish();
+}
+
+}  // namespace
+
+absl::StatusOr<Manifest> WriteWeights(const Checkpoint& checkpoint,
+                                      const PackPlan& plan,
+                                      const std::filesystem::path& dir,
+                                      const Progress& progress) {
+  WeightsWriter writer(checkpoint, plan, progress);
+  RETURN_IF_ERROR(writer.WriteResident(dir / kResidentFile));
+  RETURN_IF_ERROR(writer.WriteExperts(dir / kExpertsFile));
+  return std::move(writer.manifest);
+}
+
+}  // namespace bullpen

@@ -1,0 +1,22 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+
+#include "absl/status/statusor.h"
+#include "engine/model/checkpoint.h"
+#include "engine/model/pack_layout.h"
+#include "engine/model/pack_plan.h"
+
+namespace bullpen {
+
+// Writes resident.safetensors and experts.safetensors of `plan` into `dir`,
+// synced, and gives the manifest that belongs to them (without source_key).
+// Holds one expert, or some MiB of a larger tensor, at a time.
+absl::StatusOr<Manifest> WriteWeights(
+    const Checkpoint& checkpoint, const PackPlan& plan,
+    const std::filesystem::path& dir,
+    const std::function<void(int64_t done, int64_t total)>& progress);
+
+}  // namespace bullpen

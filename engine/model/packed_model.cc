@@ -1,0 +1,207 @@
+#include "engine/model/packed_model.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "base/file.h"
+#include "base/status.h"
+#include "base/strings.h"
+#include "engine/model/config_fields.h"
+#include "engine/model/pack_layout.h"
+#include "engine/model/safetensors.h"
+#define XXH_STATIC_LINKING_ONLY  // The state lives on the stack.
+#include "xxhash.h"
+
+namespace bullpen {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Read and hashed at a time: large enough for the disk, and the hash finds it
+// still in the cache.
+constexpr int64_t kChunkBytes = int64_t{4} << 20;
+
+// The U8 tensor of that name and size; its offset, a multiple of `alignment`.
+absl::StatusOr<int64_t> FindBlob(const SafetensorsFile& file,
+                                 const std::string& name, int64_t bytes,
+                                 int64_t alignment) {
+  const std::string where =
+      absl::StrCat(file.path().string(), ": tensor '", name, "' ");
+  const auto found = file.tensors().find(name);
+  if (found == file.tensors().end()) {
+    return absl::DataLossError(absl::StrCat(where, "is missing"));
+  }
+  const TensorInfo& info = found->second;
+  if (info.dtype != "U8" || info.bytes != bytes) {
+    return absl::DataLossError(absl::StrCat(
+        where, "is ", info.dtype, " ", info.ShapeText(),
+        ", but config.json and manifest.json say U8 [", bytes, "]"));
+  }
+  if (info.offset % alignment != 0) {
+    return absl::DataLossError(
+        absl::StrCat(where, "stands at byte ", info.offset,
+                     ", which is not a multiple of ", alignment));
+  }
+  return info.offset;
+}
+
+absl::Status CheckCount(const SafetensorsFile& file, size_t expected) {
+  if (file.tensors().size() == expected) return absl::OkStatus();
+  return absl::DataLossError(
+      absl::StrCat(file.path().string(), " has ", file.tensors().size(),
+                   " tensors, but config.json says ", expected));
+}
+
+absl::StatusOr<std::map<std::string, ResidentTensor>> ReadResident(
+    const SafetensorsFile& file, const ModelConfig& config,
+    const Manifest& manifest) {
+  std::map<std::string, ResidentTensor> tensors;
+  for (const ResidentShape& shape : ResidentShapes(config)) {
+    const auto noted = manifest.resident.find(shape.name);
+    if (noted == manifest.resident.end()) {
+      return absl::DataLossError(
+          absl::StrCat((file.path().parent_path() / kManifestFile).string(),
+                       ": resident has no '", shape.name, "'"));
+    }
+    const int64_t bytes = shape.bytes(noted->second);
+    ASSIGN_OR_RETURN(const int64_t offset,
+                     FindBlob(file, shape.name, bytes, kResidentAlignment));
+    tensors[shape.name] = {
+        .dtype = shape.panels ? noted->second : kernels::DType::kF32,
+        .rows = shape.rows,
+        .cols = shape.cols,
+        .panels = shape.panels,
+        .offset = offset - file.data_offset(),
+        .bytes = bytes};
+  }
+  RETURN_IF_ERROR(CheckCount(file, tensors.size()));
+  return tensors;
+}
+
+absl::StatusOr<ExpertCatalog::Layer> ReadLayer(const SafetensorsFile& file,
+                                               const Manifest::Layer& noted,
+                                               int layer, int experts,
+                                               int64_t blob_bytes) {
+  if (static_cast<int>(noted.checksums.size()) != experts) {
+    return absl::DataLossError(
+        absl::StrCat((file.path().parent_path() / kManifestFile).string(),
+                     ": layer ", layer, " has ", noted.checksums.size(),
+                     " checksums, but config.json says ", experts, " experts"));
+  }
+  ExpertCatalog::Layer read{.blob_bytes = blob_bytes, .experts = {}};
+  for (int e = 0; e < experts; ++e) {
+    ASSIGN_OR_RETURN(
+        const int64_t offset,
+        FindBlob(file, ExpertName(layer, e), blob_bytes, kBlobAlignment));
+    read.experts.push_back(
+        {.file = 0, .offset = offset, .checksum = noted.checksums[e]});
+  }
+  return read;
+}
+
+absl::StatusOr<nlohmann::json> ReadOptionalJson(const fs::path& path) {
+  absl::StatusOr<nlohmann::json> json =
+      ReadJsonFile(path, absl::StatusCode::kInvalidArgument);
+  if (absl::IsNotFound(json.status())) return nlohmann::json();
+  return json;
+}
+
+}  // namespace
+
+kernels::PanelMatrix ResidentWeights::matrix(const std::string& name) const {
+  const auto found = tensors_.find(name);
+  CHECK(found != tensors_.end() && found->second.panels)
+      << "no resident matrix " << name;
+  const ResidentTensor& tensor = found->second;
+  return {.data = buffer_.data() + tensor.offset,
+          .dtype = tensor.dtype,
+          .rows = tensor.rows,
+          .cols = tensor.cols};
+}
+
+const float* ResidentWeights::vector(const std::string& name) const {
+  const auto found = tensors_.find(name);
+  CHECK(found != tensors_.end() && !found->second.panels)
+      << "no resident vector " << name;
+  return reinterpret_cast<const float*>(buffer_.data() + found->second.offset);
+}
+
+bool ResidentWeights::contains(const std::string& name) const {
+  return tensors_.contains(name);
+}
+
+absl::StatusOr<PackedModel> PackedModel::Open(const fs::path& dir) {
+  PackedModel model;
+  model.dir_ = fs::absolute(dir);
+  ASSIGN_OR_RETURN(const Manifest manifest, Manifest::Read(model.dir_));
+  ASSIGN_OR_RETURN(const nlohmann::json config,
+                   ReadJsonFile(model.dir_ / "config.json",
+                                absl::StatusCode::kInvalidArgument));
+  ASSIGN_OR_RETURN(const nlohmann::json generation,
+                   ReadOptionalJson(model.dir_ / "generation_config.json"));
+  ASSIGN_OR_RETURN(model.config_, ParseModelConfig(config));
+  ASSIGN_OR_RETURN(model.generation_,
+                   ParseGenerationDefaults(config, generation));
+
+  ASSIGN_OR_RETURN(const SafetensorsFile resident,
+                   SafetensorsFile::Open(model.dir_ / kResidentFile));
+  ASSIGN_OR_RETURN(model.tensors_,
+                   ReadResident(resident, model.config_, manifest));
+  model.resident_data_offset_ = resident.data_offset();
+  model.resident_bytes_ = resident.size() - resident.data_offset();
+  model.resident_checksum_ = manifest.resident_checksum;
+
+  const fs::path experts_path = model.dir_ / kExpertsFile;
+  ASSIGN_OR_RETURN(const SafetensorsFile experts,
+                   SafetensorsFile::Open(experts_path));
+  if (manifest.layers.size() != model.config_.layers.size()) {
+    return absl::DataLossError(absl::StrCat(
+        (model.dir_ / kManifestFile).string(), " has ", manifest.layers.size(),
+        " layers, but config.json says ", model.config_.layers.size()));
+  }
+  model.catalog_.files = {experts_path.string()};
+  size_t count = 0;
+  for (size_t l = 0; l < manifest.layers.size(); ++l) {
+    const int layer = static_cast<int>(l);
+    model.shapes_.push_back(
+        ExpertShapeOf(model.config_, layer, manifest.layers[l].dtype));
+    ASSIGN_OR_RETURN(ExpertCatalog::Layer read,
+                     ReadLayer(experts, manifest.layers[l], layer,
+                               model.config_.experts_in(layer),
+                               BlobBytes(model.shapes_.back())));
+    count += read.experts.size();
+    model.catalog_.layers.push_back(std::move(read));
+  }
+  RETURN_IF_ERROR(CheckCount(experts, count));
+  return model;
+}
+
+absl::StatusOr<ResidentWeights> PackedModel::LoadResident() const {
+  const fs::path path = dir_ / kResidentFile;
+  ASSIGN_OR_RETURN(const File file, File::OpenForRead(path));
+  ResidentWeights weights;
+  weights.tensors_ = tensors_;
+  ASSIGN_OR_RETURN(weights.buffer_, HugeBuffer::Allocate(resident_bytes_));
+  XXH3_state_t hash;
+  XXH3_64bits_reset(&hash);
+  const std::span<std::byte> all = weights.buffer_.span();
+  for (size_t done = 0; done < all.size();) {
+    const std::span<std::byte> chunk = all.subspan(
+        done, std::min(all.size() - done, static_cast<size_t>(kChunkBytes)));
+    RETURN_IF_ERROR(
+        file.ReadAt(resident_data_offset_ + static_cast<int64_t>(done), chunk));
+    XXH3_64bits_update(&hash, chunk.data(), chunk.size());
+    done += chunk.size();
+  }
+  const uint64_t checksum = XXH3_64bits_digest(&hash);
+  if (checksum != resident_checksum_) {
+    return absl::DataLossError(absl::StrCat(
+        path.string(), ": its data has the checksum ",
+        absl::Hex(checksum, absl::kZeroPad16), ", but manifest.json says ",
+        absl::Hex(resident_checksum_, absl::kZeroPad16)));
+  }
+  return weights;
+}
+
+}  // namespace bullpen
