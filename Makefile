@@ -14,7 +14,7 @@ help:  ## list these targets
 
 serve: build/release/build.ninja $(VENV)/serve.stamp  ## install what is missing, build, serve the default model
 	cmake --build build/release --target bullpen
-	build/release/bullpen serve --python $(VENV)/bin/python $(ARGS)
+	build/release/bullpen serve $(ARGS)
 
 test: test-packages build/release/build.ninja $(VENV)/tests.stamp  ## install what is missing, build, run all tests
 	cmake --build build/release

@@ -6,6 +6,7 @@ an entry may only shrink, and goes when its excess has gone.
 """
 
 import ast
+import os
 import pathlib
 import re
 import sys
@@ -138,20 +139,17 @@ def cpp_rules(root, name, text):
     if name.endswith((".h", ".cuh")) and "#pragma once" not in text:
         yield 1, "a header starts with #pragma once"
     if name.endswith((".cc", ".cu")) and not listed(root, name):
-        yield 1, "no CMakeLists.txt of its folder or above lists this file"
+        yield 1, "no CMakeLists.txt lists this file"
 
 
 def listed(root, name):
-    """Whether a CMakeLists.txt names the file, relative to its own folder."""
+    """Whether a CMakeLists.txt of the same top folder names the file."""
     path = root / name
-    for folder in path.parents:
-        cmake = folder / "CMakeLists.txt"
-        relative = path.relative_to(folder).as_posix()
-        if cmake.exists() and re.search(
-                rf"(?<![\w./]){re.escape(relative)}(?![\w.])", cmake.read_text()):
+    for cmake in (root / name.split("/")[0]).rglob("CMakeLists.txt"):
+        relative = re.escape(os.path.relpath(path, cmake.parent))
+        absolute = re.escape("${PROJECT_SOURCE_DIR}/" + name)
+        if re.search(rf"(?<![\w./])({relative}|{absolute})(?![\w.])", cmake.read_text()):
             return True
-        if folder == root:
-            return False
     return False
 
 

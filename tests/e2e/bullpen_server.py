@@ -143,4 +143,4 @@ class Server:
         self.process.stdout.close()
 
 
-READY_LINE = r"http://[\d.]+:(?P<http>\d+)\D.*?[\d.]+:(?P<grpc>\d+)"
+READY_LINE = r"ready: .* on http://\S+:(?P<http>\d+) and grpc://\S+:(?P<grpc>\d+)"
