@@ -33,10 +33,8 @@ void FakeBlobReader::PassGate(const Place& place) {
   absl::MutexLock lock(&mutex_);
   log_.push_back(place);
   const int64_t mine = ++came_;
-  const auto may_pass = [this, mine]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return open_ || mine <= allowed_;
-  };
-  mutex_.Await(absl::Condition(&may_pass));
+  gate_.SignalAll();
+  while (!open_ && mine > allowed_) gate_.Wait(&mutex_);
 }
 
 FakeBlobReader::Fault FakeBlobReader::Draw(const Place& place) {
@@ -113,19 +111,18 @@ void FakeBlobReader::CloseGate() {
 void FakeBlobReader::OpenGate() {
   absl::MutexLock lock(&mutex_);
   open_ = true;
+  gate_.SignalAll();
 }
 
 void FakeBlobReader::AwaitAtGate(int32_t reads) {
   absl::MutexLock lock(&mutex_);
-  const auto there = [this, reads]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return came_ - allowed_ >= reads;
-  };
-  mutex_.Await(absl::Condition(&there));
+  while (came_ - allowed_ < reads) gate_.Wait(&mutex_);
 }
 
 void FakeBlobReader::LetPass(int32_t reads) {
   absl::MutexLock lock(&mutex_);
   allowed_ += reads;
+  gate_.SignalAll();
 }
 
 std::vector<FakeBlobReader::Place> FakeBlobReader::log() const {

@@ -67,6 +67,7 @@ class FakeBlobReader : public BlobReader {
   Fault Draw(const Place& place);
 
   mutable absl::Mutex mutex_;
+  absl::CondVar gate_;  // whenever its numbers change
   std::vector<std::vector<std::byte>> files_ ABSL_GUARDED_BY(mutex_);
   std::mt19937_64 random_ ABSL_GUARDED_BY(mutex_);
   ReadFaults faults_ ABSL_GUARDED_BY(mutex_);
