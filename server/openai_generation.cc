@@ -1,0 +1,184 @@
+#include "server/openai_generation.h"
+
+#include <chrono>
+#include <utility>
+
+#include "base/status.h"
+#include "base/strings.h"
+#include "server/errors.h"
+#include "server/openai_json.h"
+
+namespace bullpen {
+namespace {
+
+int64_t UnixSeconds() {
+  return std::chrono::duration_cast<std::chrono::seconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+absl::Status CheckModel(const std::string& asked, const ModelFacts& facts) {
+  if (asked.empty() || asked == facts.id) return absl::OkStatus();
+  return absl::NotFoundError(
+      absl::StrCat("The model ", ShortJson(nlohmann::json(asked)),
+                   " does not exist; this server serves ",
+                   ShortJson(nlohmann::json(facts.id))));
+}
+
+// ToRequest names the fields of completions; chat has its own names.
+absl::Status InChatTerms(const absl::Status& status) {
+  const std::optional<std::string> param = ErrorParam(status);
+  if (!param.has_value()) return status;
+  const std::string_view name = *param == "prompt"     ? "messages"
+                                : *param == "logprobs" ? "top_logprobs"
+                                                       : *param;
+  return FieldError(name, Std(status.message()),
+                    ErrorCode(status).value_or(""));
+}
+
+absl::StatusOr<OpenAiCall> ParseCall(const GenerationArgs& args) {
+  const RequestLimits& limits = args.service.limits();
+  ASSIGN_OR_RETURN(const nlohmann::json body,
+                   ParseJsonObject(args.body, limits.max_json_depth));
+  return args.chat ? ParseChatCall(body, limits)
+                   : ParseCompletionCall(body, limits);
+}
+
+// What a choice needs of its prompt to say it again.
+ChoiceArgs ToChoiceArgs(const GenerateParams& params, const Request& request,
+                        const Tokenizer& tokenizer) {
+  ChoiceArgs args{.stop = params.stop,
+                  .logprobs = params.logprobs.has_value(),
+                  .echo = params.echo};
+  if (!params.echo) return args;
+  const auto* text = std::get_if<std::string>(&params.prompt);
+  args.prompt_text = text != nullptr ? *text
+                                     : tokenizer.Decode(request.prompt,
+                                                        /*skip_special=*/false);
+  return args;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Generation>> Generation::Start(
+    const GenerationArgs& args) {
+  Service& service = args.service;
+  RETURN_IF_ERROR(service.CheckReady());
+  ASSIGN_OR_RETURN(OpenAiCall call, ParseCall(args));
+  RETURN_IF_ERROR(CheckModel(call.model, service.facts()));
+  if (call.chat) {
+    ASSIGN_OR_RETURN(
+        call.prompts.front().prompt,
+        service.chat().Render(call.messages, nlohmann::json(), call.variables));
+  }
+  auto generation =
+      std::unique_ptr<Generation>(new Generation(service, std::move(call)));
+  const absl::Status submitted = generation->Submit(args);
+  if (submitted.ok()) return generation;
+  return args.chat ? InChatTerms(submitted) : submitted;
+}
+
+Generation::Generation(const Service& service, OpenAiCall call)
+    : call_(std::move(call)), tokenizer_(service.tokenizer()) {}
+
+absl::Status Generation::Submit(const GenerationArgs& args) {
+  std::vector<Submission> submissions;
+  for (const GenerateParams& params : call_.prompts) {
+    ASSIGN_OR_RETURN(Request request,
+                     ToRequest(params, args.service.facts(),
+                               args.service.limits(), tokenizer_));
+    prompt_tokens_ += static_cast<int64_t>(request.prompt.size());
+    for (int32_t i = 0; i < call_.n; ++i) {
+      const int32_t index = static_cast<int32_t>(submissions.size());
+      Request copy = request;
+      copy.id = index == 0 ? args.request_id
+                           : absl::StrCat(args.request_id, "/", index);
+      copy.sampling.seed += static_cast<uint64_t>(i);
+      auto stream = std::make_shared<TokenStream>(args.wake);
+      choices_.emplace_back(tokenizer_, ToChoiceArgs(params, copy, tokenizer_),
+                            stream);
+      submissions.push_back({std::move(copy), std::move(stream)});
+    }
+  }
+  whole_.resize(choices_.size());
+  writer_.emplace(
+      ResponseFacts{
+          .chat = call_.chat,
+          .id = (call_.chat ? "chatcmpl-" : "cmpl-") + args.request_id,
+          .created = UnixSeconds(),
+          .model = args.service.facts().id,
+          .logprobs = call_.prompts.front().logprobs.has_value(),
+          .include_usage = call_.include_usage},
+      tokenizer_);
+  return args.service.engine().Submit(std::move(submissions));
+}
+
+void Generation::Begin(std::string& out) {
+  begun_ = true;
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    writer_->Role(out, static_cast<int32_t>(i));
+  }
+}
+
+void Generation::Take(std::string& out) {
+  if (ended_) return;
+  if (call_.stream && !begun_) Begin(out);
+  bool all_ended = true;
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    if (!choices_[i].ended()) TakeChoice(static_cast<int32_t>(i), out);
+    if (!choices_[i].status().ok()) {
+      status_ = choices_[i].status();
+      ended_ = true;
+      for (Choice& choice : choices_) choice.Cancel();
+      if (call_.stream) ResponseWriter::Error(out, ToApiError(status_));
+      return;
+    }
+    all_ended = all_ended && choices_[i].ended();
+  }
+  ended_ = all_ended;
+  if (ended_ && call_.stream) EndStream(out);
+}
+
+void Generation::TakeChoice(int32_t index, std::string& out) {
+  Choice& choice = choices_[index];
+  deltas_.clear();
+  choice.Take(deltas_);
+  if (call_.stream) {
+    for (const ChoiceDelta& delta : deltas_) writer_->Delta(out, index, delta);
+    if (choice.ended() && choice.status().ok()) {
+      writer_->Finish(out, index, choice.finish_reason());
+    }
+    return;
+  }
+  WholeChoice& whole = whole_[index];
+  for (ChoiceDelta& delta : deltas_) {
+    whole.text += delta.text;
+    std::move(delta.tokens.begin(), delta.tokens.end(),
+              std::back_inserter(whole.tokens));
+  }
+  whole.finish_reason = choice.finish_reason();
+}
+
+void Generation::EndStream(std::string& out) const {
+  if (call_.include_usage) writer_->UsageChunk(out, usage());
+  ResponseWriter::Done(out);
+}
+
+std::string Generation::WholeBody() const {
+  return writer_->Whole(whole_, usage());
+}
+
+Usage Generation::usage() const {
+  Usage usage{.prompt_tokens = prompt_tokens_};
+  for (const Choice& choice : choices_) {
+    usage.completion_tokens += choice.completion_tokens();
+  }
+  return usage;
+}
+
+std::string_view Generation::finish_reason() const {
+  if (!status_.ok()) return "error";
+  return ended_ ? choices_.front().finish_reason() : "cancelled";
+}
+
+}  // namespace bullpen
