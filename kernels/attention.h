@@ -22,7 +22,7 @@ struct AttentionArgs {
   int64_t q_stride = 0;
   float* out = nullptr;  // [tokens, heads, v_dim], out_stride per token
   int64_t out_stride = 0;
-  KvLayer layer;
+  KvLayer layer = {};
   const KvSequence* sequences = nullptr;
   int32_t sequence_count = 0;
   int32_t heads = 0;

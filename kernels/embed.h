@@ -9,7 +9,7 @@ namespace bullpen::kernels {
 // out[t] = scale * row ids[t] of the table (a panel matrix, so that a tied
 // head shares it). Ids are in range (checked by the caller).
 struct EmbedArgs {
-  PanelMatrix table;             // [vocab, dim]
+  PanelMatrix table = {};        // [vocab, dim]
   const int32_t* ids = nullptr;  // [tokens]
   float* out = nullptr;          // [tokens, dim]
   int32_t tokens = 0;

@@ -38,7 +38,7 @@ struct ExpertRows {
 struct GroupedFfnArgs {
   const float* x = nullptr;  // [tokens, dim]
   int64_t x_stride = 0;
-  ExpertShape shape;
+  ExpertShape shape = {};
   Activation activation = Activation::kSwiGlu;
   const ExpertRows* groups = nullptr;
   int32_t group_count = 0;

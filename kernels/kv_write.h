@@ -13,7 +13,7 @@ struct KvWriteArgs {
   int64_t k_stride = 0;
   const float* v = nullptr;  // [tokens, kv_heads, v_dim], v_stride per token
   int64_t v_stride = 0;
-  KvLayer layer;
+  KvLayer layer = {};
   const KvSequence* sequences = nullptr;
   int32_t sequence_count = 0;
 };

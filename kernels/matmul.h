@@ -13,7 +13,7 @@ namespace bullpen::kernels {
 struct MatMulArgs {
   const float* x = nullptr;     // [tokens, w.cols], x_stride between rows
   int64_t x_stride = 0;         // in floats
-  PanelMatrix w;                // [rows, cols] in panels
+  PanelMatrix w = {};           // [rows, cols] in panels
   const float* bias = nullptr;  // [w.rows] or null
   float* y = nullptr;           // [tokens, w.rows], y_stride between rows
   int64_t y_stride = 0;

@@ -25,16 +25,16 @@ struct RouterRule {
 // sums over i % 8 and the tree of rms_norm.h, score = e / z; over the chosen:
 // the same, with i the rank. Sigmoid: 1 / (1 + Exp(-l)). Renormalised weights
 // are divided by (their sum in rank order + norm_eps).
-// A NaN logit counts as -inf, and so does a choice score that is NaN: whatever
-// the logits are, the chosen experts are distinct and in range; their weights
-// may be NaN (all logits -inf, or one +inf).
+// A NaN logit counts as -inf, and so does a choice or group score that is:
+// whatever the logits are, the chosen experts are distinct and in range; their
+// weights may be NaN (all logits -inf, or one +inf).
 struct RouteArgs {
   const float* logits = nullptr;       // [tokens, experts]
   const float* choice_bias = nullptr;  // [experts] or null; for the choice only
   int32_t tokens = 0;
   int32_t experts = 0;  // <= 1024
   int32_t k = 0;        // <= 32
-  RouterRule rule;
+  RouterRule rule = {};
   int32_t* chosen = nullptr;  // [tokens, k]
   float* weights = nullptr;   // [tokens, k]
 };

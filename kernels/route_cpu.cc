@@ -32,7 +32,8 @@ float GroupScore(const float* choice, int count, bool top2) {
     second = std::max(second, std::min(first, choice[i]));
     first = std::max(first, choice[i]);
   }
-  return top2 && count > 1 ? first + second : first;
+  const float score = top2 && count > 1 ? first + second : first;
+  return std::isnan(score) ? -kInfinity : score;
 }
 
 // Takes the largest that is not taken yet, the lowest index of equals.

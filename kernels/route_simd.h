@@ -75,7 +75,9 @@ void LimitGroups(const RouteArgs& args, float* choice) {
       second = std::max(second, std::min(first, choice[e]));
       first = std::max(first, choice[e]);
     }
-    score[g] = args.rule.group_score_top2 && size > 1 ? first + second : first;
+    const float sum =
+        args.rule.group_score_top2 && size > 1 ? first + second : first;
+    score[g] = sum == sum ? sum : kMinusInfinity;
   }
   bool kept[kMaxExperts] = {};
   for (int i = 0; i < args.rule.groups_kept; ++i) {

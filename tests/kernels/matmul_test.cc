@@ -1,0 +1,135 @@
+#include <limits>
+
+#include "tests/kernels/kernel_testing.h"
+
+namespace bullpen::kernels {
+namespace {
+
+using MatMulTest = OpsTest;
+
+struct Problem {
+  Problem(Random& random, int32_t tokens, int32_t rows, int32_t cols,
+          DType dtype)
+      : panels(random.Panels(dtype, rows, cols)),
+        x_stride(cols + random.Between(0, 3)),
+        y_stride(rows + random.Between(0, 3)),
+        // The last row has no padding behind it.
+        x(random.Vector(tokens == 0 ? 0 : (tokens - 1) * x_stride + cols)),
+        y(random.Vector(tokens == 0 ? 0 : (tokens - 1) * y_stride + rows)),
+        bias(random.Vector(rows)) {
+    args = {.x_stride = x_stride,
+            .w = {.dtype = dtype, .rows = rows, .cols = cols},
+            .y_stride = y_stride,
+            .tokens = tokens,
+            .add = random.Between(0, 1) == 1};
+    with_bias = random.Between(0, 1) == 1;
+  }
+
+  Floats Run(const Ops& ops, Stream stream) const {
+    Floats out = y;
+    MatMulArgs run = args;
+    run.x = x.data();
+    run.w.data = panels.data();
+    run.bias = with_bias ? bias.data() : nullptr;
+    run.y = out.data();
+    EXPECT_TRUE(ops.matmul(run, stream).ok());
+    return out;
+  }
+
+  Exact<std::byte> panels;
+  int64_t x_stride;
+  int64_t y_stride;
+  Floats x;
+  Floats y;
+  Floats bias;
+  bool with_bias = false;
+  MatMulArgs args;
+};
+
+TEST_P(MatMulTest, EqualsOracleForAnyShape) {
+  for (uint32_t seed = 0; seed < 150; ++seed) {
+    Random random(seed);
+    const int32_t tokens = random.Between(0, 30);
+    const int32_t rows = random.OneOf({1, 15, 16, 17, 33, 64, 100, 257});
+    const int32_t cols = random.OneOf({1, 3, 16, 33, 64, 100, 530});
+    const DType dtype = random.OneOf({DType::kF32, DType::kF16, DType::kBF16});
+    const Problem problem(random, tokens, rows, cols, dtype);
+    const Floats expected = problem.Run(oracle(), Threads(1));
+    for (int threads : {1, 3}) {
+      ASSERT_TRUE(SameBits(problem.Run(ops(), Threads(threads)), expected))
+          << "seed " << seed << ": " << tokens << " x " << rows << " x " << cols
+          << " " << DTypeName(dtype) << ", " << threads << " threads";
+    }
+  }
+}
+
+TEST_P(MatMulTest, EveryNumberOfTokensHasItsTile) {
+  Random random(7);
+  for (int32_t tokens = 1; tokens <= 50; ++tokens) {
+    for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+      const Problem problem(random, tokens, 90, 37, dtype);
+      ASSERT_TRUE(SameBits(problem.Run(ops(), Threads(3)),
+                           problem.Run(oracle(), Threads(1))))
+          << tokens << " tokens " << DTypeName(dtype);
+    }
+  }
+}
+
+TEST_P(MatMulTest, TokenAloneEqualsTokenInBatch) {
+  Random random(8);
+  const int32_t tokens = 29, rows = 200, cols = 600;
+  Problem batch(random, tokens, rows, cols, DType::kBF16);
+  batch.args.add = false;
+  const Floats all = batch.Run(ops(), Threads(3));
+  for (int32_t t = 0; t < tokens; ++t) {
+    Floats alone(rows);
+    MatMulArgs args = batch.args;
+    args.x = batch.x.data() + t * batch.x_stride;
+    args.w.data = batch.panels.data();
+    args.bias = batch.with_bias ? batch.bias.data() : nullptr;
+    args.y = alone.data();
+    args.tokens = 1;
+    Stream stream = Threads(1);
+    ASSERT_TRUE(ops().matmul(args, stream).ok());
+    Floats in_batch(rows);
+    std::copy_n(all.data() + t * batch.y_stride, rows, in_batch.data());
+    ASSERT_TRUE(SameBits(alone, in_batch)) << "token " << t;
+  }
+}
+
+TEST_P(MatMulTest, SpecialValuesPropagate) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  for (uint32_t seed = 0; seed < 40; ++seed) {
+    Random random(seed);
+    Problem problem(random, random.Between(1, 14), 40, 50, DType::kF32);
+    float* weights = reinterpret_cast<float*>(problem.panels.data());
+    for (int i = 0; i < 40; ++i) {
+      const float special =
+          random.OneOf({kInfinity, -kInfinity, std::nanf(""), 0.0f, -0.0f,
+                        1e-40f, -1e-45f, std::numeric_limits<float>::max()});
+      problem.x[random.Between(0, static_cast<int32_t>(problem.x.size()) - 1)] =
+          special;
+      weights[random.Between(0, 40 * 50 - 1)] = special;
+    }
+    ASSERT_TRUE(SameBits(problem.Run(ops(), Threads(3)),
+                         problem.Run(oracle(), Threads(1))))
+        << "seed " << seed;
+  }
+}
+
+TEST_P(MatMulTest, DenormalsAreNotFlushed) {
+  Random random(1);
+  Problem problem(random, 3, 16, 8, DType::kF32);
+  problem.args.add = problem.with_bias = false;
+  for (int64_t i = 0; i < problem.x.size(); ++i) problem.x[i] *= 1e-20f;
+  float* weights = reinterpret_cast<float*>(problem.panels.data());
+  for (int i = 0; i < 16 * 8; ++i) weights[i] *= 1e-20f;
+  const Floats y = problem.Run(ops(), Threads(1));
+  EXPECT_TRUE(SameBits(y, problem.Run(oracle(), Threads(1))));
+  EXPECT_EQ(std::fpclassify(y[0]), FP_SUBNORMAL);
+}
+
+INSTANTIATE_FOR_EACH_ISA(MatMulTest);
+
+}  // namespace
+}  // namespace bullpen::kernels
