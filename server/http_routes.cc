@@ -90,7 +90,7 @@ json ModelObject(const AnswerContext& context) {
           {"max_model_len", facts.context}};
 }
 
-absl::Status CheckModelField(JsonFields& fields, const ModelFacts& facts) {
+absl::Status CheckModelField(BodyFields& fields, const ModelFacts& facts) {
   const std::string asked = fields.String("model").value_or("");
   if (asked.empty() || asked == facts.id) return absl::OkStatus();
   return absl::NotFoundError(
@@ -103,7 +103,7 @@ absl::StatusOr<json> Tokenize(const HttpRequest& request, Service& service) {
   ASSIGN_OR_RETURN(
       const json body,
       ParseJsonObject(request.body, service.limits().max_json_depth));
-  JsonFields fields(body);
+  BodyFields fields(body);
   const std::optional<std::string> content = fields.String("content");
   const std::optional<std::string> prompt = fields.String("prompt");
   const std::optional<bool> llama_special = fields.Bool("add_special");
@@ -130,7 +130,7 @@ absl::StatusOr<json> Detokenize(const HttpRequest& request, Service& service) {
   ASSIGN_OR_RETURN(
       const json body,
       ParseJsonObject(request.body, service.limits().max_json_depth));
-  JsonFields fields(body);
+  BodyFields fields(body);
   const json* tokens = fields.Any("tokens");
   const absl::Status model = CheckModelField(fields, service.facts());
   if (tokens == nullptr) fields.Fail("tokens", "is missing");

@@ -159,16 +159,16 @@ void AppendJsonNumber(std::string& out, float value) {
   out.append(digits, end);
 }
 
-JsonFields::JsonFields(const json& object, std::string prefix)
+BodyFields::BodyFields(const json& object, std::string prefix)
     : object_(object), prefix_(std::move(prefix)) {}
 
-const json* JsonFields::Any(std::string_view name) {
+const json* BodyFields::Any(std::string_view name) {
   read_.emplace(name);
   const auto found = object_.find(name);
   return found == object_.end() || found->is_null() ? nullptr : &*found;
 }
 
-std::optional<int64_t> JsonFields::Int64(std::string_view name) {
+std::optional<int64_t> BodyFields::Int64(std::string_view name) {
   const json* value = Any(name);
   if (value == nullptr) return std::nullopt;
   const std::optional<int64_t> number = Integer(*value);
@@ -176,7 +176,7 @@ std::optional<int64_t> JsonFields::Int64(std::string_view name) {
   return number;
 }
 
-std::optional<int32_t> JsonFields::Int(std::string_view name) {
+std::optional<int32_t> BodyFields::Int(std::string_view name) {
   const json* value = Any(name);
   if (value == nullptr) return std::nullopt;
   const std::optional<int64_t> number = Integer(*value);
@@ -188,7 +188,7 @@ std::optional<int32_t> JsonFields::Int(std::string_view name) {
   return static_cast<int32_t>(*number);
 }
 
-std::optional<float> JsonFields::Float(std::string_view name) {
+std::optional<float> BodyFields::Float(std::string_view name) {
   const json* value = Any(name);
   if (value == nullptr) return std::nullopt;
   if (!value->is_number() ||
@@ -199,7 +199,7 @@ std::optional<float> JsonFields::Float(std::string_view name) {
   return static_cast<float>(value->get<double>());
 }
 
-std::optional<bool> JsonFields::Bool(std::string_view name) {
+std::optional<bool> BodyFields::Bool(std::string_view name) {
   const json* value = Any(name);
   if (value == nullptr) return std::nullopt;
   if (!value->is_boolean()) {
@@ -209,7 +209,7 @@ std::optional<bool> JsonFields::Bool(std::string_view name) {
   return value->get<bool>();
 }
 
-std::optional<std::string> JsonFields::String(std::string_view name) {
+std::optional<std::string> BodyFields::String(std::string_view name) {
   const json* value = Any(name);
   if (value == nullptr) return std::nullopt;
   if (!value->is_string()) {
@@ -219,11 +219,11 @@ std::optional<std::string> JsonFields::String(std::string_view name) {
   return value->get<std::string>();
 }
 
-void JsonFields::Ignore(std::initializer_list<std::string_view> names) {
+void BodyFields::Ignore(std::initializer_list<std::string_view> names) {
   for (std::string_view name : names) read_.emplace(name);
 }
 
-void JsonFields::Unsupported(std::string_view name,
+void BodyFields::Unsupported(std::string_view name,
                              std::initializer_list<json> harmless) {
   const json* value = Any(name);
   if (value == nullptr) return;
@@ -238,22 +238,22 @@ void JsonFields::Unsupported(std::string_view name,
                           ShortJson(*value)));
 }
 
-void JsonFields::Fail(absl::Status status) {
+void BodyFields::Fail(absl::Status status) {
   if (status_.ok()) status_ = std::move(status);
 }
 
-void JsonFields::Fail(std::string_view name, std::string_view what) {
+void BodyFields::Fail(std::string_view name, std::string_view what) {
   const std::string field = absl::StrCat(prefix_, Absl(name));
   Fail(FieldError(field, absl::StrCat(field, " ", Absl(what))));
 }
 
-void JsonFields::WrongType(std::string_view name, const json& value,
+void BodyFields::WrongType(std::string_view name, const json& value,
                            std::string_view expected) {
   Fail(name,
        absl::StrCat("must be ", Absl(expected), ", got ", ShortJson(value)));
 }
 
-absl::Status JsonFields::Finish() const {
+absl::Status BodyFields::Finish() const {
   RETURN_IF_ERROR(status_);
   for (const auto& [name, value] : object_.items()) {
     if (read_.contains(name)) continue;

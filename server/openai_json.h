@@ -26,10 +26,10 @@ void AppendJsonNumber(std::string& out, float value);
 // Reads the fields of one object, each once. A field that is absent or null
 // is unset. The first error stays; reading goes on so that callers need no
 // check after every field. `object` outlives it.
-class JsonFields {
+class BodyFields {
  public:
   // `prefix` stands before field names in errors: "messages[3].".
-  explicit JsonFields(const nlohmann::json& object, std::string prefix = "");
+  explicit BodyFields(const nlohmann::json& object, std::string prefix = "");
 
   std::optional<int32_t> Int(std::string_view name);
   std::optional<int64_t> Int64(std::string_view name);

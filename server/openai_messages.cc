@@ -22,7 +22,7 @@ absl::StatusOr<std::string> TextOfPart(const json& part,
     return FieldError(place, absl::StrCat(place, " must be an object, got ",
                                           ShortJson(part)));
   }
-  JsonFields fields(part, place + ".");
+  BodyFields fields(part, place + ".");
   const std::string type = fields.String("type").value_or("");
   if (type != "text") {
     return FieldError(place + ".type",
@@ -61,7 +61,7 @@ absl::StatusOr<json> Message(const json& message, const std::string& place) {
     return FieldError(place, absl::StrCat(place, " must be an object, got ",
                                           ShortJson(message)));
   }
-  JsonFields fields(message, place + ".");
+  BodyFields fields(message, place + ".");
   const std::optional<std::string> role = fields.String("role");
   if (!role.has_value()) fields.Fail("role", "is missing");
   const absl::StatusOr<std::string> content =

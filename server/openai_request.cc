@@ -19,7 +19,7 @@ using nlohmann::json;
 // OpenAI's default for /v1/completions.
 constexpr int32_t kCompletionTokens = 16;
 
-void ReadStop(JsonFields& fields, GenerateParams& params) {
+void ReadStop(BodyFields& fields, GenerateParams& params) {
   const json* stop = fields.Any("stop");
   if (stop == nullptr) return;
   if (stop->is_string()) {
@@ -40,7 +40,7 @@ void ReadStop(JsonFields& fields, GenerateParams& params) {
   }
 }
 
-void ReadLogitBias(JsonFields& fields, GenerateParams& params) {
+void ReadLogitBias(BodyFields& fields, GenerateParams& params) {
   const json* biases = fields.Any("logit_bias");
   if (biases == nullptr) return;
   if (!biases->is_object()) {
@@ -66,7 +66,7 @@ void ReadLogitBias(JsonFields& fields, GenerateParams& params) {
   }
 }
 
-void ReadStopIds(JsonFields& fields, GenerateParams& params) {
+void ReadStopIds(BodyFields& fields, GenerateParams& params) {
   const json* ids = fields.Any("stop_token_ids");
   if (ids == nullptr) return;
   absl::StatusOr<std::vector<int32_t>> parsed =
@@ -76,7 +76,7 @@ void ReadStopIds(JsonFields& fields, GenerateParams& params) {
 }
 
 // What both endpoints share.
-GenerateParams ReadParams(JsonFields& fields) {
+GenerateParams ReadParams(BodyFields& fields) {
   GenerateParams params;
   params.temperature = fields.Float("temperature");
   params.top_p = fields.Float("top_p");
@@ -100,7 +100,7 @@ GenerateParams ReadParams(JsonFields& fields) {
   return params;
 }
 
-void ReadStreaming(JsonFields& fields, OpenAiCall& call) {
+void ReadStreaming(BodyFields& fields, OpenAiCall& call) {
   call.stream = fields.Bool("stream").value_or(false);
   const json* options = fields.Any("stream_options");
   if (options == nullptr) return;
@@ -110,14 +110,14 @@ void ReadStreaming(JsonFields& fields, OpenAiCall& call) {
   if (!call.stream) {
     return fields.Fail("stream_options", "is only allowed with stream: true");
   }
-  JsonFields inner(*options, "stream_options.");
+  BodyFields inner(*options, "stream_options.");
   call.include_usage = inner.Bool("include_usage").value_or(false);
   inner.Unsupported("continuous_usage_stats", {false});
   inner.Ignore({"include_obfuscation"});
   fields.Fail(inner.Finish());
 }
 
-void ReadCounts(JsonFields& fields, const RequestLimits& limits,
+void ReadCounts(BodyFields& fields, const RequestLimits& limits,
                 OpenAiCall& call) {
   call.n = fields.Int("n").value_or(1);
   if (call.n < 1 || call.n > limits.max_n) {
@@ -128,7 +128,7 @@ void ReadCounts(JsonFields& fields, const RequestLimits& limits,
 
 // Fields of OpenAI, vLLM, SGLang and llama-server that are not served. What a
 // client sends as the default is accepted; anything else is refused.
-void ReadUnserved(JsonFields& fields) {
+void ReadUnserved(BodyFields& fields) {
   fields.Ignore({"user", "metadata", "store", "service_tier",
                  "safety_identifier", "prompt_cache_key",
                  "prompt_cache_retention", "cache_prompt", "request_id"});
@@ -202,7 +202,7 @@ absl::Status ReadPrompts(const json* prompt, const RequestLimits& limits,
 }
 
 // Chat asks for log probabilities by two fields.
-void ReadChatLogprobs(JsonFields& fields, GenerateParams& params) {
+void ReadChatLogprobs(BodyFields& fields, GenerateParams& params) {
   const bool wanted = fields.Bool("logprobs").value_or(false);
   const std::optional<int32_t> top = fields.Int("top_logprobs");
   if (wanted) {
@@ -213,7 +213,7 @@ void ReadChatLogprobs(JsonFields& fields, GenerateParams& params) {
 }
 
 // Tools are not served; requests that carry an empty set of them are.
-void ReadTools(JsonFields& fields) {
+void ReadTools(BodyFields& fields) {
   fields.Unsupported("tools", {json::array()});
   fields.Unsupported("tool_choice", {"none", "auto"});
   fields.Unsupported("functions", {json::array()});
@@ -252,7 +252,7 @@ absl::StatusOr<std::vector<int32_t>> ParseTokenIds(const json& list,
 absl::StatusOr<OpenAiCall> ParseCompletionCall(const json& body,
                                                const RequestLimits& limits) {
   OpenAiCall call;
-  JsonFields fields(body);
+  BodyFields fields(body);
   call.model = fields.String("model").value_or("");
   GenerateParams params = ReadParams(fields);
   if (!params.max_tokens.has_value()) params.max_tokens = kCompletionTokens;
@@ -272,7 +272,7 @@ absl::StatusOr<OpenAiCall> ParseChatCall(const json& body,
                                          const RequestLimits& limits) {
   OpenAiCall call;
   call.chat = true;
-  JsonFields fields(body);
+  BodyFields fields(body);
   call.model = fields.String("model").value_or("");
   GenerateParams params = ReadParams(fields);
   // The newer name wins, as at OpenAI.
