@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -10,8 +11,8 @@
 namespace bullpen {
 
 struct ChatTemplateConfig {
-  std::string python;           // interpreter that has jinja2
-  double timeout_seconds = 5;   // of one rendering
+  std::string python;                         // interpreter that has jinja2
+  double timeout_seconds = 5;                 // of one rendering
   int64_t memory_bytes = int64_t{512} << 20;  // of the helper
   int64_t max_output_bytes = int64_t{16} << 20;
 };
@@ -31,9 +32,11 @@ class ChatTemplate {
   // object (add_generation_prompt, enable_thinking ...). InvalidArgument with
   // the template's own message; FailedPrecondition when there is no template
   // or helper; DeadlineExceeded / ResourceExhausted for its limits.
-  absl::StatusOr<std::string> Render(const nlohmann::json& messages,
-                                     const nlohmann::json& tools,
-                                     const nlohmann::json& variables);
+  // Templates print tools as JSON, so the order of keys counts: it is kept,
+  // and the caller's parsing must keep it too (ordered_json).
+  absl::StatusOr<std::string> Render(const nlohmann::ordered_json& messages,
+                                     const nlohmann::ordered_json& tools,
+                                     const nlohmann::ordered_json& variables);
 
  private:
   struct Process;
