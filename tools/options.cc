@@ -1,0 +1,78 @@
+#include "tools/options.h"
+
+#include <string_view>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
+#include "base/status.h"
+#include "base/strings.h"
+
+namespace bullpen {
+namespace {
+
+constexpr int32_t kMaxThreads = 1024;
+constexpr int32_t kMaxContext = 1 << 24;
+constexpr int32_t kMaxSequences = 4096;
+constexpr int32_t kMaxBatchTokens = 1 << 16;
+
+absl::Status CheckFlag(std::string_view name, int32_t value, int32_t low,
+                       int32_t high) {
+  if (value >= low && value <= high) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--", Absl(name), " must be at least ", low, " and at most ",
+                   high, ", got ", value));
+}
+
+}  // namespace
+
+void AddFlag(CLI::App& app, const std::string& name, Bytes& value,
+             const std::string& help) {
+  const auto check = [](const std::string& text) {
+    const absl::StatusOr<int64_t> bytes = ParseBytes(text);
+    return bytes.ok() ? std::string() : std::string(bytes.status().message());
+  };
+  app.add_option_function<std::string>(
+         "--" + name,
+         [&value](const std::string& text) { value.count = *ParseBytes(text); },
+         help)
+      ->check(CLI::Validator(check, "SIZE"))
+      ->type_name("SIZE")
+      ->default_str(std::to_string(value.count));
+}
+
+absl::StatusOr<ModelOptions> ToModelOptions(const ModelFlags& flags) {
+  RETURN_IF_ERROR(CheckFlag("threads", flags.threads, 0, kMaxThreads));
+  RETURN_IF_ERROR(CheckFlag("context", flags.context, 0, kMaxContext));
+  RETURN_IF_ERROR(
+      CheckFlag("max-sequences", flags.max_sequences, 1, kMaxSequences));
+  RETURN_IF_ERROR(CheckFlag("max-batch-tokens", flags.max_batch_tokens, 1,
+                            kMaxBatchTokens));
+  ModelOptions options;
+  options.threads = flags.threads;
+  options.isa = flags.isa;
+  options.kv_type = flags.kv_type;
+  options.context = flags.context;
+  options.max_sequences = flags.max_sequences;
+  options.max_batch_tokens = flags.max_batch_tokens;
+  options.memory.total_bytes = flags.memory.count;
+  options.memory.kv_bytes = flags.kv_memory.count;
+  options.memory.expert_bytes = flags.expert_memory.count;
+  return options;
+}
+
+absl::StatusOr<std::vector<int32_t>> ParseIds(const std::string& text) {
+  std::vector<int32_t> ids;
+  for (absl::string_view part : absl::StrSplit(text, ',')) {
+    part = absl::StripAsciiWhitespace(part);
+    int32_t id = 0;
+    if (!absl::SimpleAtoi(part, &id)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--ids: '", part, "' is not a token id; write ids as 1,2,3"));
+    }
+    ids.push_back(id);
+  }
+  return ids;
+}
+
+}  // namespace bullpen

@@ -1,0 +1,93 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+#include "absl/status/statusor.h"
+#include "engine/model/model.h"
+
+namespace bullpen {
+
+// A size on the command line: 12GiB, 512MiB, 1.5GB, 4096. 0 = automatic.
+struct Bytes {
+  int64_t count = 0;
+};
+
+// What main finds out about its surroundings, so that nobody else has to.
+struct Environment {
+  std::string version;
+  std::filesystem::path default_model;
+  std::filesystem::path cache_dir;
+  std::string python;
+};
+
+// The work of the subcommand that was chosen; main runs it after parsing.
+using Command = std::function<absl::Status()>;
+
+// Adds --name to `app`; dashes stand where the field's name has underscores.
+void AddFlag(CLI::App& app, const std::string& name, Bytes& value,
+             const std::string& help);
+template <typename T>
+void AddFlag(CLI::App& app, const std::string& name, T& value,
+             const std::string& help) {
+  if constexpr (std::is_same_v<T, bool>) {
+    app.add_flag("--" + name, value, help);
+  } else {
+    app.add_option("--" + name, value, help)->capture_default_str();
+  }
+}
+
+// Adds a flag for each field that config.ForEach lists.
+template <typename Config>
+void AddFlags(CLI::App& app, Config& config) {
+  config.ForEach([&app](std::string name, auto& value, const char* help) {
+    for (char& c : name) c = c == '_' ? '-' : c;
+    AddFlag(app, name, value, help);
+  });
+}
+
+// How to load a model; the same for every subcommand that runs one.
+struct ModelFlags {
+  std::filesystem::path cache_dir;
+  Bytes memory;
+  Bytes kv_memory;
+  Bytes expert_memory;
+  int32_t threads = 0;
+  std::string isa = "auto";
+  std::string kv_type = "f32";
+  int32_t context = 0;
+  int32_t max_sequences = 8;
+  int32_t max_batch_tokens = 256;
+
+  // Lists every field once: names, defaults, help and parsing follow from it.
+  template <typename Visitor>
+  void ForEach(Visitor&& visit) {
+    visit("cache_dir", cache_dir, "where packed copies of models are kept");
+    visit("memory", memory,
+          "memory for weights, KV cache and experts together, such as 12GiB; "
+          "0: 80 % of what is available");
+    visit("kv_memory", kv_memory, "the part of it for the KV cache; 0: chosen");
+    visit("expert_memory", expert_memory,
+          "the part of it for experts; 0: what is left");
+    visit("threads", threads, "compute threads; 0: all CPUs");
+    visit("isa", isa, "instruction set: auto, oracle, avx2 or avx512");
+    visit("kv_type", kv_type, "type of the KV cache: f32 or f16");
+    visit("context", context, "tokens a request may have; 0: the model's own");
+    visit("max_sequences", max_sequences, "requests that run at a time");
+    visit("max_batch_tokens", max_batch_tokens,
+          "rows of one step; longer prompts are computed in parts");
+  }
+};
+
+// InvalidArgument names the flag, the value and the limit.
+absl::StatusOr<ModelOptions> ToModelOptions(const ModelFlags& flags);
+
+// "1,2,3" (blanks allowed). InvalidArgument names the entry.
+absl::StatusOr<std::vector<int32_t>> ParseIds(const std::string& text);
+
+}  // namespace bullpen

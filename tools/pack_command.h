@@ -1,0 +1,23 @@
+#pragma once
+
+#include <filesystem>
+
+#include "tools/options.h"
+
+namespace bullpen {
+
+// `bullpen pack SOURCE -o DIR`: turns a model into the layout that is served.
+// The parser writes into this object, which stays where it is.
+class PackCommand {
+ public:
+  PackCommand(CLI::App& app, Command& chosen);
+  PackCommand(const PackCommand&) = delete;
+
+ private:
+  absl::Status Run() const;
+
+  std::filesystem::path source_;
+  std::filesystem::path target_;
+};
+
+}  // namespace bullpen
