@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -13,9 +15,13 @@
 namespace bullpen {
 namespace {
 
-// About 30 us of pauses: longer than the gap between two ops of a layer,
-// shorter than what a sleeping thread costs its neighbours.
-constexpr int kSpins = 2000;
+using SteadyClock = std::chrono::steady_clock;
+
+// How long a worker spins for the next job: longer than the gap between two
+// ops or two tokens, shorter than what a sleeping thread costs its neighbours.
+constexpr std::chrono::microseconds kSpinTime(60);
+// Between two looks at the clock.
+constexpr int kPauses = 64;
 
 void Pause() {
 #if defined(__x86_64__)
@@ -23,20 +29,48 @@ void Pause() {
 #endif
 }
 
+// Spins until done() holds or the time is up. The clock, not a count of
+// pauses: a pause takes 40 cycles on one CPU and 140 on another.
+template <typename Done>
+bool SpinUntil(Done&& done) {
+  if (done()) return true;
+  const SteadyClock::time_point end = SteadyClock::now() + kSpinTime;
+  do {
+    for (int i = 0; i < kPauses; ++i) {
+      Pause();
+      if (done()) return true;
+    }
+  } while (SteadyClock::now() < end);
+  return false;
+}
+
+void RestrictSelf(const cpu_set_t& set) {
+  pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
+}
+
 void PinSelf(int cpu) {
   cpu_set_t set;
   CPU_ZERO(&set);
   CPU_SET(cpu, &set);
-  pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
+  RestrictSelf(set);
+}
+
+// What the process may use, read before any pool has pinned a thread: a pool
+// that is made on a pinned thread must not inherit that one CPU.
+const cpu_set_t& AllowedSet() {
+  static const cpu_set_t allowed = [] {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof(set), &set) != 0) CPU_ZERO(&set);
+    return set;
+  }();
+  return allowed;
 }
 
 std::vector<int> AllowedCpus() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
   std::vector<int> cpus;
-  if (sched_getaffinity(0, sizeof(set), &set) != 0) return cpus;
   for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
+    if (CPU_ISSET(cpu, &AllowedSet())) cpus.push_back(cpu);
   }
   return cpus;
 }
@@ -61,8 +95,8 @@ struct WorkerPool::Shared {
   int64_t chunk = 1;
   alignas(64) std::atomic<int64_t> next{0};
 
-  std::vector<int> cpus;
-  bool caller_pinned = false;
+  std::vector<int> cpus;  // Empty: nobody is pinned.
+  std::optional<std::thread::id> pinned_caller;
   std::vector<std::thread> workers;
 
   void TakeChunks(int worker) {
@@ -73,13 +107,16 @@ struct WorkerPool::Shared {
     }
   }
 
+  // Waits until no worker is inside. One that lost its CPU in the middle of a
+  // chunk may need this one's, so the wait gives way in the end.
+  void WaitUntilLeft() {
+    while (!SpinUntil([&] { return active.load() == 0; })) sched_yield();
+  }
+
   void Run(int worker) {
     uint32_t seen = 0;
     while (true) {
-      for (int spin = 0; spin < kSpins && generation.load() == seen; ++spin) {
-        Pause();
-      }
-      if (generation.load() == seen) {
+      if (!SpinUntil([&] { return generation.load() != seen; })) {
         sleepers.fetch_add(1);
         generation.wait(seen);
         sleepers.fetch_sub(1);
@@ -96,12 +133,17 @@ struct WorkerPool::Shared {
 WorkerPool::WorkerPool(int threads, bool pin)
     : threads_(threads), shared_(std::make_unique<Shared>()) {
   CHECK(threads >= 1) << "threads = " << threads;
+  const cpu_set_t& allowed = AllowedSet();
   if (pin) shared_->cpus = AllowedCpus();
   // More workers than CPUs cannot each have their own.
   if (static_cast<int>(shared_->cpus.size()) < threads) shared_->cpus.clear();
   for (int worker = 1; worker < threads; ++worker) {
-    shared_->workers.emplace_back([shared = shared_.get(), worker] {
-      if (!shared->cpus.empty()) PinSelf(shared->cpus[worker]);
+    shared_->workers.emplace_back([shared = shared_.get(), worker, &allowed] {
+      if (shared->cpus.empty()) {
+        RestrictSelf(allowed);
+      } else {
+        PinSelf(shared->cpus[worker]);
+      }
       shared->Run(worker);
     });
   }
@@ -112,6 +154,9 @@ WorkerPool::~WorkerPool() {
   shared_->generation.fetch_add(1);
   shared_->generation.notify_all();
   for (std::thread& worker : shared_->workers) worker.join();
+  if (shared_->pinned_caller == std::this_thread::get_id()) {
+    RestrictSelf(AllowedSet());
+  }
 }
 
 void WorkerPool::ParallelFor(
@@ -124,12 +169,13 @@ void WorkerPool::ParallelFor(
     return;
   }
   Shared& shared = *shared_;
-  if (!shared.cpus.empty() && !shared.caller_pinned) {
+  CHECK(!shared.open.load()) << "ParallelFor inside a task";
+  if (!shared.cpus.empty() && !shared.pinned_caller) {
     PinSelf(shared.cpus[0]);
-    shared.caller_pinned = true;
+    shared.pinned_caller = std::this_thread::get_id();
   }
   // A worker that woke for an earlier job may still be looking at `open`.
-  while (shared.active.load() != 0) Pause();
+  shared.WaitUntilLeft();
   shared.fn = &fn;
   shared.count = count;
   shared.chunk = chunk;
@@ -139,7 +185,7 @@ void WorkerPool::ParallelFor(
   if (shared.sleepers.load() > 0) shared.generation.notify_all();
   shared.TakeChunks(0);
   shared.open.store(false);
-  while (shared.active.load() != 0) Pause();
+  shared.WaitUntilLeft();
 }
 
 }  // namespace bullpen

@@ -9,11 +9,13 @@ namespace bullpen {
 
 // The compute workers: `threads` in all, of which the calling (engine) thread
 // is worker 0; the others are pinned, spin for a while, then sleep on a futex.
-// Only one thread may call ParallelFor, and not from inside a task.
+// Only one thread may call ParallelFor, and not from inside a task. Tasks must
+// not throw.
 class WorkerPool {
  public:
   // threads >= 1. With `pin`, worker i runs on the i-th CPU this process may
-  // use; the caller's own thread is pinned at its first ParallelFor.
+  // use; the caller's own thread is pinned at its first ParallelFor, and freed
+  // again if it also destroys the pool. With fewer CPUs than threads nobody is.
   explicit WorkerPool(int threads, bool pin = true);
   ~WorkerPool();
   WorkerPool(const WorkerPool&) = delete;
@@ -23,8 +25,10 @@ class WorkerPool {
 
   // Calls fn(begin, end, worker) for disjoint chunks that cover [0, count),
   // at most `chunk` wide, on any worker in any order; returns when all are
-  // done. Runs in the caller alone when count <= chunk or threads() == 1.
-  // Which worker gets which chunk must never show in a result.
+  // done. When count <= chunk or threads() == 1 it is one call in the caller,
+  // fn(0, count, 0), without any synchronisation. Otherwise it costs under a
+  // microsecond while the workers are still spinning from the last job. Which
+  // worker gets which chunk must never show in a result.
   void ParallelFor(int64_t count, int64_t chunk,
                    absl::FunctionRef<void(int64_t, int64_t, int)> fn);
 

@@ -1,0 +1,170 @@
+#include "base/worker_pool.h"
+
+#include <gtest/gtest.h>
+#include <pthread.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <random>
+#include <thread>
+#include <vector>
+
+namespace bullpen {
+namespace {
+
+int CpusOfThisThread() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  sched_getaffinity(0, sizeof(set), &set);
+  return CPU_COUNT(&set);
+}
+
+// Every index of [0, count) is visited exactly once, by chunks that are not
+// too wide and workers that exist.
+void ExpectCovered(WorkerPool& pool, int64_t count, int64_t chunk) {
+  std::vector<std::atomic<int>> visits(count);
+  std::atomic<bool> sane{true};
+  pool.ParallelFor(count, chunk, [&](int64_t begin, int64_t end, int worker) {
+    const bool inline_run = begin == 0 && end == count;
+    if (worker < 0 || worker >= pool.threads() || begin >= end ||
+        (end - begin > chunk && !inline_run)) {
+      sane = false;
+    }
+    for (int64_t i = begin; i < end; ++i) visits[i].fetch_add(1);
+  });
+  EXPECT_TRUE(sane);
+  for (int64_t i = 0; i < count; ++i) ASSERT_EQ(visits[i].load(), 1) << i;
+}
+
+TEST(WorkerPoolTest, CoversEachIndexOnce) {
+  for (int threads : {1, 2, 3, 7}) {
+    WorkerPool pool(threads, /*pin=*/false);
+    for (int64_t count : {0, 1, 2, 63, 64, 65, 1000}) {
+      for (int64_t chunk : {1, 3, 64, 5000}) {
+        ExpectCovered(pool, count, chunk);
+      }
+    }
+  }
+}
+
+TEST(WorkerPoolTest, NegativeCountIsNothing) {
+  WorkerPool pool(2);
+  pool.ParallelFor(-5, 1, [](int64_t, int64_t, int) { FAIL(); });
+}
+
+TEST(WorkerPoolTest, SmallWorkStaysInTheCaller) {
+  WorkerPool pool(3, /*pin=*/false);
+  const std::thread::id caller = std::this_thread::get_id();
+  int calls = 0;
+  pool.ParallelFor(8, 8, [&](int64_t begin, int64_t end, int worker) {
+    ++calls;
+    EXPECT_EQ(begin, 0);
+    EXPECT_EQ(end, 8);
+    EXPECT_EQ(worker, 0);
+    EXPECT_EQ(std::this_thread::get_id(), caller);
+  });
+  EXPECT_EQ(calls, 1);
+}
+
+TEST(WorkerPoolTest, EachWorkerNumberIsOneThread) {
+  WorkerPool pool(4, /*pin=*/false);
+  std::vector<std::atomic<std::thread::id>> thread_of(4);
+  std::atomic<int> mixed{0};
+  for (int round = 0; round < 200; ++round) {
+    pool.ParallelFor(16, 1, [&](int64_t, int64_t, int worker) {
+      std::thread::id none;
+      const std::thread::id self = std::this_thread::get_id();
+      if (!thread_of[worker].compare_exchange_strong(none, self) &&
+          none != self) {
+        mixed.fetch_add(1);
+      }
+    });
+  }
+  EXPECT_EQ(mixed, 0);
+}
+
+TEST(WorkerPoolTest, WritesOfTasksAreVisibleAfterwards) {
+  // Plain ints: the thread sanitizer would see a missing edge.
+  WorkerPool pool(3, /*pin=*/false);
+  std::vector<int> values(300);
+  for (int round = 1; round <= 500; ++round) {
+    pool.ParallelFor(300, 7, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) values[i] += round;
+    });
+    const int expected = round * (round + 1) / 2;
+    ASSERT_TRUE(std::all_of(values.begin(), values.end(),
+                            [&](int v) { return v == expected; }))
+        << "round " << round;
+  }
+}
+
+TEST(WorkerPoolTest, JobsAfterIdleTimesAreComplete) {
+  // Idle times on both sides of the moment at which workers fall asleep.
+  WorkerPool pool(2);
+  std::mt19937 random(1);
+  for (int round = 0; round < 300; ++round) {
+    const auto idle = std::chrono::microseconds(
+        std::uniform_int_distribution(0, 200)(random));
+    const auto end = std::chrono::steady_clock::now() + idle;
+    while (std::chrono::steady_clock::now() < end) std::this_thread::yield();
+    ExpectCovered(pool, 10, 1);
+  }
+}
+
+TEST(WorkerPoolTest, PoolsComeAndGo) {
+  for (int i = 0; i < 50; ++i) {
+    WorkerPool pool(1 + i % 4, /*pin=*/i % 2 == 0);
+    if (i % 3 != 0) ExpectCovered(pool, 20, 1);
+  }
+}
+
+TEST(WorkerPoolTest, PinnedCallerIsFreedWithThePool) {
+  const int before = CpusOfThisThread();
+  if (before < 2) GTEST_SKIP() << "this process has one CPU";
+  {
+    WorkerPool pool(2);
+    ExpectCovered(pool, 10, 1);
+    EXPECT_EQ(CpusOfThisThread(), 1);
+  }
+  EXPECT_EQ(CpusOfThisThread(), before);
+}
+
+TEST(WorkerPoolTest, PoolMadeOnAPinnedThreadStillHasAllCpus) {
+  if (CpusOfThisThread() < 2) GTEST_SKIP() << "this process has one CPU";
+  WorkerPool first(2);
+  ExpectCovered(first, 10, 1);  // Pins this thread.
+  WorkerPool second(3, /*pin=*/false);
+  std::atomic<int> narrow{0};
+  std::atomic<int> entered{0};
+  second.ParallelFor(3, 1, [&](int64_t, int64_t, int worker) {
+    // Each of the three takes one chunk: none leaves before all have come.
+    entered.fetch_add(1);
+    while (entered.load() < 3) std::this_thread::yield();
+    if (worker != 0 && CpusOfThisThread() < 2) narrow.fetch_add(1);
+  });
+  EXPECT_EQ(narrow, 0);
+}
+
+TEST(WorkerPoolDeathTest, MisuseIsABug) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_DEATH(WorkerPool(0), "threads = 0");
+  EXPECT_DEATH(
+      {
+        WorkerPool pool(2, /*pin=*/false);
+        pool.ParallelFor(10, 0, [](int64_t, int64_t, int) {});
+      },
+      "chunk = 0");
+  EXPECT_DEATH(
+      {
+        WorkerPool pool(2, /*pin=*/false);
+        pool.ParallelFor(10, 1, [&](int64_t, int64_t, int) {
+          pool.ParallelFor(10, 1, [](int64_t, int64_t, int) {});
+        });
+      },
+      "inside a task");
+}
+
+}  // namespace
+}  // namespace bullpen
