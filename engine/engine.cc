@@ -68,6 +68,8 @@ struct Engine::State {
   const int32_t vocab;
 
   mutable absl::Mutex mutex;
+  absl::CondVar news;     // HasNews() may have become true
+  absl::CondVar drained;  // unfinished has become 0
   std::vector<std::unique_ptr<Sequence>> arrived ABSL_GUARDED_BY(mutex);
   int32_t queued ABSL_GUARDED_BY(mutex) = 0;      // accepted, not yet run
   int32_t unfinished ABSL_GUARDED_BY(mutex) = 0;  // accepted, no Finish yet
@@ -163,6 +165,7 @@ absl::Status Engine::State::Accept(
   unfinished += count;
   metrics.requests_accepted.Increment(count);
   std::ranges::move(sequences, std::back_inserter(arrived));
+  news.Signal();
   return absl::OkStatus();
 }
 
@@ -190,7 +193,7 @@ bool Engine::State::TakeArrivals() {
     absl::MutexLock lock(&mutex);
     if (scheduler.empty() && !HasNews()) {
       idle.store(true, std::memory_order_relaxed);
-      mutex.Await(absl::Condition(this, &State::HasNews));
+      while (!HasNews()) news.Wait(&mutex);
     }
     heartbeat.store(Clock::now().time_since_epoch(), std::memory_order_relaxed);
     idle.store(false, std::memory_order_relaxed);
@@ -407,6 +410,7 @@ void Engine::State::Deliver() {
   ended.clear();
   absl::MutexLock lock(&mutex);
   unfinished -= count;
+  if (unfinished == 0) drained.SignalAll();
 }
 
 Engine::Engine(std::unique_ptr<Model> model, const EngineConfig& config,
@@ -439,18 +443,16 @@ void Engine::Drain() {
 }
 
 bool Engine::WaitDrained(Clock::time_point until) {
-  const auto none_left = [this] {
-    state_->mutex.AssertHeld();
-    return state_->unfinished == 0;
-  };
-  absl::MutexLock lock(&state_->mutex);
-  state_->draining = true;
-  const absl::Duration left = absl::FromChrono(until - Clock::now());
-  if (state_->mutex.AwaitWithTimeout(absl::Condition(&none_left), left)) {
-    return true;
+  State& s = *state_;
+  absl::MutexLock lock(&s.mutex);
+  s.draining = true;
+  while (s.unfinished > 0 && Clock::now() < until) {
+    s.drained.WaitWithTimeout(&s.mutex, absl::FromChrono(until - Clock::now()));
   }
-  state_->aborting = true;
-  state_->mutex.Await(absl::Condition(&none_left));
+  if (s.unfinished == 0) return true;
+  s.aborting = true;
+  s.news.Signal();
+  while (s.unfinished > 0) s.drained.Wait(&s.mutex);
   return false;
 }
 
@@ -459,6 +461,7 @@ void Engine::Stop() {
     absl::MutexLock lock(&state_->mutex);
     state_->draining = true;
     state_->stopping = true;
+    state_->news.Signal();
   }
   std::call_once(state_->joined, [this] { state_->thread.join(); });
 }

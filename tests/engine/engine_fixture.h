@@ -24,16 +24,12 @@ class Reader {
   // Waits for the end.
   const Finished& Wait() {
     absl::MutexLock lock(&mutex_);
-    mutex_.Await(absl::Condition(this, &Reader::IsFinished));
+    while (!IsFinished()) changed_.Wait(&mutex_);
     return *got_.finished;
   }
   void AwaitTokens(size_t count) {
-    const auto there = [this, count] {
-      mutex_.AssertHeld();
-      return got_.tokens.size() >= count || IsFinished();
-    };
     absl::MutexLock lock(&mutex_);
-    mutex_.Await(absl::Condition(&there));
+    while (got_.tokens.size() < count && !IsFinished()) changed_.Wait(&mutex_);
   }
 
   std::vector<int32_t> ids() {
@@ -62,9 +58,11 @@ class Reader {
     for (TokenEvent& event : batch.prompt) got_.prompt.push_back(event);
     for (TokenEvent& event : batch.tokens) got_.tokens.push_back(event);
     if (batch.finished.has_value()) got_.finished = batch.finished;
+    changed_.SignalAll();
   }
 
   absl::Mutex mutex_;
+  absl::CondVar changed_;
   TokenStream::Batch got_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<TokenStream> stream_;
 };

@@ -31,31 +31,21 @@ void FakeModelControl::Hold() {
 void FakeModelControl::Release() {
   absl::MutexLock lock(&mutex_);
   hold_ = false;
+  changed_.SignalAll();
 }
 
 void FakeModelControl::AwaitHeld() {
-  const auto held = [this] {
-    mutex_.AssertHeld();
-    return entered_ > passed_;
-  };
   absl::MutexLock lock(&mutex_);
-  mutex_.Await(absl::Condition(&held));
+  while (entered_ <= passed_) changed_.Wait(&mutex_);
 }
 
 void FakeModelControl::StepOnce() {
-  int64_t target = 0;
-  {
-    absl::MutexLock lock(&mutex_);
-    CHECK(hold_ && entered_ > passed_) << "no Forward is held";
-    ++passes_;
-    target = entered_ + 1;
-  }
-  const auto next = [&] {
-    mutex_.AssertHeld();
-    return entered_ >= target;
-  };
   absl::MutexLock lock(&mutex_);
-  mutex_.Await(absl::Condition(&next));
+  CHECK(hold_ && entered_ > passed_) << "no Forward is held";
+  ++passes_;
+  const int64_t target = entered_ + 1;
+  changed_.SignalAll();
+  while (entered_ < target) changed_.Wait(&mutex_);
 }
 
 int64_t FakeModelControl::forwards() const {
@@ -74,16 +64,13 @@ int32_t FakeModelControl::max_sequences() const {
 }
 
 absl::Status FakeModelControl::Enter(const ForwardBatch& batch) {
-  const auto open = [this] {
-    mutex_.AssertHeld();
-    return !hold_ || passes_ > 0;
-  };
   absl::MutexLock lock(&mutex_);
   max_rows_ = std::max(max_rows_, static_cast<int32_t>(batch.ids.size()));
   max_sequences_ =
       std::max(max_sequences_, static_cast<int32_t>(batch.sequences.size()));
   ++entered_;
-  mutex_.Await(absl::Condition(&open));
+  changed_.SignalAll();
+  while (hold_ && passes_ == 0) changed_.Wait(&mutex_);
   if (hold_) --passes_;
   ++passed_;
   return std::exchange(fail_next_, absl::OkStatus());

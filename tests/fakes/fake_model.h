@@ -43,6 +43,7 @@ class FakeModelControl {
 
  private:
   mutable absl::Mutex mutex_;
+  absl::CondVar changed_;
   absl::Status fail_next_ ABSL_GUARDED_BY(mutex_);
   bool hold_ ABSL_GUARDED_BY(mutex_) = false;
   int64_t passes_ ABSL_GUARDED_BY(mutex_) = 0;  // allowed through while held
