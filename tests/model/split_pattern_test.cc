@@ -1,0 +1,99 @@
+#include "engine/model/split_pattern.h"
+
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace bullpen {
+namespace {
+
+using testing::ElementsAre;
+
+std::vector<std::string> Pieces(const SplitPattern& pattern,
+                                std::string_view text) {
+  std::vector<std::string_view> pieces;
+  pattern.Split(std::vector<std::string_view>{text}, pieces);
+  return {pieces.begin(), pieces.end()};
+}
+
+std::vector<std::string> RegexPieces(std::string_view expression,
+                                     std::string_view text,
+                                     SplitPattern::Options options = {}) {
+  auto pattern = SplitPattern::Regex(expression, options);
+  EXPECT_TRUE(pattern.ok()) << pattern.status();
+  return Pieces(*pattern, text);
+}
+
+TEST(SplitPatternTest, BehavioursAreThoseOfTokenizers) {
+  const std::string text = "the-final--countdown";
+  const auto split = [&](SplitBehavior behavior) {
+    const auto pieces = RegexPieces("-", text, {.behavior = behavior});
+    EXPECT_EQ(pieces,
+              Pieces(SplitPattern::Literal("-", {.behavior = behavior}), text));
+    return pieces;
+  };
+  EXPECT_THAT(split(SplitBehavior::kRemoved),
+              ElementsAre("the", "final", "countdown"));
+  EXPECT_THAT(split(SplitBehavior::kIsolated),
+              ElementsAre("the", "-", "final", "-", "-", "countdown"));
+  EXPECT_THAT(split(SplitBehavior::kMergedWithPrevious),
+              ElementsAre("the-", "final-", "-", "countdown"));
+  EXPECT_THAT(split(SplitBehavior::kMergedWithNext),
+              ElementsAre("the", "-final", "-", "-countdown"));
+  EXPECT_THAT(split(SplitBehavior::kContiguous),
+              ElementsAre("the", "-", "final", "--", "countdown"));
+}
+
+TEST(SplitPatternTest, InvertedTheMatchesAreKept) {
+  EXPECT_THAT(
+      RegexPieces("[a-z]+", "ab 12 c",
+                  {.behavior = SplitBehavior::kRemoved, .invert = true}),
+      ElementsAre("ab", "c"));
+}
+
+TEST(SplitPatternTest, EmptyMatchesCutNothing) {
+  EXPECT_THAT(RegexPieces("x*", "axb\u00e9"), ElementsAre("a", "x", "b\u00e9"));
+}
+
+TEST(SplitPatternTest, WhiteSpaceIsUnicodes) {
+  EXPECT_THAT(RegexPieces("\\s+", "a\u0085\u3000\tb\u180Ec"),
+              ElementsAre("a", "\u0085\u3000\t", "b\u180Ec"));
+  EXPECT_THAT(RegexPieces("[\\s.]", "a.\u00a0"),
+              ElementsAre("a", ".", "\u00a0"));
+}
+
+TEST(SplitPatternTest, DollarEndsEachLineAndDotStopsThere) {
+  EXPECT_THAT(RegexPieces("b$", "ab\nb"), ElementsAre("a", "b", "\n", "b"));
+  EXPECT_THAT(RegexPieces(".+", "ab\r\nc"), ElementsAre("ab\r", "\n", "c"));
+}
+
+TEST(SplitPatternTest, CaselessMatchesFoldUnicode) {
+  EXPECT_THAT(RegexPieces("(?i:'s)", "'S'\u017f"),
+              ElementsAre("'S", "'\u017f"));
+}
+
+TEST(SplitPatternTest, OtherSpellingsOfOnigurumaAreTranslated) {
+  EXPECT_THAT(RegexPieces("[\\u4e00-\\u9fa5]", "a\u4e2d"),
+              ElementsAre("a", "\u4e2d"));
+  EXPECT_THAT(RegexPieces("\\h+", "xyz1f"), ElementsAre("xyz", "1f"));
+  EXPECT_THAT(RegexPieces("\\w+", "a\u0301_-"), ElementsAre("a\u0301_", "-"));
+}
+
+TEST(SplitPatternTest, WhatHasNoTranslationIsRefused) {
+  for (const char* expression :
+       {"[a&&b]", "[a[bc]]", "[^\\W]", "\\uZZ", "a\\", "(", "[", "*"}) {
+    EXPECT_EQ(SplitPattern::Regex(expression, {}).status().code(),
+              absl::StatusCode::kInvalidArgument)
+        << expression;
+  }
+}
+
+TEST(SplitPatternTest, AnExpressionThatExplodesLeavesTheRestWhole) {
+  const std::string text = std::string(40, 'a') + "!";
+  EXPECT_THAT(RegexPieces("(a|a)*\\z", text), ElementsAre(text));
+}
+
+}  // namespace
+}  // namespace bullpen
