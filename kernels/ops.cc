@@ -59,13 +59,16 @@ bool HasAvx512() { return false; }
 }  // namespace
 
 bool IsSupported(Isa isa) {
+  // Asked once: in a virtual machine CPUID costs microseconds.
+  static const bool has_avx2 = HasAvx2();
+  static const bool has_avx512 = HasAvx512();
   switch (isa) {
     case Isa::kOracle:
       return true;
     case Isa::kAvx2:
-      return HasAvx2();
+      return has_avx2;
     case Isa::kAvx512:
-      return HasAvx512();
+      return has_avx512;
   }
   return false;
 }
