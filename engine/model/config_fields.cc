@@ -1,5 +1,6 @@
 #include "engine/model/config_fields.h"
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 #include <utility>
@@ -61,17 +62,24 @@ class StrictHandler : public nlohmann::json_sax<json> {
   std::string error_;
 };
 
+constexpr size_t kMostShown = 200;
+
 std::string Dump(const json& value) {
-  return Printable(value.dump(-1, ' ', false, json::error_handler_t::replace));
+  // ASCII only, so that it can be cut anywhere.
+  std::string shown = value.dump(-1, ' ', true, json::error_handler_t::replace);
+  if (shown.size() > kMostShown) shown = shown.substr(0, kMostShown) + "...";
+  return shown;
 }
 
 }  // namespace
 
 std::string Printable(std::string_view text) {
-  constexpr size_t kMost = 200;
-  std::string shown = absl::Utf8SafeCHexEscape(Absl(text.substr(0, kMost)));
-  if (text.size() > kMost) shown += "...";
-  return shown;
+  size_t size = std::min(text.size(), kMostShown);
+  const bool cut = size < text.size();
+  // Not in the middle of a character.
+  while (cut && size > 0 && (text[size] & 0xC0) == 0x80) --size;
+  return absl::StrCat(absl::Utf8SafeCHexEscape(Absl(text.substr(0, size))),
+                      cut ? "..." : "");
 }
 
 absl::StatusOr<json> ParseJson(std::string_view text, std::string_view where,

@@ -1,0 +1,236 @@
+#include "engine/model/config.h"
+
+#include <string>
+
+#include "engine/model/config_fields.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+#include "tests/fakes/checkpoint_writer.h"
+
+namespace bullpen {
+namespace {
+
+using nlohmann::json;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+json Moe() { return ReadJson("tests/golden/qwen3_moe/config.json"); }
+json Dense() { return ReadJson("tests/golden/qwen3/config.json"); }
+
+ModelConfig Parse(const json& config) {
+  absl::StatusOr<ModelConfig> parsed = ParseModelConfig(config);
+  EXPECT_TRUE(parsed.ok()) << parsed.status();
+  return parsed.value_or(ModelConfig());
+}
+
+std::string Message(const json& config) {
+  const absl::Status status = ParseModelConfig(config).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+  return std::string(status.message());
+}
+
+TEST(Config, ReadsAMixtureOfExperts) {
+  const ModelConfig config = Parse(Moe());
+  EXPECT_EQ(config.model_type, "qwen3_moe");
+  EXPECT_EQ(config.vocab, 320);
+  EXPECT_EQ(config.dim, 64);
+  EXPECT_EQ(config.heads, 4);
+  EXPECT_EQ(config.kv_heads, 2);
+  EXPECT_EQ(config.head_dim, 32);
+  EXPECT_EQ(config.rotary_dim, 32);
+  EXPECT_FALSE(config.rope_interleaved);
+  EXPECT_EQ(config.rope_theta, 1e6);
+  EXPECT_EQ(config.norm_eps, 1e-6);
+  EXPECT_EQ(config.qk_norm, QkNorm::kPerHead);
+  EXPECT_FALSE(config.tied_head);
+  EXPECT_EQ(config.context_length, 256);
+  EXPECT_EQ(config.experts, 8);
+  EXPECT_EQ(config.experts_per_token, 3);
+  EXPECT_TRUE(config.router.renormalise);
+  ASSERT_EQ(config.layers.size(), 3u);
+  for (const LayerConfig& layer : config.layers) {
+    EXPECT_TRUE(layer.moe);
+    EXPECT_EQ(layer.ffn_inner, 32);
+  }
+}
+
+TEST(Config, ADenseModelIsOneExpertALayer) {
+  const ModelConfig config = Parse(Dense());
+  EXPECT_TRUE(config.tied_head);
+  EXPECT_EQ(config.experts, 0);
+  EXPECT_EQ(config.experts_in(0), 1);
+  EXPECT_EQ(config.k_in(0), 1);
+  EXPECT_EQ(config.layers[2].ffn_inner, 96);
+}
+
+TEST(Config, BothSpellingsSayTheSame) {
+  json released = Moe();
+  released.erase("rope_parameters");
+  released["rope_theta"] = 1000000;
+  released["rope_scaling"] = nullptr;
+  released["num_experts"] = 8;
+  released.erase("num_local_experts");
+  released["torch_dtype"] = "bfloat16";
+  const ModelConfig config = Parse(released);
+  EXPECT_EQ(config.rope_theta, 1e6);
+  EXPECT_EQ(config.experts, 8);
+}
+
+TEST(Config, AbsentKeysHaveTheFamilysDefaults) {
+  json config = Moe();
+  for (const char* key :
+       {"head_dim", "num_key_value_heads", "norm_topk_prob", "rms_norm_eps",
+        "rope_parameters", "decoder_sparse_step", "mlp_only_layers"}) {
+    config.erase(key);
+  }
+  const ModelConfig parsed = Parse(config);
+  EXPECT_EQ(parsed.head_dim, 16);
+  EXPECT_EQ(parsed.kv_heads, 4);
+  EXPECT_FALSE(parsed.router.renormalise);
+  EXPECT_EQ(parsed.norm_eps, 1e-6);
+  EXPECT_EQ(parsed.rope_theta, 10000);
+  json dense = Dense();
+  dense.erase("head_dim");
+  EXPECT_EQ(Parse(dense).head_dim, 128);
+}
+
+TEST(Config, SparseStepAndMlpOnlyLayersMakeDenseLayers) {
+  json config = Moe();
+  config["num_hidden_layers"] = 4;
+  config["decoder_sparse_step"] = 2;
+  config["mlp_only_layers"] = {3};
+  const ModelConfig parsed = Parse(config);
+  EXPECT_FALSE(parsed.layers[0].moe);
+  EXPECT_TRUE(parsed.layers[1].moe);
+  EXPECT_FALSE(parsed.layers[2].moe);
+  EXPECT_FALSE(parsed.layers[3].moe);
+  EXPECT_EQ(parsed.layers[0].ffn_inner, 96);
+  EXPECT_EQ(parsed.layers[1].ffn_inner, 32);
+  EXPECT_EQ(parsed.experts_in(0), 1);
+  EXPECT_EQ(parsed.experts_in(1), 8);
+}
+
+TEST(Config, UnknownModelTypeListsThoseSupported) {
+  json config = Moe();
+  config["model_type"] = "gpt_neox";
+  EXPECT_THAT(Message(config),
+              AllOf(HasSubstr("'gpt_neox'"), HasSubstr("qwen3, qwen3_moe")));
+  config.erase("model_type");
+  EXPECT_THAT(Message(config), HasSubstr("model_type is missing"));
+  EXPECT_THAT(Message(json::array()), HasSubstr("not a JSON object"));
+}
+
+struct BadField {
+  std::string name;
+  std::string key;
+  json value;
+  std::string message;
+};
+
+class BadFieldTest : public ::testing::TestWithParam<BadField> {};
+
+TEST_P(BadFieldTest, IsNamedWithItsValue) {
+  json config = Moe();
+  config[GetParam().key] = GetParam().value;
+  EXPECT_THAT(Message(config),
+              AllOf(HasSubstr(GetParam().key), HasSubstr(GetParam().message)));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Config, BadFieldTest,
+    ::testing::Values(
+        BadField{"zero", "hidden_size", 0, "= 0, but it must be an integer"},
+        BadField{"negative", "num_hidden_layers", -3, "from 1 to 4096"},
+        BadField{"huge", "vocab_size", 18446744073709551615u, "from 1 to"},
+        BadField{"text", "hidden_size", "64", "= \"64\", but"},
+        BadField{"fraction", "num_attention_heads", 4.5, "= 4.5, but"},
+        BadField{"missing", "vocab_size", nullptr, "is missing"},
+        BadField{"layers", "num_hidden_layers", 1000000, "from 1 to 4096"},
+        BadField{"kv_heads", "num_key_value_heads", 3, "must divide"},
+        BadField{"head_dim", "head_dim", 33, "must be even"},
+        BadField{"many_experts", "num_local_experts", 2000, "from 1 to 1024"},
+        BadField{"many_chosen", "num_experts_per_tok", 9, "there are 8"},
+        BadField{"two_counts", "num_experts", 16, "says otherwise"},
+        BadField{"bias", "attention_bias", true, "only false is"},
+        BadField{"act", "hidden_act", "gelu", "only 'silu' is"},
+        BadField{"bool", "norm_topk_prob", 1, "true or false"},
+        BadField{"window", "use_sliding_window", true, "only false is"},
+        BadField{"types", "layer_types", json::array({"sliding_attention"}),
+                 "only 'full_attention' is"},
+        BadField{"scaling", "rope_scaling",
+                 json{{"type", "yarn"}, {"factor", 4}}, "only 'default' is"},
+        BadField{"parameters", "rope_parameters",
+                 json{{"rope_type", "linear"}, {"rope_theta", 1e4}},
+                 "only 'default' is"},
+        BadField{"per_type", "rope_parameters",
+                 json{{"full_attention", {{"rope_theta", 1e4}}}},
+                 "one rotation for all layers"},
+        BadField{"partial", "partial_rotary_factor", 0.5, "only 1 is"},
+        BadField{"theta", "rope_theta", 5.0, "rope_theta"},
+        BadField{"theta_negative", "rope_theta", -1, "above 0"},
+        BadField{"eps", "rms_norm_eps", "small", "a number above 0"},
+        BadField{"quantised", "quantization_config",
+                 json{{"quant_method", "fp8"}}, "only F32, F16 and BF16"},
+        BadField{"mlp_only", "mlp_only_layers", json::array({7}),
+                 "from 0 to 2"}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(GenerationDefaults, ComeFromGenerationConfigThenConfig) {
+  const auto both = ParseGenerationDefaults(
+      ReadJson("models/default/config.json"),
+      ReadJson("models/default/generation_config.json"));
+  ASSERT_TRUE(both.ok()) << both.status();
+  EXPECT_THAT(both->eos_ids, ElementsAre(8191, 8189));
+  EXPECT_EQ(both->bos_id, std::nullopt);
+  EXPECT_EQ(both->do_sample, true);
+  EXPECT_EQ(both->temperature, 0.7f);
+  EXPECT_EQ(both->top_p, 0.9f);
+  EXPECT_EQ(both->repetition_penalty, 1.1f);
+  EXPECT_EQ(both->top_k, std::nullopt);
+
+  const auto one = ParseGenerationDefaults(Moe(), json());
+  ASSERT_TRUE(one.ok()) << one.status();
+  EXPECT_THAT(one->eos_ids, ElementsAre(2));
+  EXPECT_EQ(one->bos_id, 1);
+}
+
+TEST(GenerationDefaults, ZeroTemperatureIsAllowedAndNonsenseIsNamed) {
+  EXPECT_TRUE(
+      ParseGenerationDefaults(Moe(), {{"temperature", 0}, {"min_p", 0}}).ok());
+  for (const auto& [key, value] : std::vector<std::pair<std::string, json>>{
+           {"temperature", -1},
+           {"top_p", 0},
+           {"top_p", 1.5},
+           {"top_k", -1},
+           {"repetition_penalty", "x"},
+           {"eos_token_id", json::array({1, -2})},
+           {"eos_token_id", "</s>"}}) {
+    const absl::Status status =
+        ParseGenerationDefaults(Moe(), {{key, value}}).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << key;
+    EXPECT_THAT(std::string(status.message()),
+                AllOf(HasSubstr("generation_config.json"), HasSubstr(key)));
+  }
+}
+
+TEST(ParseJson, RefusesWhatADocumentWouldHide) {
+  const auto message = [](std::string_view text) {
+    const absl::Status status =
+        ParseJson(text, "x.json", absl::StatusCode::kDataLoss).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+    return std::string(status.message());
+  };
+  EXPECT_THAT(message(R"({"a":1,"b":{"c":1,"c":2}})"),
+              HasSubstr("x.json has the key 'c' twice"));
+  EXPECT_THAT(message(std::string(100000, '[')), HasSubstr("deeper than 64"));
+  EXPECT_THAT(message("{\"a\":}"), HasSubstr("not valid JSON at byte 6"));
+  EXPECT_THAT(message(""), HasSubstr("not valid JSON"));
+  EXPECT_TRUE(
+      ParseJson(R"({"a":{"c":1},"b":{"c":1}})", "x", absl::StatusCode::kUnknown)
+          .ok());
+}
+
+}  // namespace
+}  // namespace bullpen

@@ -1,0 +1,143 @@
+#include "engine/model/memory_plan.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <numeric>
+#include <string>
+
+#include "engine/model/pack.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/model/packed_weights.h"
+
+namespace bullpen {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::Each;
+using ::testing::HasSubstr;
+
+constexpr int64_t kActivations = 1 << 20;
+constexpr int64_t kBlock = 64 << 10;  // of KV
+constexpr int32_t kContext = 100;     // 7 blocks
+constexpr int64_t kBlob = 96 << 10;   // of the default model
+
+class MemoryPlanTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    model_ = new PackedModel(
+        PackAndOpen("models/default", ScratchPath("memory_plan")));
+    ASSERT_EQ(model_->catalog().layers[0].blob_bytes, kBlob);
+    ASSERT_EQ(model_->catalog().layers.size(), 8u);
+  }
+  static void TearDownTestSuite() { delete model_; }
+
+  static absl::StatusOr<MemoryPlan> Plan(const MemoryBudget& budget,
+                                         int32_t sequences = 4) {
+    return PlanMemory(*model_, budget, kActivations, kBlock, kContext,
+                      sequences);
+  }
+  // What no plan can do without: 1 context, 2 slots a layer.
+  static int64_t Least() {
+    return model_->resident_bytes() + kActivations + 7 * kBlock + 16 * kBlob;
+  }
+  static int64_t Sum(const MemoryPlan& plan) {
+    return plan.resident_bytes + plan.activation_bytes + plan.kv_bytes +
+           plan.expert_bytes;
+  }
+
+  static PackedModel* model_;
+};
+
+PackedModel* MemoryPlanTest::model_ = nullptr;
+
+TEST_F(MemoryPlanTest, StaysWithinEveryBudgetAndUsesIt) {
+  int64_t last = 0;
+  for (int64_t total = Least(); total < Least() + (40 << 20);
+       total += 777'777) {
+    const auto plan = Plan({.total_bytes = total});
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    EXPECT_LE(Sum(*plan), total);
+    EXPECT_GE(plan->kv_blocks, 7);
+    EXPECT_LE(plan->kv_blocks, 4 * 7);
+    EXPECT_EQ(plan->kv_bytes, plan->kv_blocks * kBlock);
+    const auto [few, many] =
+        std::minmax_element(plan->slots.begin(), plan->slots.end());
+    EXPECT_GE(*few, 2);
+    EXPECT_LE(*many - *few, 1) << "slots are dealt evenly";
+    EXPECT_EQ(
+        plan->expert_bytes,
+        std::accumulate(plan->slots.begin(), plan->slots.end(), int64_t{0}) *
+            kBlob);
+    EXPECT_GE(plan->expert_bytes, last) << "more memory, never fewer experts";
+    last = plan->expert_bytes;
+    const bool all = *few == 32 && plan->kv_blocks == 28;
+    EXPECT_TRUE(all || total - Sum(*plan) < kBlob + kBlock)
+        << total - Sum(*plan) << " bytes of " << total << " are not used";
+  }
+}
+
+TEST_F(MemoryPlanTest, EnoughForAllHoldsAll) {
+  const auto plan = Plan({.total_bytes = int64_t{1} << 30});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_THAT(plan->slots, Each(32));
+  EXPECT_EQ(plan->kv_blocks, 28);
+}
+
+TEST_F(MemoryPlanTest, OneByteTooLittleIsRefusedWithTheTable) {
+  EXPECT_TRUE(Plan({.total_bytes = Least()}).ok());
+  const absl::Status status = Plan({.total_bytes = Least() - 1}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(
+      std::string(status.message()),
+      AllOf(HasSubstr("a memory budget of"), HasSubstr("resident weights"),
+            HasSubstr("7.15 MiB"),
+            HasSubstr("KV cache (7 blocks of 16 tokens)"),
+            HasSubstr("experts (16 slots in 8 layers)"), HasSubstr("total")));
+}
+
+TEST_F(MemoryPlanTest, PartsSetByHandAreKept) {
+  const auto experts = Plan({.expert_bytes = 64 * kBlob});
+  ASSERT_TRUE(experts.ok()) << experts.status();
+  EXPECT_THAT(experts->slots, Each(8));
+  EXPECT_EQ(experts->kv_blocks, 28);
+
+  const auto kv =
+      Plan({.total_bytes = int64_t{1} << 30, .kv_bytes = 9 * kBlock});
+  ASSERT_TRUE(kv.ok()) << kv.status();
+  EXPECT_EQ(kv->kv_blocks, 9);
+  EXPECT_THAT(kv->slots, Each(32));
+
+  const auto both = Plan({.kv_bytes = 8 * kBlock, .expert_bytes = 24 * kBlob});
+  ASSERT_TRUE(both.ok()) << both.status();
+  EXPECT_EQ(both->kv_blocks, 8);
+  EXPECT_THAT(both->slots, Each(3));
+}
+
+TEST_F(MemoryPlanTest, PartsSetByHandBelowTheLeastAreRefused) {
+  const absl::Status kv = Plan({.kv_bytes = 7 * kBlock - 1}).status();
+  EXPECT_EQ(kv.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(kv.message()), HasSubstr("KV memory of"));
+  const absl::Status experts = Plan({.expert_bytes = 16 * kBlob - 1}).status();
+  EXPECT_EQ(experts.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(experts.message()), HasSubstr("expert memory of"));
+  EXPECT_FALSE(Plan({.total_bytes = Least(), .expert_bytes = 17 * kBlob}).ok());
+}
+
+TEST_F(MemoryPlanTest, NoBudgetTakesFromWhatTheMachineHas) {
+  const auto plan = Plan({});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_THAT(plan->slots, Each(32)) << "needs 40 MiB of free memory";
+}
+
+TEST_F(MemoryPlanTest, DenseLayersHaveOneSlot) {
+  const PackedModel dense =
+      PackAndOpen("tests/golden/qwen3", ScratchPath("memory_plan_dense"));
+  const auto plan = PlanMemory(dense, {.total_bytes = 64 << 20}, kActivations,
+                               kBlock, kContext, 1);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_THAT(plan->slots, Each(1));
+}
+
+}  // namespace
+}  // namespace bullpen
