@@ -34,29 +34,39 @@ nlohmann::json Line(const char* what, int32_t batch, const Best& best) {
           {"step_us", best.step_us}};
 }
 
+absl::StatusOr<std::unique_ptr<Model>> Load(const Flags& flags,
+                                            Metrics& metrics) {
+  ASSIGN_OR_RETURN(PackedModel packed, PackedModel::Open(flags.packed));
+  return Model::Load(std::move(packed), flags.model, metrics);
+}
+
+// A model belongs to the thread that first runs it, so each part loads its own.
 absl::Status Measure(const Flags& flags) {
   Metrics metrics;
-  ASSIGN_OR_RETURN(PackedModel packed, PackedModel::Open(flags.packed));
-  ASSIGN_OR_RETURN(std::unique_ptr<Model> model,
-                   Model::Load(std::move(packed), flags.model, metrics));
   nlohmann::json runs = nlohmann::json::array();
-  nlohmann::json report = {{"isa", std::string(model->isa())},
-                           {"threads", model->threads()},
-                           {"prompt_tokens", flags.workload.prompt_tokens}};
+  nlohmann::json report = {{"prompt_tokens", flags.workload.prompt_tokens}};
   std::vector<Best> alone;
-  for (const int32_t batch : flags.batches) {
+  const auto with_batch = [&flags](int32_t batch) {
     Workload workload = flags.workload;
     workload.batch = batch;
-    ASSIGN_OR_RETURN(const Best best, RunModel(*model, workload));
-    runs.push_back(Line("model", batch, best));
-    alone.push_back(best);
+    return workload;
+  };
+  {
+    ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, Load(flags, metrics));
+    report["isa"] = std::string(model->isa());
+    report["threads"] = model->threads();
+    for (const int32_t batch : flags.batches) {
+      ASSIGN_OR_RETURN(const Best best, RunModel(*model, with_batch(batch)));
+      runs.push_back(Line("model", batch, best));
+      alone.push_back(best);
+    }
   }
+  ASSIGN_OR_RETURN(std::unique_ptr<Model> model, Load(flags, metrics));
   Engine engine(std::move(model), {}, metrics);
   for (size_t i = 0; i < flags.batches.size(); ++i) {
-    Workload workload = flags.workload;
-    workload.batch = flags.batches[i];
-    ASSIGN_OR_RETURN(const Best best, RunEngine(engine, workload));
-    runs.push_back(Line("engine", workload.batch, best));
+    ASSIGN_OR_RETURN(const Best best,
+                     RunEngine(engine, with_batch(flags.batches[i])));
+    runs.push_back(Line("engine", flags.batches[i], best));
     runs.back()["added_us_per_step"] = best.step_us - alone[i].step_us;
   }
   report["runs"] = std::move(runs);
