@@ -29,6 +29,7 @@ absl::Status NoWeights(const fs::path& dir) {
                        Exists(dir / "pytorch_model.bin.index.json");
   return absl::NotFoundError(absl::StrCat(
       dir.string(), " has neither ", kSingleFile, " nor ", kIndexFile,
+      ", nor the manifest.json of a packed model",
       pickled ? "; its pytorch_model.bin cannot be read, convert it to "
                 "safetensors"
               : ""));

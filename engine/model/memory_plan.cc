@@ -124,7 +124,8 @@ absl::Status Splitter::CheckFits(const MemoryPlan& least, int64_t total) const {
         " that are needed at least:\n", least.Table()));
   };
   if (budget_.kv_bytes > 0 && budget_.kv_bytes < least.kv_bytes) {
-    return refuse("KV memory", budget_.kv_bytes, least.kv_bytes);
+    return refuse("KV memory for one whole context", budget_.kv_bytes,
+                  least.kv_bytes);
   }
   if (budget_.expert_bytes > 0 && budget_.expert_bytes < least.expert_bytes) {
     return refuse("expert memory", budget_.expert_bytes, least.expert_bytes);

@@ -192,9 +192,10 @@ absl::StatusOr<fs::path> PackedCopy(const fs::path& source_dir,
   ASSIGN_OR_RETURN(const Source source, OpenSource(source_dir));
   // The version is in the name: another one of this program keeps its own.
   const fs::path target =
-      Named(cache_dir) / absl::StrCat(Named(source_dir).filename().string(),
-                                      "-", source.key, "-v", kPackFormatVersion,
-                                      "-", Absl(kernels::kPanelLayoutName));
+      Named(cache_dir) /
+      absl::StrCat(Named(source_dir).filename().string().substr(0, 64), "-",
+                   source.key, "-v", kPackFormatVersion, "-",
+                   Absl(kernels::kPanelLayoutName));
   ASSIGN_OR_RETURN(const FileLock lock, LockFor(target));
   if (IsPacked(target)) {
     const absl::Status opened = PackedModel::Open(target).status();

@@ -22,28 +22,35 @@ namespace fs = std::filesystem;
 // still in the cache.
 constexpr int64_t kChunkBytes = int64_t{4} << 20;
 
-// The U8 tensor of that name and size; its offset, a multiple of `alignment`.
+struct Blob {
+  std::string name;
+  int64_t bytes = 0;
+  int64_t base = 0;       // of the offset, in the file
+  int64_t alignment = 1;  // of the offset
+};
+
+// The offset from `base` of the U8 tensor of that name and size.
 absl::StatusOr<int64_t> FindBlob(const SafetensorsFile& file,
-                                 const std::string& name, int64_t bytes,
-                                 int64_t alignment) {
+                                 const Blob& blob) {
   const std::string where =
-      absl::StrCat(file.path().string(), ": tensor '", name, "' ");
-  const auto found = file.tensors().find(name);
+      absl::StrCat(file.path().string(), ": tensor '", blob.name, "' ");
+  const auto found = file.tensors().find(blob.name);
   if (found == file.tensors().end()) {
     return absl::DataLossError(absl::StrCat(where, "is missing"));
   }
   const TensorInfo& info = found->second;
-  if (info.dtype != "U8" || info.bytes != bytes) {
+  if (info.dtype != "U8" || info.bytes != blob.bytes) {
     return absl::DataLossError(absl::StrCat(
         where, "is ", info.dtype, " ", info.ShapeText(),
-        ", but config.json and manifest.json say U8 [", bytes, "]"));
+        ", but config.json and manifest.json say U8 [", blob.bytes, "]"));
   }
-  if (info.offset % alignment != 0) {
-    return absl::DataLossError(
-        absl::StrCat(where, "stands at byte ", info.offset,
-                     ", which is not a multiple of ", alignment));
+  const int64_t offset = info.offset - blob.base;
+  if (offset % blob.alignment != 0) {
+    return absl::DataLossError(absl::StrCat(where, "stands at byte ", offset,
+                                            ", which is not a multiple of ",
+                                            blob.alignment));
   }
-  return info.offset;
+  return offset;
 }
 
 absl::Status CheckCount(const SafetensorsFile& file, size_t expected) {
@@ -66,13 +73,16 @@ absl::StatusOr<std::map<std::string, ResidentTensor>> ReadResident(
     }
     const int64_t bytes = shape.bytes(noted->second);
     ASSIGN_OR_RETURN(const int64_t offset,
-                     FindBlob(file, shape.name, bytes, kResidentAlignment));
+                     FindBlob(file, {.name = shape.name,
+                                     .bytes = bytes,
+                                     .base = file.data_offset(),
+                                     .alignment = kResidentAlignment}));
     tensors[shape.name] = {
         .dtype = shape.panels ? noted->second : kernels::DType::kF32,
         .rows = shape.rows,
         .cols = shape.cols,
         .panels = shape.panels,
-        .offset = offset - file.data_offset(),
+        .offset = offset,
         .bytes = bytes};
   }
   RETURN_IF_ERROR(CheckCount(file, tensors.size()));
@@ -91,9 +101,10 @@ absl::StatusOr<ExpertCatalog::Layer> ReadLayer(const SafetensorsFile& file,
   }
   ExpertCatalog::Layer read{.blob_bytes = blob_bytes, .experts = {}};
   for (int e = 0; e < experts; ++e) {
-    ASSIGN_OR_RETURN(
-        const int64_t offset,
-        FindBlob(file, ExpertName(layer, e), blob_bytes, kBlobAlignment));
+    ASSIGN_OR_RETURN(const int64_t offset,
+                     FindBlob(file, {.name = ExpertName(layer, e),
+                                     .bytes = blob_bytes,
+                                     .alignment = kBlobAlignment}));
     read.experts.push_back(
         {.file = 0, .offset = offset, .checksum = noted.checksums[e]});
   }

@@ -117,7 +117,8 @@ TEST_F(MemoryPlanTest, PartsSetByHandAreKept) {
 TEST_F(MemoryPlanTest, PartsSetByHandBelowTheLeastAreRefused) {
   const absl::Status kv = Plan({.kv_bytes = 7 * kBlock - 1}).status();
   EXPECT_EQ(kv.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(std::string(kv.message()), HasSubstr("KV memory of"));
+  EXPECT_THAT(std::string(kv.message()),
+              HasSubstr("KV memory for one whole context of"));
   const absl::Status experts = Plan({.expert_bytes = 16 * kBlob - 1}).status();
   EXPECT_EQ(experts.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(experts.message()), HasSubstr("expert memory of"));

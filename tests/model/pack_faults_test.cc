@@ -274,6 +274,20 @@ TEST_F(OpenFaults, BadManifestFieldsAreNamed) {
               HasSubstr("not valid JSON"));
 }
 
+TEST_F(OpenFaults, MisalignedResidentWeightsAreNamed) {
+  const fs::path path = target_ / "resident.safetensors";
+  std::vector<FakeTensor> tensors = ReadTensors(path);
+  tensors.insert(tensors.begin(), {"a", "U8", {8}, std::string(8, 'x')});
+  WriteTensors(path, tensors);
+  EXPECT_THAT(OpenMessage(absl::StatusCode::kDataLoss),
+              HasSubstr("at byte 8, which is not a multiple of 64"));
+  tensors[0].shape = {64};
+  tensors[0].bytes = std::string(64, 'x');
+  WriteTensors(path, tensors);
+  EXPECT_THAT(OpenMessage(absl::StatusCode::kDataLoss),
+              HasSubstr("25 tensors, but config.json says 24"));
+}
+
 TEST_F(OpenFaults, MisalignedOrForeignExpertsAreNamed) {
   const fs::path path = target_ / "experts.safetensors";
   std::vector<FakeTensor> tensors = ReadTensors(path);
