@@ -84,8 +84,7 @@ void ScoreBlocks(const AttentionArgs& args, const AttentionTile& tile,
       const F x = V::Set(q[i][d]);
 #pragma GCC unroll 8
       for (int b = 0; b < kBlocks; ++b) {
-        acc[i][b] = V::Fma(x, k[b], acc[i][b]);
-        V::Fence(acc[i][b]);
+        acc[i][b] = V::Accumulate(x, k[b], acc[i][b]);
       }
     }
   }
@@ -188,8 +187,7 @@ void AddValues(const AttentionArgs& args, const AttentionTile& tile,
         const F x = V::Set(e[i * tile.score_stride]);
 #pragma GCC unroll 8
         for (int n = 0; n < kVectors; ++n) {
-          acc[i][n] = V::Fma(x, v[n], acc[i][n]);
-          V::Fence(acc[i][n]);
+          acc[i][n] = V::Accumulate(x, v[n], acc[i][n]);
         }
       }
     }

@@ -44,43 +44,42 @@ struct DotBlock {
 // About 1 KiB ahead: the distance at which a cold panel arrives in time.
 inline constexpr int kPrefetchBytes = 1024;
 
+// The unrolled loops are flat, with constant bounds: so gcc 12 keeps the sums
+// in registers (check the assembly of a change here for stores to the stack).
 template <typename V, DType kType, int kPanels, int kTokens>
 void DotTile(const DotBlock& block, int panel) {
   using F = typename V::F;
   constexpr int kColumnBytes = kPanelRows * DTypeBytes(kType);
+  constexpr int kSums = kPanels * kTokens;
   const std::byte* w = block.weights + panel * block.panel_bytes;
   float* sums = block.sums + int64_t{panel} * kTokens * kPanelRows;
-  F acc[kPanels][kTokens];
-#pragma GCC unroll 16
-  for (int i = 0; i < kPanels * kTokens; ++i) {
-    acc[i / kTokens][i % kTokens] =
-        block.resume ? V::Load(sums + i * kPanelRows) : V::Zero();
+  F acc[kSums];  // [kPanels][kTokens]
+#pragma GCC unroll 32
+  for (int i = 0; i < kSums; ++i) {
+    acc[i] = block.resume ? V::Load(sums + i * kPanelRows) : V::Zero();
   }
   const float* x = block.x;
   for (int32_t left = block.columns; left > 0; left -= kPanelRows) {
     const int32_t n = std::min<int32_t>(left, kPanelRows);
-    for (int32_t c = 0; c < n; ++c) {
-#pragma GCC unroll 16
+    for (int32_t c = 0; c < n; ++c, w += kColumnBytes) {
+      F weight[kPanels];
+#pragma GCC unroll 32
       for (int p = 0; p < kPanels; ++p) {
         const std::byte* column = w + p * block.panel_bytes;
-        if (kTokens == 1) {
-          __builtin_prefetch(column + kPrefetchBytes);
-        }
-        const F weight = V::template LoadAs<kType>(column, 0);
-#pragma GCC unroll 16
-        for (int t = 0; t < kTokens; ++t) {
-          acc[p][t] = V::Fma(V::Set(x[t * kPanelRows + c]), weight, acc[p][t]);
-          V::Fence(acc[p][t]);
-        }
+        if (kTokens == 1) __builtin_prefetch(column + kPrefetchBytes);
+        weight[p] = V::template LoadAs<kType>(column, 0);
       }
-      w += kColumnBytes;
+#pragma GCC unroll 32
+      for (int i = 0; i < kSums; ++i) {
+        const int t = i / kPanels, p = i % kPanels;
+        acc[p * kTokens + t] = V::Accumulate(V::Set(x[t * kPanelRows + c]),
+                                             weight[p], acc[p * kTokens + t]);
+      }
     }
     x += kTokens * kPanelRows;
   }
-#pragma GCC unroll 16
-  for (int i = 0; i < kPanels * kTokens; ++i) {
-    V::Store(sums + i * kPanelRows, acc[i / kTokens][i % kTokens]);
-  }
+#pragma GCC unroll 32
+  for (int i = 0; i < kSums; ++i) V::Store(sums + i * kPanelRows, acc[i]);
 }
 
 // Panels at a time for a number of tokens: a power of two.

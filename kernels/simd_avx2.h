@@ -114,9 +114,14 @@ struct Avx2 {
     return {ScaleByPower(a.lo, rounded.lo), ScaleByPower(a.hi, rounded.hi)};
   }
 
-  // Keeps an accumulator in its register: without it gcc 12 delays the
-  // additions of an unrolled tile and spills the products.
-  static void Fence(F& a) { __asm__("" : "+x"(a.lo), "+x"(a.hi)); }
+  // Fma for sums that live in registers. Without the fence gcc 12 delays the
+  // additions of an unrolled tile and spills what they wait for; by value,
+  // because a fence on an array element would keep the array in memory.
+  static F Accumulate(F a, F b, F c) {
+    F sum = Fma(a, b, c);
+    __asm__("" : "+x"(sum.lo), "+x"(sum.hi));
+    return sum;
+  }
 
  private:
   static __m256i LanesBelow(int n) {

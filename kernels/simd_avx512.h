@@ -77,7 +77,11 @@ struct Avx512 {
                           PowerOfTwo(_mm512_sub_epi32(n, half)))};
   }
 
-  static void Fence(F& a) { __asm__("" : "+v"(a.v)); }
+  static F Accumulate(F a, F b, F c) {
+    F sum = Fma(a, b, c);
+    __asm__("" : "+v"(sum.v));
+    return sum;
+  }
 
  private:
   static __mmask16 LanesIn(int first, int end) {

@@ -29,7 +29,8 @@ constexpr int kSteps = 4096;
 __attribute__((target("avx2,fma"))) float FmaAvx2() {
   __m256 acc[kChains];
   const __m256 x = _mm256_set1_ps(0.5f);
-  for (__m256& a : acc) a = x;
+#pragma GCC unroll 12
+  for (int k = 0; k < kChains; ++k) acc[k] = x;
   for (int i = 0; i < kSteps; ++i) {
 #pragma GCC unroll 12
     for (int k = 0; k < kChains; ++k) {
@@ -37,14 +38,16 @@ __attribute__((target("avx2,fma"))) float FmaAvx2() {
       __asm__("" : "+x"(acc[k]));
     }
   }
-  for (const __m256& a : acc) acc[0] = _mm256_add_ps(acc[0], a);
+#pragma GCC unroll 12
+  for (int k = 1; k < kChains; ++k) acc[0] = _mm256_add_ps(acc[0], acc[k]);
   return _mm256_cvtss_f32(acc[0]);
 }
 
 __attribute__((target("avx512f"))) float FmaAvx512() {
   __m512 acc[kChains];
   const __m512 x = _mm512_set1_ps(0.5f);
-  for (__m512& a : acc) a = x;
+#pragma GCC unroll 12
+  for (int k = 0; k < kChains; ++k) acc[k] = x;
   for (int i = 0; i < kSteps; ++i) {
 #pragma GCC unroll 12
     for (int k = 0; k < kChains; ++k) {
@@ -52,7 +55,8 @@ __attribute__((target("avx512f"))) float FmaAvx512() {
       __asm__("" : "+v"(acc[k]));
     }
   }
-  for (const __m512& a : acc) acc[0] = _mm512_add_ps(acc[0], a);
+#pragma GCC unroll 12
+  for (int k = 1; k < kChains; ++k) acc[0] = _mm512_add_ps(acc[0], acc[k]);
   return _mm512_cvtss_f32(acc[0]);
 }
 
