@@ -18,16 +18,16 @@ namespace {
 constexpr int64_t kAlignment = 4096;
 
 // An open file. Move-only.
-class File {
+class OpenFile {
  public:
-  File() = default;
-  explicit File(int fd) : fd_(fd) {}
-  File(File&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  File& operator=(File&& other) noexcept {
+  OpenFile() = default;
+  explicit OpenFile(int fd) : fd_(fd) {}
+  OpenFile(OpenFile&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  OpenFile& operator=(OpenFile&& other) noexcept {
     std::swap(fd_, other.fd_);
     return *this;
   }
-  ~File() {
+  ~OpenFile() {
     if (fd_ >= 0) close(fd_);
   }
   int fd() const { return fd_; }
@@ -96,18 +96,18 @@ class FileBlobReader final : public BlobReader {
  private:
   struct Source {
     std::string path;
-    File file;
+    OpenFile file;
     bool direct = true;
   };
 
   absl::Status Add(const std::string& path) {
     Source source;
     source.path = path;
-    source.file = File(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT));
+    source.file = OpenFile(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT));
     if (source.file.fd() < 0 ? errno == EINVAL
                              : !TakesDirectReads(source.file.fd())) {
       source.direct = false;
-      source.file = File(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+      source.file = OpenFile(open(path.c_str(), O_RDONLY | O_CLOEXEC));
       if (!warned_) {
         spdlog::warn(
             "{}: this file system has no O_DIRECT; experts are read through "

@@ -37,7 +37,7 @@ double EvictionPolicy::Weight(int64_t now) {
 
 void EvictionPolicy::Use(int32_t expert, int64_t now, double count) {
   Entry& entry = entries_[expert];
-  entry.last = now;
+  entry.last = ++uses_;
   switch (config_.kind) {
     case PolicyKind::kCrf:
       // Before the sum: Weight may scale the scores.

@@ -20,10 +20,11 @@ struct PolicyConfig {
 };
 
 // Which resident expert of a layer goes first: the one with the least score,
-// ties to the least recently used, then to the lowest index. The kinds differ
-// in the score alone. kCrf: s = sum over its uses of count * 2^(-(now - then) /
-// half_life), time in tokens. Scores outlive residency. Pure: no clock, no
-// threads; the live cache and the trace simulator share it.
+// ties to the least recently used (in the order of Use calls), then to the
+// lowest index. The kinds differ in the score alone. kCrf: s = sum over its
+// uses of count * 2^(-(now - then) / half_life), time in tokens. Scores outlive
+// residency. Pure: no clock, no threads; the live cache and the trace simulator
+// share it.
 class EvictionPolicy {
  public:
   EvictionPolicy(int32_t experts, const PolicyConfig& config);
@@ -42,11 +43,12 @@ class EvictionPolicy {
     // kCrf: 2^((now - epoch_) / half_life) times the score at `now`. All
     // entries have the same factor, so order needs no decay.
     double score = 0;
-    int64_t last = -1;  // -1 = never used
+    int64_t last = 0;  // number of its last use; 0 = never used
   };
   double Weight(int64_t now);
 
   PolicyConfig config_;
+  int64_t uses_ = 0;
   int64_t epoch_ = 0;  // moves up before a score could overflow
   int64_t weight_time_ = -1;
   double weight_ = 1;  // Weight(weight_time_)

@@ -16,7 +16,7 @@
 namespace bullpen {
 namespace {
 
-constexpr int kSeeds = 1000;
+constexpr int kSeeds = 300;
 constexpr int kSteps = 60;
 
 class Simulation {
@@ -37,7 +37,7 @@ class Simulation {
     reader_.SetFaults({.fail = trouble,
                        .shorten = trouble / 2,
                        .corrupt = trouble,
-                       .yields = Draw(0, 20)},
+                       .yields = Draw(0, 4)},
                       seed);
     cache_ = *ExpertCache::Create(model_.catalog, {.slots = slots_}, transfers_,
                                   metrics_);

@@ -48,15 +48,15 @@ TEST(EvictionPolicy, OldFrequencyIsForgotten) {
 
 TEST(EvictionPolicy, TiesGoToTheLeastRecentThenTheLowestIndex) {
   EvictionPolicy policy(3, {.kind = PolicyKind::kLfu});
+  EXPECT_EQ(policy.Victim(kAll), 0);
   policy.Use(2, 1);
   policy.Use(0, 2);
   policy.Use(1, 2);
   EXPECT_EQ(policy.Victim(kAll), 2);
   policy.Use(2, 3);
-  policy.Use(0, 3);
   policy.Use(1, 3);
-  policy.Use(2, 3);
-  EXPECT_EQ(policy.Victim(kAll), 0);
+  policy.Use(0, 3);
+  EXPECT_EQ(policy.Victim(kAll), 2);
 }
 
 TEST(EvictionPolicy, NeverUsedGoesFirst) {

@@ -1,0 +1,186 @@
+#include "engine/experts/trace.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status.h"
+#include "base/strings.h"
+
+namespace bullpen {
+namespace {
+
+// Far above any model; below them, no later sum overflows.
+constexpr int32_t kMaxLayers = 4096;
+constexpr int32_t kMaxExperts = 65536;
+constexpr int32_t kMaxStep = 1 << 30;
+constexpr int64_t kMaxExpertBytes = int64_t{1} << 40;
+
+constexpr std::string_view kNames = "turn,phase,step,layer,slot,expert,weight";
+enum Field { kTurn, kPhase, kStep, kLayer, kSlot, kExpert, kFields };
+constexpr std::array<std::string_view, kFields> kFieldNames = {
+    "turn", "phase", "step", "layer", "slot", "expert"};
+
+// Takes what stands before `separator` off the front of `text`.
+std::string_view TakeUntil(std::string_view& text, char separator) {
+  const size_t end = std::min(text.find(separator), text.size());
+  const std::string_view taken = text.substr(0, end);
+  text.remove_prefix(std::min(end + 1, text.size()));
+  return taken;
+}
+
+template <typename Number>
+bool Parse(std::string_view text, Number& value) {
+  const char* const end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  return error == std::errc() && stop == end && !text.empty();
+}
+
+}  // namespace
+
+class TraceCsvReader {
+ public:
+  absl::StatusOr<RoutingTrace> Read(std::string_view text) {
+    if (!text.starts_with("# route_trace v1")) {
+      return absl::InvalidArgumentError(
+          "not a routing trace: its first line is not \"# route_trace v1\"");
+    }
+    while (!text.empty()) {
+      std::string_view line = TakeUntil(text, '\n');
+      ++line_;
+      if (line.ends_with('\r')) line.remove_suffix(1);
+      if (line.empty()) continue;
+      if (line.front() == '#') {
+        RETURN_IF_ERROR(ReadComment(line.substr(1)));
+      } else if (!named_) {
+        if (!line.starts_with(kNames)) {
+          return Wrong("names", line, absl::StrCat("\"", Absl(kNames), "\""));
+        }
+        named_ = true;
+      } else {
+        RETURN_IF_ERROR(ReadRow(line));
+      }
+    }
+    return Finish();
+  }
+
+ private:
+  absl::Status Wrong(std::string_view field, std::string_view value,
+                     std::string allowed) const {
+    return absl::InvalidArgumentError(
+        absl::StrCat("routing trace, line ", line_, ": ", Absl(field), " is \"",
+                     Absl(value.substr(0, 40)), "\", not ", allowed));
+  }
+
+  // key=value pairs; those that are not known are somebody else's.
+  absl::Status ReadComment(std::string_view line) {
+    int64_t layer = -1;
+    while (!line.empty()) {
+      std::string_view value = TakeUntil(line, ' ');
+      const std::string_view key = TakeUntil(value, '=');
+      if (key == "n_layer") {
+        RETURN_IF_ERROR(ReadNumber(key, value, 1, kMaxLayers, layers_));
+      } else if (key == "n_expert") {
+        RETURN_IF_ERROR(ReadNumber(key, value, 1, kMaxExperts, experts_));
+      } else if (key == "layer") {
+        RETURN_IF_ERROR(ReadNumber(key, value, 0, kMaxLayers - 1, layer));
+      } else if (key == "expert_bytes" && layer >= 0) {
+        int64_t bytes = 0;
+        RETURN_IF_ERROR(ReadNumber(key, value, 0, kMaxExpertBytes, bytes));
+        std::vector<int64_t>& all = trace_.expert_bytes_;
+        all.resize(std::max(all.size(), static_cast<size_t>(layer) + 1));
+        all[layer] = bytes;
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadNumber(std::string_view name, std::string_view text,
+                          int64_t low, int64_t high, int64_t& value) const {
+    if (Parse(text, value) && value >= low && value <= high) {
+      return absl::OkStatus();
+    }
+    return Wrong(name, text, absl::StrCat("a number from ", low, " to ", high));
+  }
+
+  absl::Status ReadRow(std::string_view line) {
+    const std::array<int64_t, kFields> limits = {
+        kMaxStep, 1, kMaxStep, layers_ - 1, kMaxExperts, experts_ - 1};
+    std::array<int64_t, kFields> row;
+    for (int f = 0; f < kFields; ++f) {
+      RETURN_IF_ERROR(ReadNumber(kFieldNames[f], TakeUntil(line, ','), 0,
+                                 limits[f], row[f]));
+    }
+    const std::string_view text = TakeUntil(line, ',');
+    float weight = 0;
+    if (!Parse(text, weight) || !std::isfinite(weight)) {
+      return Wrong("weight", text, "a finite number");
+    }
+    return Add(row, weight);
+  }
+
+  absl::Status Add(const std::array<int64_t, kFields>& row, float weight) {
+    std::vector<RoutingTrace::Choice>& choices = trace_.choices_;
+    if (row[kSlot] == 0) {
+      choices.push_back(
+          {.turn = static_cast<int32_t>(row[kTurn]),
+           .phase = row[kPhase] == 0 ? Phase::kPrefill : Phase::kDecode,
+           .step = static_cast<int32_t>(row[kStep]),
+           .layer = static_cast<int32_t>(row[kLayer]),
+           .first = static_cast<int64_t>(trace_.chosen_.size())});
+    }
+    const int32_t rank = choices.empty() ? 0 : choices.back().count;
+    if (choices.empty() || row[kSlot] != rank) {
+      return Wrong("slot", std::to_string(row[kSlot]),
+                   absl::StrCat(rank, ", the next of its block, or 0"));
+    }
+    RoutingTrace::Choice& choice = choices.back();
+    if (row[kTurn] != choice.turn || row[kStep] != choice.step ||
+        row[kLayer] != choice.layer) {
+      return Wrong("slot", std::to_string(row[kSlot]),
+                   "0, where a token or layer begins");
+    }
+    const int32_t expert = static_cast<int32_t>(row[kExpert]);
+    if (std::ranges::count(trace_.chosen(choice), expert) > 0) {
+      return Wrong("expert", std::to_string(expert),
+                   "one that this token has not chosen yet");
+    }
+    trace_.chosen_.push_back(expert);
+    trace_.weights_.push_back(weight);
+    trace_.top_k_ = std::max(trace_.top_k_, ++choice.count);
+    top_expert_ = std::max(top_expert_, expert);
+    top_layer_ = std::max(top_layer_, choice.layer);
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<RoutingTrace> Finish() {
+    if (trace_.choices_.empty()) {
+      return absl::InvalidArgumentError("the routing trace has no rows");
+    }
+    const bool stated = layers_ < kMaxLayers;
+    trace_.expert_bytes_.resize(
+        static_cast<size_t>(stated ? layers_ : top_layer_ + 1));
+    trace_.experts_ = experts_ < kMaxExperts ? static_cast<int32_t>(experts_)
+                                             : top_expert_ + 1;
+    return std::move(trace_);
+  }
+
+  RoutingTrace trace_;
+  int64_t line_ = 0;
+  bool named_ = false;
+  // As the header says; without it, what the rows go up to.
+  int64_t layers_ = kMaxLayers;
+  int64_t experts_ = kMaxExperts;
+  int32_t top_layer_ = 0;
+  int32_t top_expert_ = 0;
+};
+
+absl::StatusOr<RoutingTrace> RoutingTrace::ParseCsv(std::string_view text) {
+  return TraceCsvReader().Read(text);
+}
+
+}  // namespace bullpen

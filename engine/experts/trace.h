@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/experts/expert.h"
+
+namespace bullpen {
+
+// Which experts each token was sent to, in each layer, as a model recorded it:
+// ids and weights only, never text. Immutable once read.
+class RoutingTrace {
+ public:
+  // What one layer chose for one token.
+  struct Choice {
+    int32_t turn = 0;  // of the conversation
+    Phase phase = Phase::kDecode;
+    int32_t step = 0;  // the token's place in its turn and phase
+    int32_t layer = 0;
+    int64_t first = 0;  // into experts and weights
+    int32_t count = 0;
+  };
+
+  // The CSV of "# route_trace v1": comment lines, of which "# model=" gives
+  // n_layer and n_expert and "# layer=" expert_bytes, then a line of names
+  //   turn,phase,step,layer,slot,expert,weight[,...]
+  // and a row per token, layer and rank ("slot"), the rows of one token and
+  // layer in a block; phase 0 = prefill, 1 = decode. InvalidArgument names the
+  // line, the field and what is allowed.
+  static absl::StatusOr<RoutingTrace> ParseCsv(std::string_view text);
+
+  int32_t layers() const { return static_cast<int32_t>(expert_bytes_.size()); }
+  int32_t experts() const { return experts_; }  // per layer
+  int32_t top_k() const { return top_k_; }      // the most that a token chose
+  int64_t expert_bytes(int32_t layer) const { return expert_bytes_[layer]; }
+  // In the order of the file.
+  std::span<const Choice> choices() const { return choices_; }
+  std::span<const int32_t> chosen(const Choice& choice) const {
+    return std::span(chosen_).subspan(choice.first, choice.count);
+  }
+  std::span<const float> weights(const Choice& choice) const {
+    return std::span(weights_).subspan(choice.first, choice.count);
+  }
+
+ private:
+  friend class TraceCsvReader;
+  int32_t experts_ = 0;
+  int32_t top_k_ = 0;
+  std::vector<int64_t> expert_bytes_;  // by layer; 0 = not given
+  std::vector<Choice> choices_;
+  std::vector<int32_t> chosen_;
+  std::vector<float> weights_;
+};
+
+}  // namespace bullpen

@@ -1,0 +1,197 @@
+#include "engine/experts/replay.h"
+
+#include <string>
+
+#include "base/file.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace bullpen {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr char kHead[] =
+    "# route_trace v1\n"
+    "# model=small n_layer=2 n_expert=4 n_expert_used=2\n"
+    "# layer=0 expert_bytes=100\n"
+    "# layer=1 expert_bytes=10\n"
+    "turn,phase,step,layer,slot,expert,weight\n";
+
+RoutingTrace Parse(const std::string& rows) {
+  auto trace = RoutingTrace::ParseCsv(kHead + rows);
+  EXPECT_TRUE(trace.ok()) << trace.status();
+  return *std::move(trace);
+}
+
+RoutingTrace Recorded() {
+  const auto text =
+      ReadFile("tests/golden/traces/qwen3-30b-a3b.12-layers.csv", 1 << 20);
+  EXPECT_TRUE(text.ok()) << text.status();
+  auto trace = RoutingTrace::ParseCsv(*text);
+  EXPECT_TRUE(trace.ok()) << trace.status();
+  return *std::move(trace);
+}
+
+TEST(RoutingTrace, ReadsHeaderAndRows) {
+  const RoutingTrace trace = Parse(
+      "0,0,0,0,0,3,0.75\r\n"
+      "0,0,0,0,1,1,0.25\r\n"
+      "0,1,5,1,0,2,1,0,999\n");
+  EXPECT_EQ(trace.layers(), 2);
+  EXPECT_EQ(trace.experts(), 4);
+  EXPECT_EQ(trace.top_k(), 2);
+  EXPECT_EQ(trace.expert_bytes(1), 10);
+  ASSERT_EQ(trace.choices().size(), 2u);
+  EXPECT_THAT(trace.chosen(trace.choices()[0]), ElementsAre(3, 1));
+  EXPECT_THAT(trace.weights(trace.choices()[0]), ElementsAre(0.75f, 0.25f));
+  EXPECT_EQ(trace.choices()[0].phase, Phase::kPrefill);
+  EXPECT_EQ(trace.choices()[1].phase, Phase::kDecode);
+  EXPECT_EQ(trace.choices()[1].step, 5);
+  EXPECT_EQ(trace.choices()[1].layer, 1);
+}
+
+TEST(RoutingTrace, WithoutAStatedShapeTheRowsGiveIt) {
+  const auto trace = RoutingTrace::ParseCsv(
+      "# route_trace v1\nturn,phase,step,layer,slot,expert,weight\n"
+      "0,1,0,6,0,9,1\n");
+  ASSERT_TRUE(trace.ok()) << trace.status();
+  EXPECT_EQ(trace->layers(), 7);
+  EXPECT_EQ(trace->experts(), 10);
+  EXPECT_EQ(trace->expert_bytes(3), 0);
+}
+
+TEST(RoutingTrace, BadInputNamesLineFieldAndLimit) {
+  const struct {
+    const char* rows;
+    const char* message;
+  } cases[] = {
+      {"0,0,0,0,0,4,1\n", "line 6: expert is \"4\", not a number from 0 to 3"},
+      {"0,0,0,2,0,1,1\n", "line 6: layer is \"2\", not a number from 0 to 1"},
+      {"0,2,0,0,0,1,1\n", "line 6: phase is \"2\", not a number from 0 to 1"},
+      {"0,0,0,0,0,-1,1\n", "line 6: expert is \"-1\""},
+      {"0,0,0,0,0,1x,1\n", "line 6: expert is \"1x\""},
+      {"0,0,0,0,0,1,nan\n", "line 6: weight is \"nan\", not a finite number"},
+      {"0,0,0,0,0\n", "line 6: expert is \"\""},
+      {"0,0,0,0,1,1,1\n", "line 6: slot is \"1\", not 0"},
+      {"0,0,0,0,0,1,1\n0,0,0,0,2,2,1\n", "line 7: slot is \"2\", not 1"},
+      {"0,0,0,0,0,1,1\n0,0,1,0,1,2,1\n", "line 7: slot is \"1\", not 0"},
+      {"0,0,0,0,0,1,1\n0,0,0,0,1,1,1\n", "line 7: expert is \"1\", not one"},
+      {"99999999999999999999,0,0,0,0,1,1\n", "line 6: turn is"},
+      {"", "no rows"},
+  };
+  for (const auto& [rows, message] : cases) {
+    const absl::Status status =
+        RoutingTrace::ParseCsv(std::string(kHead) + rows).status();
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << rows;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(message)) << rows;
+  }
+  EXPECT_THAT(std::string(RoutingTrace::ParseCsv("").status().message()),
+              HasSubstr("not a routing trace"));
+  EXPECT_THAT(std::string(RoutingTrace::ParseCsv(
+                              "# route_trace v1\n# n_expert=100000000\n")
+                              .status()
+                              .message()),
+              HasSubstr("line 2: n_expert"));
+}
+
+TEST(RoutingTrace, TruncationNeverCrashes) {
+  const auto text =
+      ReadFile("tests/golden/traces/qwen3-30b-a3b.12-layers.csv", 1 << 20);
+  ASSERT_TRUE(text.ok()) << text.status();
+  for (size_t size = 0; size < 3000; ++size) {
+    const auto trace = RoutingTrace::ParseCsv(text->substr(0, size));
+    EXPECT_TRUE(trace.ok() || absl::IsInvalidArgument(trace.status()));
+  }
+}
+
+TEST(Replay, CountsHitsLoadsAndBytes) {
+  // Layer 0: {0 1} {0 2} {0 1}; layer 1: {3} {3}.
+  const RoutingTrace trace = Parse(
+      "0,1,0,0,0,0,1\n0,1,0,0,1,1,1\n0,1,0,1,0,3,1\n"
+      "0,1,1,0,0,0,1\n0,1,1,0,1,2,1\n0,1,1,1,0,3,1\n"
+      "0,1,2,0,0,0,1\n0,1,2,0,1,1,1\n");
+  const ReplayReport two = Replay(
+      trace, {.policy = {.kind = PolicyKind::kLru}, .slots_per_layer = 2});
+  EXPECT_EQ(two.lookups, 8);
+  EXPECT_EQ(two.hits, 3);
+  EXPECT_EQ(two.loads, 5);
+  EXPECT_EQ(two.bytes, 4 * 100 + 10);
+  EXPECT_EQ(two.tokens, 3);
+  const ReplayReport three = Replay(
+      trace, {.policy = {.kind = PolicyKind::kLru}, .slots_per_layer = 3});
+  EXPECT_EQ(three.hits, 4);
+  const ReplayReport one = Replay(
+      trace, {.policy = {.kind = PolicyKind::kLru}, .slots_per_layer = 1});
+  EXPECT_EQ(one.hits + one.loads, one.lookups);
+}
+
+TEST(Replay, APromptIsOneStepAndPhasesCanBeTakenAlone) {
+  const RoutingTrace trace = Parse(
+      "0,0,0,0,0,1,1\n0,0,1,0,0,1,1\n0,0,2,0,0,2,1\n"
+      "0,1,0,0,0,1,1\n");
+  const ReplayReport prefill =
+      Replay(trace, {.slots_per_layer = 4, .phase = Phase::kPrefill});
+  EXPECT_EQ(prefill.lookups, 2);
+  EXPECT_EQ(prefill.tokens, 3);
+  const ReplayReport decode =
+      Replay(trace, {.slots_per_layer = 4, .phase = Phase::kDecode});
+  EXPECT_EQ(decode.lookups, 1);
+  EXPECT_EQ(decode.hits, 0);
+  const ReplayReport all = Replay(trace, {.slots_per_layer = 4});
+  EXPECT_EQ(all.lookups, 3);
+  EXPECT_EQ(all.hits, 1);
+}
+
+TEST(Replay, EqualsAnIndependentSimulation) {
+  const RoutingTrace trace = Recorded();
+  const struct {
+    PolicyKind kind;
+    int32_t slots;
+    int64_t hits;
+  } cases[] = {
+      {PolicyKind::kLru, 12, 1695},
+      {PolicyKind::kLru, 24, 2334},
+      {PolicyKind::kBelady, 12, 2237},
+      {PolicyKind::kBelady, 24, 2738},
+  };
+  for (const auto& [kind, slots, hits] : cases) {
+    const ReplayReport report = Replay(trace, {.policy = {.kind = kind},
+                                               .slots_per_layer = slots,
+                                               .phase = Phase::kDecode});
+    EXPECT_EQ(report.lookups, 3600);
+    EXPECT_EQ(report.hits, hits) << slots;
+    EXPECT_EQ(report.loads, 3600 - hits) << slots;
+  }
+}
+
+TEST(Replay, NoRuleBeatsBeladyAndEverySlotHelpsIt) {
+  const RoutingTrace trace = Recorded();
+  int64_t fewer_slots = 0;
+  for (const int32_t slots : {6, 12, 24, 64, 128}) {
+    ReplayConfig config{.slots_per_layer = slots, .phase = Phase::kDecode};
+    config.policy.kind = PolicyKind::kBelady;
+    const int64_t best = Replay(trace, config).hits;
+    EXPECT_GE(best, fewer_slots);
+    fewer_slots = best;
+    for (const PolicyKind kind : {PolicyKind::kCrf, PolicyKind::kLru,
+                                  PolicyKind::kLfu, PolicyKind::kStatic}) {
+      config.policy.kind = kind;
+      EXPECT_LE(Replay(trace, config).hits, best) << slots;
+    }
+  }
+}
+
+TEST(Replay, DecayedFrequencyBeatsLruOnRecordedRouting) {
+  const RoutingTrace trace = Recorded();
+  for (const int32_t slots : {12, 24}) {
+    ReplayConfig config{.slots_per_layer = slots, .phase = Phase::kDecode};
+    const ReplayReport crf = Replay(trace, config);
+    config.policy.kind = PolicyKind::kLru;
+    EXPECT_GT(crf.hit_rate(), Replay(trace, config).hit_rate() + 0.02);
+  }
+}
+
+}  // namespace
+}  // namespace bullpen
