@@ -29,7 +29,7 @@ class Carver {
 
 int64_t Carve(const ModelConfig& config, const ActivationLimits& limits,
               std::byte* base, Activations& out) {
-  int64_t widest = 0;
+  int64_t widest = config.shared_inner;
   for (const LayerConfig& layer : config.layers) {
     widest = std::max<int64_t>(widest, layer.ffn_inner);
   }
@@ -45,14 +45,17 @@ int64_t Carve(const ModelConfig& config, const ActivationLimits& limits,
                            config.head_dim);
   carver.Take(out.attended, rows * config.heads * config.head_dim);
   carver.Take(out.scores, limits.threads * out.score_stride);
-  carver.Take(out.cos, rows * config.rotary_dim / 2);
-  carver.Take(out.sin, rows * config.rotary_dim / 2);
+  carver.Take(out.cos, rows * config.rope.rotary_dim / 2);
+  carver.Take(out.sin, rows * config.rope.rotary_dim / 2);
   carver.Take(out.router_logits, rows * std::max(config.experts, 1));
+  carver.Take(out.shared_weights, rows);
+  carver.Take(out.row_index, rows);
   carver.Take(out.chosen, rows * k);
   carver.Take(out.chosen_weights, rows * k);
   carver.Take(out.entry_row, rows * k);
   carver.Take(out.entry_slot, rows * k);
-  carver.Take(out.expert_out, rows * k * config.dim);
+  // The shared expert's rows stand behind those of the chosen ones.
+  carver.Take(out.expert_out, rows * (k + 1) * config.dim);
   carver.Take(out.expert_inner, rows * k * 2 * widest);
   carver.Take(out.logits, rows * config.vocab);
   return carver.used();

@@ -34,7 +34,9 @@ struct Activations {
   float* chosen_weights = nullptr;  // [rows, k]
   int32_t* entry_row = nullptr;     // [rows * k], by expert
   int32_t* entry_slot = nullptr;    // [rows * k], by expert
-  float* expert_out = nullptr;      // [rows * k, dim]
+  float* shared_weights = nullptr;  // [rows]: of the shared expert
+  int32_t* row_index = nullptr;     // [rows]: 0, 1, 2 ...
+  float* expert_out = nullptr;      // [rows * (k + 1), dim]
   float* expert_inner = nullptr;    // [rows * k, 2 * widest inner]
   float* logits = nullptr;          // [rows, vocab]
   int64_t score_stride = 0;

@@ -17,54 +17,93 @@ using nlohmann::json;
 
 constexpr NumberRange kTheta{.least = 0, .most = 1e12};
 
-// Refuses a rotation that is not the plain one, under whichever key it stands.
-void CheckPlainRope(ConfigFields& rope, ConfigFields& fields) {
-  for (const char* key : {"rope_type", "type"}) {
-    if (rope.String(key, "default") != "default") {
-      rope.Refuse(key, "only 'default' is");
-    }
-  }
-  if (rope.Number("partial_rotary_factor", {.most = 1}, 1) != 1) {
-    rope.Refuse("partial_rotary_factor", "only 1 is");
-  }
+constexpr NumberRange kPositive{.least = 0, .most = 1e12};
+
+void ReadYarn(ConfigFields& rope, RopeConfig& config) {
+  config.beta_fast = rope.Number("beta_fast", kPositive, 32);
+  config.beta_slow = rope.Number("beta_slow", kPositive, 1);
+  config.truncate = rope.Bool("truncate", true);
+  config.mscale = rope.Number("mscale", kPositive, 0);
+  config.mscale_all_dim = rope.Number("mscale_all_dim", kPositive, 0);
+  config.attention_factor = rope.Number("attention_factor", kPositive, 0);
+}
+
+// The keys of one rope_scaling or rope_parameters object.
+void ReadRopeObject(ConfigFields& rope, RopeConfig& config) {
   for (const auto& [key, value] : rope.object().items()) {
     if (value.is_object()) {
       rope.Refuse(key.c_str(), "one rotation for all layers is");
+      return;
     }
   }
-  fields.Fail(rope.status());
+  const char* type_key = rope.Has("rope_type") ? "rope_type" : "type";
+  const std::string type = rope.String(type_key, "default");
+  config.theta = rope.Number("rope_theta", kTheta, config.theta);
+  if (type == "default") return;
+  config.factor = rope.Number("factor", kPositive, 1);
+  config.original_context = rope.Number("original_max_position_embeddings",
+                                        kPositive, config.original_context);
+  if (type == "linear") {
+    config.scaling = RopeScaling::kLinear;
+  } else if (type == "yarn") {
+    config.scaling = RopeScaling::kYarn;
+    ReadYarn(rope, config);
+  } else if (type == "llama3") {
+    config.scaling = RopeScaling::kLlama3;
+    config.low_freq_factor = rope.Number("low_freq_factor", kPositive, 1);
+    config.high_freq_factor = rope.Number("high_freq_factor", kPositive, 4);
+    if (config.high_freq_factor <= config.low_freq_factor) {
+      rope.Refuse("high_freq_factor", "more than low_freq_factor is");
+    }
+  } else {
+    rope.Refuse(type_key, "default, linear, yarn and llama3 are");
+  }
 }
 
-// rope_theta at the top, as released, or in rope_parameters, as transformers 5
-// writes it.
+// rope_theta and rope_scaling at the top, as released, or in rope_parameters,
+// as transformers 5 writes them.
 void ReadRope(ConfigFields& fields, ModelConfig& config) {
-  config.rope_theta = fields.Number("rope_theta", kTheta, 10000);
-  if (fields.Number("partial_rotary_factor", {.most = 1}, 1) != 1) {
-    fields.Refuse("partial_rotary_factor", "only 1 is");
+  RopeConfig& rope = config.rope;
+  rope.theta = fields.Number("rope_theta", kTheta, 10000);
+  rope.original_context = config.context_length;
+  const double theta = rope.theta;
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    if (!fields.Has(key)) continue;
+    ConfigFields object = fields.Object(key);
+    ReadRopeObject(object, rope);
+    if (fields.Has("rope_theta") && rope.theta != theta) {
+      object.Refuse("rope_theta",
+                    absl::StrCat("rope_theta of the file is ", theta));
+    }
+    fields.Fail(object.status());
   }
-  if (fields.Has("rope_scaling")) {
-    ConfigFields rope = fields.Object("rope_scaling");
-    CheckPlainRope(rope, fields);
-  }
-  if (!fields.Has("rope_parameters")) return;
-  ConfigFields rope = fields.Object("rope_parameters");
-  const double theta = rope.Number("rope_theta", kTheta, config.rope_theta);
-  if (fields.Has("rope_theta") && theta != config.rope_theta) {
-    rope.Refuse("rope_theta",
-                absl::StrCat("rope_theta of the file is ", config.rope_theta));
-  }
-  config.rope_theta = theta;
-  CheckPlainRope(rope, fields);
 }
 
-void RefuseSlidingWindows(ConfigFields& fields) {
-  if (fields.Bool("use_sliding_window", false)) {
-    fields.Refuse("use_sliding_window", "only false is");
+// Every layer's window, from layer_types where the file has them. Elsewhere
+// sliding_window counts for all layers, unless use_sliding_window says no; a
+// window of 0 or null is no window.
+void ReadWindows(ConfigFields& fields, ModelConfig& config) {
+  constexpr IntRange kWindow{.least = 0, .most = 1 << 28};
+  const int32_t window = fields.Int("sliding_window", kWindow, 0);
+  const bool listed = fields.Has("layer_types");
+  const json types = listed ? fields.object()["layer_types"] : json::array();
+  if (listed && types.size() != config.layers.size()) {
+    fields.Refuse("layer_types", "a list with one entry for each layer is");
+    return;
   }
-  if (!fields.Has("layer_types")) return;
-  for (const json& type : fields.object()["layer_types"]) {
-    if (type != "full_attention") {
-      fields.Refuse("layer_types", "only 'full_attention' is");
+  const bool used = fields.Bool("use_sliding_window", true);
+  const int32_t first = fields.Has("use_sliding_window")
+                            ? fields.Int("max_window_layers", kWindow, 0)
+                            : 0;
+  for (size_t l = 0; l < config.layers.size(); ++l) {
+    if (!listed) {
+      const bool slides = used && static_cast<int32_t>(l) >= first;
+      config.layers[l].window = slides ? window : 0;
+    } else if (types[l] == "sliding_attention") {
+      config.layers[l].window = window;
+    } else if (types[l] != "full_attention") {
+      fields.Refuse("layer_types",
+                    "'full_attention' and 'sliding_attention' are");
       return;
     }
   }
@@ -89,7 +128,7 @@ void ReadCommon(ConfigFields& fields, ModelConfig& config) {
     fields.Refuse("quantization_config", "only F32, F16 and BF16 weights are");
   }
   ReadRope(fields, config);
-  RefuseSlidingWindows(fields);
+  ReadWindows(fields, config);
 }
 
 // What must hold between the numbers of any family.
@@ -99,10 +138,11 @@ void CheckTogether(ConfigFields& fields, const ModelConfig& config) {
         "num_key_value_heads",
         absl::StrCat("it must divide num_attention_heads = ", config.heads));
   }
-  if (config.head_dim < 2 || config.rotary_dim % 2 != 0) {
-    fields.Refuse(
-        "head_dim",
-        absl::StrCat("it must be even to be rotated; it is ", config.head_dim));
+  const int32_t rotary = config.rope.rotary_dim;
+  if (rotary < 2 || rotary % 2 != 0 || rotary > config.head_dim) {
+    fields.Refuse("head_dim",
+                  absl::StrCat("the rotated part must be even and fit a head: ",
+                               rotary, " of ", config.head_dim, " is not"));
   }
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/model/rope.h"
 #include "kernels/route.h"
 #include "nlohmann/json_fwd.hpp"
 
@@ -13,11 +14,20 @@ namespace bullpen {
 
 // One decoder layer's switches.
 struct LayerConfig {
-  bool moe = false;          // false: one expert that every token uses
-  int32_t ffn_inner = 0;     // width of an expert, or of the dense FFN
+  bool moe = false;       // false: one expert that every token uses
+  int32_t ffn_inner = 0;  // width of an expert, or of the dense FFN
+  int32_t window = 0;     // tokens that attention sees; 0 = all
 };
 
-enum class QkNorm : uint8_t { kNone, kPerHead };
+// Norms of q and k after their projection: one weight for each head's
+// dimension, or one norm over all heads together.
+enum class QkNorm : uint8_t { kNone, kPerHead, kWhole };
+
+// Where a block's norm stands: before it, or after it (OLMo 2).
+enum class NormPlace : uint8_t { kBefore, kAfter };
+
+// The FFN that every token uses beside its chosen experts.
+enum class SharedExpert : uint8_t { kNone, kPlain, kSigmoidGated };
 
 // The generic decoder, driven by switches read from the checkpoint
 // (engine/model/families.cc maps each model_type to them).
@@ -28,17 +38,21 @@ struct ModelConfig {
   int32_t heads = 0;
   int32_t kv_heads = 0;
   int32_t head_dim = 0;
-  int32_t rotary_dim = 0;
-  bool rope_interleaved = false;
-  double rope_theta = 10000;
+  RopeConfig rope;
   double norm_eps = 1e-6;
+  NormPlace norm_place = NormPlace::kBefore;
   QkNorm qk_norm = QkNorm::kNone;
   bool qkv_bias = false;
+  bool o_bias = false;
   bool tied_head = false;
+  int32_t next_token_layers = 0;  // in the checkpoint, not used here
   int32_t context_length = 0;     // max_position_embeddings
   int32_t experts = 0;            // per MoE layer; 0 = dense model
   int32_t experts_per_token = 0;
   kernels::RouterRule router;
+  bool choice_bias = false;  // added to the scores for the choice only
+  SharedExpert shared_expert = SharedExpert::kNone;
+  int32_t shared_inner = 0;
   std::vector<LayerConfig> layers;
 
   int32_t experts_in(int layer) const {

@@ -17,11 +17,13 @@ struct TensorNames {
   std::string_view head = {};
   std::string_view attn_norm = {};
   std::string_view q = {}, k = {}, v = {}, o = {};
-  std::string_view q_bias = {}, k_bias = {}, v_bias = {};
+  std::string_view q_bias = {}, k_bias = {}, v_bias = {}, o_bias = {};
   std::string_view q_norm = {}, k_norm = {};
   std::string_view ffn_norm = {};
   std::string_view dense_gate = {}, dense_up = {}, dense_down = {};
-  std::string_view router = {};
+  std::string_view router = {}, choice_bias = {};
+  std::string_view shared_router = {};
+  std::string_view shared_gate = {}, shared_up = {}, shared_down = {};
   std::string_view expert_gate = {}, expert_up = {}, expert_down = {};
   // All experts of a layer in one tensor: [E, 2I, H], gate rows first, and
   // [E, H, I].

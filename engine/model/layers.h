@@ -23,7 +23,21 @@ struct Pass {
   std::span<absl::Status> sequence_status;  // set to the first failure of each
 };
 
-// hidden += Wo . Attention(RmsNorm(hidden)), over the layer's KV blocks.
+// One RMS norm of a layer's rows.
+struct NormWeights {
+  const float* weight = nullptr;
+  int32_t dim = 0;
+  float eps = 0;
+};
+
+// How a block's output joins the residual stream.
+absl::Status NormRows(const Pass& pass, const NormWeights& norm, const float* x,
+                      float* y);
+// hidden += RmsNorm(y), for families whose norms come after the block.
+absl::Status AddNormed(const Pass& pass, const NormWeights& norm, float* y);
+
+// hidden += Wo . Attention(RmsNorm(hidden)), over the layer's KV blocks; or
+// hidden += RmsNorm(Wo . Attention(hidden)).
 class AttentionLayer {
  public:
   AttentionLayer(const ModelConfig& config, const ResidentWeights& weights,
@@ -31,17 +45,22 @@ class AttentionLayer {
   absl::Status Forward(const Pass& pass) const;
 
  private:
+  absl::Status NormQk(const Pass& pass, float* x, int32_t heads,
+                      const float* weight) const;
   absl::Status RotateAndStore(const Pass& pass) const;
+  absl::Status Project(const Pass& pass) const;
 
   const ModelConfig& config_;
   kernels::KvLayer kv_;
   float scale_;  // of the scores
-  const float* norm_;
+  int32_t window_;
+  NormWeights norm_;
   kernels::PanelMatrix qkv_;
   const float* qkv_bias_;
   const float* q_norm_;  // null without QK norm
   const float* k_norm_;
   kernels::PanelMatrix o_;
+  const float* o_bias_;
 };
 
 // hidden += the chosen experts of RmsNorm(hidden), weighted by the router. A
@@ -53,10 +72,14 @@ class MoeLayer {
   absl::Status Forward(const Pass& pass);
 
  private:
-  absl::Status Route(const Pass& pass) const;
+  absl::Status Route(const Pass& pass, const float* x) const;
   // Sorts the (row, rank) pairs by expert into scratch.entry_*.
   void GroupByExpert(const Pass& pass);
-  absl::Status RunExperts(const Pass& pass);
+  absl::Status RunExperts(const Pass& pass, const float* x);
+  // The FFN that every row uses, into the rows of expert_out behind the others.
+  absl::Status RunShared(const Pass& pass, const float* x);
+  // target += the experts' outputs, in rank order, then the shared one's.
+  absl::Status Combine(const Pass& pass, float* target) const;
   // Fails the sequences that need `expert`; its outputs count as zero.
   void FailExpert(const Pass& pass, const ReadyExpert& expert) const;
 
@@ -65,8 +88,12 @@ class MoeLayer {
   int32_t experts_;
   int32_t k_;
   kernels::ExpertShape shape_;
-  const float* norm_;
+  NormWeights norm_;
   kernels::PanelMatrix router_;  // no data in a dense layer
+  const float* choice_bias_ = nullptr;
+  kernels::ExpertShape shared_shape_;
+  const void* shared_blob_ = nullptr;  // null: no shared expert
+  kernels::PanelMatrix shared_gate_;   // no data: plain
   ExpertCache& cache_;
   // Of the step at hand, kept to avoid allocation.
   std::vector<int32_t> first_entry_;  // [experts + 1]

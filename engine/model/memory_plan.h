@@ -11,18 +11,18 @@ namespace bullpen {
 
 // What the operator gives. 0 = decide from the rest.
 struct MemoryBudget {
-  int64_t total_bytes = 0;        // --memory; 0 = 80 % of what is available
-  int64_t kv_bytes = 0;           // --kv-memory
-  int64_t expert_bytes = 0;       // --expert-memory
+  int64_t total_bytes = 0;   // --memory; 0 = 80 % of what is available
+  int64_t kv_bytes = 0;      // --kv-memory
+  int64_t expert_bytes = 0;  // --expert-memory
 };
 
 struct MemoryPlan {
   int64_t resident_bytes = 0;
-  int64_t activation_bytes = 0;   // scratch of one step
+  int64_t activation_bytes = 0;  // scratch of one step
   int64_t kv_bytes = 0;
   int32_t kv_blocks = 0;
   int64_t expert_bytes = 0;
-  std::vector<int32_t> slots;     // per layer
+  std::vector<int32_t> slots;  // per layer
 
   // The table of what needs how much, a line each.
   std::string Table() const;

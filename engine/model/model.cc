@@ -35,32 +35,27 @@ absl::StatusOr<kernels::DType> ParseKvType(const std::string& name) {
 // Rotation angles as transformers computes them: the product in float32.
 class RopeTable {
  public:
-  explicit RopeTable(const ModelConfig& config) {
-    for (int32_t i = 0; i < config.rotary_dim / 2; ++i) {
-      inverse_frequency_.push_back(static_cast<float>(
-          1.0 / std::pow(config.rope_theta,
-                         2.0 * i / static_cast<double>(config.rotary_dim))));
-    }
-  }
+  explicit RopeTable(const ModelConfig& config)
+      : rope_(MakeRope(config.rope)) {}
 
   void Fill(std::span<const kernels::KvSequence> sequences,
             const Activations& out) const {
-    const size_t half = inverse_frequency_.size();
+    const size_t half = rope_.frequency.size();
     for (const kernels::KvSequence& sequence : sequences) {
       for (int32_t r = 0; r < sequence.rows; ++r) {
         const size_t row = static_cast<size_t>(sequence.first_row + r) * half;
         const float position = static_cast<float>(sequence.first_position + r);
         for (size_t i = 0; i < half; ++i) {
-          const double angle = position * inverse_frequency_[i];
-          out.cos[row + i] = static_cast<float>(std::cos(angle));
-          out.sin[row + i] = static_cast<float>(std::sin(angle));
+          const double angle = position * rope_.frequency[i];
+          out.cos[row + i] = static_cast<float>(std::cos(angle)) * rope_.factor;
+          out.sin[row + i] = static_cast<float>(std::sin(angle)) * rope_.factor;
         }
       }
     }
   }
 
  private:
-  std::vector<float> inverse_frequency_;
+  Rope rope_;
 };
 
 }  // namespace

@@ -16,12 +16,12 @@
 namespace bullpen {
 
 struct ModelOptions {
-  int32_t threads = 0;              // 0 = all CPUs of this process
+  int32_t threads = 0;  // 0 = all CPUs of this process
   std::string isa = "auto";
-  std::string kv_type = "f32";      // f32 or f16
-  int32_t context = 0;              // 0 = the model's own
-  int32_t max_sequences = 8;        // at a time, for the split of the budget
-  int32_t max_batch_tokens = 256;   // rows of one forward pass
+  std::string kv_type = "f32";     // f32 or f16
+  int32_t context = 0;             // 0 = the model's own
+  int32_t max_sequences = 8;       // at a time, for the split of the budget
+  int32_t max_batch_tokens = 256;  // rows of one forward pass
   MemoryBudget memory;
   double half_life_tokens = 16;
   int32_t transfer_threads = 2;
@@ -47,8 +47,9 @@ struct ForwardBatch {
 };
 
 struct ForwardResult {
-  std::span<const float> logits;             // [logit_rows, vocab], until the next Forward
-  std::vector<absl::Status> sequence_status; // DataLoss for those whose expert failed
+  std::span<const float> logits;  // [logit_rows, vocab], until the next Forward
+  std::vector<absl::Status>
+      sequence_status;  // DataLoss for those whose expert failed
 };
 
 // A loaded model: resident weights, KV memory, expert cache, worker pool. Knows
@@ -57,9 +58,8 @@ struct ForwardResult {
 // threads, the expert budget and the instruction set.
 class Model {
  public:
-  static absl::StatusOr<std::unique_ptr<Model>> Load(PackedModel packed,
-                                                     const ModelOptions& options,
-                                                     Metrics& metrics);
+  static absl::StatusOr<std::unique_ptr<Model>> Load(
+      PackedModel packed, const ModelOptions& options, Metrics& metrics);
   // For tests: experts come through `reader` instead of the files.
   static absl::StatusOr<std::unique_ptr<Model>> Load(
       PackedModel packed, const ModelOptions& options, Metrics& metrics,

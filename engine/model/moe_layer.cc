@@ -1,8 +1,11 @@
 #include <algorithm>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
+#include "base/check.h"
 #include "base/status.h"
 #include "engine/model/layers.h"
+#include "kernels/exp.h"
 
 namespace bullpen {
 
@@ -15,46 +18,79 @@ MoeLayer::MoeLayer(const PackedModel& model, const ResidentWeights& weights,
       shape_(model.expert_shape(layer)),
       cache_(cache) {
   const std::string prefix = absl::StrCat("layers.", layer, ".");
-  norm_ = weights.vector(prefix + "ffn_norm");
-  if (config_.layers[layer].moe) router_ = weights.matrix(prefix + "router");
+  norm_ = {.weight = weights.vector(prefix + "ffn_norm"),
+           .dim = config_.dim,
+           .eps = static_cast<float>(config_.norm_eps)};
   first_entry_.resize(experts_ + 1);
   needed_.reserve(experts_);
   counts_.reserve(experts_);
   groups_.reserve(experts_);
+  if (!config_.layers[layer].moe) return;
+  router_ = weights.matrix(prefix + "router");
+  if (config_.choice_bias) {
+    choice_bias_ = weights.vector(prefix + "choice_bias");
+  }
+  if (config_.shared_expert == SharedExpert::kNone) return;
+  // Packed one behind the other, so that they make an expert's blob.
+  const kernels::PanelMatrix gate = weights.matrix(prefix + "shared_gate");
+  const kernels::PanelMatrix down = weights.matrix(prefix + "shared_down");
+  shared_shape_ = {
+      .dtype = gate.dtype, .dim = config_.dim, .inner = config_.shared_inner};
+  shared_blob_ = gate.data;
+  CHECK(static_cast<const std::byte*>(gate.data) +
+            shared_shape_.down_offset() ==
+        down.data)
+      << prefix << "shared_* are not adjacent";
+  if (config_.shared_expert == SharedExpert::kSigmoidGated) {
+    shared_gate_ = weights.matrix(prefix + "shared_router");
+  }
 }
 
 absl::Status MoeLayer::Forward(const Pass& pass) {
   const Activations& a = pass.scratch;
-  RETURN_IF_ERROR(
-      pass.ops.rms_norm({.x = a.hidden,
-                         .x_stride = config_.dim,
-                         .y = a.normed,
-                         .y_stride = config_.dim,
-                         .weight = norm_,
-                         .tokens = pass.rows,
-                         .dim = config_.dim,
-                         .eps = static_cast<float>(config_.norm_eps)},
-                        pass.stream));
-  RETURN_IF_ERROR(Route(pass));
+  const bool norm_first = config_.norm_place == NormPlace::kBefore;
+  if (norm_first) {
+    RETURN_IF_ERROR(NormRows(pass, norm_, a.hidden, a.normed));
+  }
+  const float* x = norm_first ? a.normed : a.hidden;
+  RETURN_IF_ERROR(Route(pass, x));
   GroupByExpert(pass);
-  RETURN_IF_ERROR(RunExperts(pass));
-  return pass.ops.combine({.y = a.expert_out,
-                           .weights = a.chosen_weights,
-                           .h = a.hidden,
-                           .tokens = pass.rows,
-                           .k = k_,
-                           .dim = config_.dim},
-                          pass.stream);
+  RETURN_IF_ERROR(RunExperts(pass, x));
+  if (shared_blob_ != nullptr) RETURN_IF_ERROR(RunShared(pass, x));
+  if (norm_first) return Combine(pass, a.hidden);
+  std::fill_n(a.normed, int64_t{pass.rows} * config_.dim, 0.0f);
+  RETURN_IF_ERROR(Combine(pass, a.normed));
+  return AddNormed(pass, norm_, a.normed);
 }
 
-absl::Status MoeLayer::Route(const Pass& pass) const {
+absl::Status MoeLayer::Combine(const Pass& pass, float* target) const {
+  const Activations& a = pass.scratch;
+  RETURN_IF_ERROR(pass.ops.combine({.y = a.expert_out,
+                                    .weights = a.chosen_weights,
+                                    .h = target,
+                                    .tokens = pass.rows,
+                                    .k = k_,
+                                    .dim = config_.dim},
+                                   pass.stream));
+  if (shared_blob_ == nullptr) return absl::OkStatus();
+  return pass.ops.combine(
+      {.y = a.expert_out + int64_t{pass.rows} * k_ * config_.dim,
+       .weights = a.shared_weights,
+       .h = target,
+       .tokens = pass.rows,
+       .k = 1,
+       .dim = config_.dim},
+      pass.stream);
+}
+
+absl::Status MoeLayer::Route(const Pass& pass, const float* x) const {
   const Activations& a = pass.scratch;
   if (router_.data == nullptr) {
     std::fill_n(a.chosen, pass.rows, 0);
     std::fill_n(a.chosen_weights, pass.rows, 1.0f);
     return absl::OkStatus();
   }
-  RETURN_IF_ERROR(pass.ops.matmul({.x = a.normed,
+  RETURN_IF_ERROR(pass.ops.matmul({.x = x,
                                    .x_stride = config_.dim,
                                    .w = router_,
                                    .y = a.router_logits,
@@ -62,6 +98,7 @@ absl::Status MoeLayer::Route(const Pass& pass) const {
                                    .tokens = pass.rows},
                                   pass.stream));
   return pass.ops.route({.logits = a.router_logits,
+                         .choice_bias = choice_bias_,
                          .tokens = pass.rows,
                          .experts = experts_,
                          .k = k_,
@@ -69,6 +106,39 @@ absl::Status MoeLayer::Route(const Pass& pass) const {
                          .chosen = a.chosen,
                          .weights = a.chosen_weights},
                         pass.stream);
+}
+
+absl::Status MoeLayer::RunShared(const Pass& pass, const float* x) {
+  const Activations& a = pass.scratch;
+  std::iota(a.row_index, a.row_index + pass.rows, 0);
+  const kernels::ExpertRows all{
+      .blob = shared_blob_, .begin = 0, .end = pass.rows};
+  RETURN_IF_ERROR(pass.ops.grouped_ffn(
+      {.x = x,
+       .x_stride = config_.dim,
+       .shape = shared_shape_,
+       .groups = &all,
+       .group_count = 1,
+       .x_row = a.row_index,
+       .slot = a.row_index,
+       .y = a.expert_out + int64_t{pass.rows} * k_ * config_.dim,
+       .scratch = a.expert_inner},
+      pass.stream));
+  if (shared_gate_.data == nullptr) {
+    std::fill_n(a.shared_weights, pass.rows, 1.0f);
+    return absl::OkStatus();
+  }
+  RETURN_IF_ERROR(pass.ops.matmul({.x = x,
+                                   .x_stride = config_.dim,
+                                   .w = shared_gate_,
+                                   .y = a.shared_weights,
+                                   .y_stride = 1,
+                                   .tokens = pass.rows},
+                                  pass.stream));
+  for (int32_t row = 0; row < pass.rows; ++row) {
+    a.shared_weights[row] = 1 / (1 + kernels::Exp(-a.shared_weights[row]));
+  }
+  return absl::OkStatus();
 }
 
 void MoeLayer::GroupByExpert(const Pass& pass) {
@@ -95,7 +165,7 @@ void MoeLayer::GroupByExpert(const Pass& pass) {
   first_entry_[0] = 0;
 }
 
-absl::Status MoeLayer::RunExperts(const Pass& pass) {
+absl::Status MoeLayer::RunExperts(const Pass& pass, const float* x) {
   const Activations& a = pass.scratch;
   ExpertCache::Acquisition acquisition =
       cache_.Acquire(layer_, needed_, counts_, pass.rows, pass.phase);
@@ -113,7 +183,7 @@ absl::Status MoeLayer::RunExperts(const Pass& pass) {
                          .end = first_entry_[expert.expert + 1]});
     }
     RETURN_IF_ERROR(pass.ops.grouped_ffn(
-        {.x = a.normed,
+        {.x = x,
          .x_stride = config_.dim,
          .shape = shape_,
          .groups = groups_.data(),

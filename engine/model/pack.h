@@ -31,7 +31,7 @@ absl::Status Pack(const std::filesystem::path& source,
 // it is not there, under a file lock so that two processes do not pack the
 // same model at once.
 absl::StatusOr<std::filesystem::path> PackedCopy(
-    const std::filesystem::path& source,
-    const std::filesystem::path& cache_dir, const PackOptions& options);
+    const std::filesystem::path& source, const std::filesystem::path& cache_dir,
+    const PackOptions& options);
 
 }  // namespace bullpen

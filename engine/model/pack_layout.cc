@@ -30,6 +30,30 @@ ResidentShape Vector(ResidentRole role, int layer, std::string name,
   return {role, layer, std::move(name), /*rows=*/1, cols, /*panels=*/false};
 }
 
+void AddRouterAndShared(const ModelConfig& config, int layer,
+                        std::vector<ResidentShape>& shapes) {
+  const std::string at = absl::StrCat("layers.", layer, ".");
+  using Role = ResidentRole;
+  shapes.push_back(
+      Matrix(Role::kRouter, layer, at + "router", config.experts, config.dim));
+  if (config.choice_bias) {
+    shapes.push_back(
+        Vector(Role::kChoiceBias, layer, at + "choice_bias", config.experts));
+  }
+  if (config.shared_expert == SharedExpert::kNone) return;
+  if (config.shared_expert == SharedExpert::kSigmoidGated) {
+    shapes.push_back(Matrix(Role::kSharedRouter, layer, at + "shared_router", 1,
+                            config.dim));
+  }
+  // These three are adjacent and of one type: kernels::ExpertShape's blob.
+  shapes.push_back(Matrix(Role::kSharedGate, layer, at + "shared_gate",
+                          config.shared_inner, config.dim));
+  shapes.push_back(Matrix(Role::kSharedUp, layer, at + "shared_up",
+                          config.shared_inner, config.dim));
+  shapes.push_back(Matrix(Role::kSharedDown, layer, at + "shared_down",
+                          config.dim, config.shared_inner));
+}
+
 void AddLayer(const ModelConfig& config, int layer,
               std::vector<ResidentShape>& shapes) {
   const std::string at = absl::StrCat("layers.", layer, ".");
@@ -42,18 +66,20 @@ void AddLayer(const ModelConfig& config, int layer,
   if (config.qkv_bias) {
     shapes.push_back(Vector(Role::kQkvBias, layer, at + "qkv_bias", qkv_rows));
   }
-  if (config.qk_norm == QkNorm::kPerHead) {
-    shapes.push_back(
-        Vector(Role::kQNorm, layer, at + "q_norm", config.head_dim));
-    shapes.push_back(
-        Vector(Role::kKNorm, layer, at + "k_norm", config.head_dim));
+  if (config.qk_norm != QkNorm::kNone) {
+    const bool whole = config.qk_norm == QkNorm::kWhole;
+    const int32_t k_rows = config.kv_heads * config.head_dim;
+    shapes.push_back(Vector(Role::kQNorm, layer, at + "q_norm",
+                            whole ? q_rows : config.head_dim));
+    shapes.push_back(Vector(Role::kKNorm, layer, at + "k_norm",
+                            whole ? k_rows : config.head_dim));
   }
   shapes.push_back(Matrix(Role::kO, layer, at + "o", config.dim, q_rows));
-  shapes.push_back(Vector(Role::kFfnNorm, layer, at + "ffn_norm", config.dim));
-  if (config.layers[layer].moe) {
-    shapes.push_back(Matrix(Role::kRouter, layer, at + "router", config.experts,
-                            config.dim));
+  if (config.o_bias) {
+    shapes.push_back(Vector(Role::kOBias, layer, at + "o_bias", config.dim));
   }
+  shapes.push_back(Vector(Role::kFfnNorm, layer, at + "ffn_norm", config.dim));
+  if (config.layers[layer].moe) AddRouterAndShared(config, layer, shapes);
 }
 
 // Checksums are hex strings: a JSON number need not hold 64 bits elsewhere.

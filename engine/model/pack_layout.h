@@ -36,8 +36,14 @@ enum class ResidentRole {
   kQNorm,
   kKNorm,
   kO,
+  kOBias,
   kFfnNorm,
-  kRouter
+  kRouter,
+  kChoiceBias,
+  kSharedRouter,
+  kSharedGate,
+  kSharedUp,
+  kSharedDown
 };
 
 struct ResidentShape {

@@ -1,5 +1,6 @@
 #include "engine/model/pack_plan.h"
 
+#include <charconv>
 #include <set>
 #include <string>
 #include <utility>
@@ -15,6 +16,11 @@ namespace {
 
 std::string NameOf(std::string_view pattern, int layer, int expert = 0) {
   return absl::Substitute(Absl(pattern), layer, expert);
+}
+
+bool IsSharedExpert(ResidentRole role) {
+  return role == ResidentRole::kSharedGate || role == ResidentRole::kSharedUp ||
+         role == ResidentRole::kSharedDown;
 }
 
 // The type that holds both exactly.
@@ -45,6 +51,9 @@ class Planner {
   absl::StatusOr<std::vector<ExpertPlan>> TakeFused(int layer);
   absl::StatusOr<ExpertPlan> TakeExpert(int layer, int expert);
   absl::Status CheckAllTaken() const;
+  bool IsBeyondLayers(std::string_view name) const;
+  // The three matrices of a shared expert have one type.
+  kernels::DType SharedDType(int layer, kernels::DType dtype) const;
 
   const Checkpoint& checkpoint_;
   const ModelConfig& config_;
@@ -63,7 +72,9 @@ absl::StatusOr<RowSlice> Planner::Take(const std::string& name,
   const SourceTensor& tensor = found->second;
   const std::string where = absl::StrCat(checkpoint_.file_of(tensor).string(),
                                          ": tensor '", name, "' ");
-  if (tensor.info.shape != shape) {
+  // A vector may be written as a matrix of one row.
+  const Shape as_row = shape.size() == 1 ? Shape{1, shape[0]} : shape;
+  if (tensor.info.shape != shape && tensor.info.shape != as_row) {
     return absl::InvalidArgumentError(absl::StrCat(
         where, "has the shape ", tensor.info.ShapeText(),
         ", but config.json says [", absl::StrJoin(shape, ", "), "]"));
@@ -132,6 +143,24 @@ absl::StatusOr<std::vector<RowSlice>> Planner::Parts(
       break;
     case ResidentRole::kO:
       pattern = names_.o;
+      break;
+    case ResidentRole::kOBias:
+      pattern = names_.o_bias;
+      break;
+    case ResidentRole::kChoiceBias:
+      pattern = names_.choice_bias;
+      break;
+    case ResidentRole::kSharedRouter:
+      pattern = names_.shared_router;
+      break;
+    case ResidentRole::kSharedGate:
+      pattern = names_.shared_gate;
+      break;
+    case ResidentRole::kSharedUp:
+      pattern = names_.shared_up;
+      break;
+    case ResidentRole::kSharedDown:
+      pattern = names_.shared_down;
       break;
     case ResidentRole::kFfnNorm:
       pattern = names_.ffn_norm;
@@ -208,12 +237,35 @@ absl::StatusOr<LayerPlan> Planner::PlanLayer(int layer) {
   return plan;
 }
 
+// Layers that predict further tokens stand behind the decoder's own.
+bool Planner::IsBeyondLayers(std::string_view name) const {
+  constexpr std::string_view kLayers = "model.layers.";
+  if (config_.next_token_layers == 0 || !name.starts_with(kLayers)) {
+    return false;
+  }
+  name.remove_prefix(kLayers.size());
+  size_t layer = 0;
+  const auto [rest, error] =
+      std::from_chars(name.data(), name.data() + name.size(), layer);
+  return error == std::errc() && layer >= config_.layers.size();
+}
+
+kernels::DType Planner::SharedDType(int layer, kernels::DType dtype) const {
+  for (const std::string_view pattern :
+       {names_.shared_gate, names_.shared_up, names_.shared_down}) {
+    const auto found = checkpoint_.tensors().find(NameOf(pattern, layer));
+    if (found == checkpoint_.tensors().end()) continue;
+    dtype = Wider(dtype, KernelDType(found->second.info.dtype).value_or(dtype));
+  }
+  return dtype;
+}
+
 // A tensor that nothing reads would change the model's output if it counted:
 // the config and the weights then do not belong together.
 absl::Status Planner::CheckAllTaken() const {
   for (const auto& [name, tensor] : checkpoint_.tensors()) {
     if (taken_.contains(name) || name.ends_with(".rotary_emb.inv_freq") ||
-        (config_.tied_head && name == names_.head)) {
+        (config_.tied_head && name == names_.head) || IsBeyondLayers(name)) {
       continue;
     }
     return absl::InvalidArgumentError(absl::StrCat(
@@ -234,6 +286,7 @@ absl::StatusOr<PackPlan> Planner::Plan() {
       dtype = parts.front().dtype;
       for (const RowSlice& part : parts) dtype = Wider(dtype, part.dtype);
     }
+    if (IsSharedExpert(shape.role)) dtype = SharedDType(shape.layer, dtype);
     plan.total_bytes += shape.bytes(dtype);
     plan.resident.push_back({shape, dtype, std::move(parts)});
   }

@@ -39,9 +39,9 @@ TEST(Config, ReadsAMixtureOfExperts) {
   EXPECT_EQ(config.heads, 4);
   EXPECT_EQ(config.kv_heads, 2);
   EXPECT_EQ(config.head_dim, 32);
-  EXPECT_EQ(config.rotary_dim, 32);
-  EXPECT_FALSE(config.rope_interleaved);
-  EXPECT_EQ(config.rope_theta, 1e6);
+  EXPECT_EQ(config.rope.rotary_dim, 32);
+  EXPECT_FALSE(config.rope.interleaved);
+  EXPECT_EQ(config.rope.theta, 1e6);
   EXPECT_EQ(config.norm_eps, 1e-6);
   EXPECT_EQ(config.qk_norm, QkNorm::kPerHead);
   EXPECT_FALSE(config.tied_head);
@@ -74,7 +74,7 @@ TEST(Config, BothSpellingsSayTheSame) {
   released.erase("num_local_experts");
   released["torch_dtype"] = "bfloat16";
   const ModelConfig config = Parse(released);
-  EXPECT_EQ(config.rope_theta, 1e6);
+  EXPECT_EQ(config.rope.theta, 1e6);
   EXPECT_EQ(config.experts, 8);
 }
 
@@ -90,7 +90,7 @@ TEST(Config, AbsentKeysHaveTheFamilysDefaults) {
   EXPECT_EQ(parsed.kv_heads, 4);
   EXPECT_FALSE(parsed.router.renormalise);
   EXPECT_EQ(parsed.norm_eps, 1e-6);
-  EXPECT_EQ(parsed.rope_theta, 10000);
+  EXPECT_EQ(parsed.rope.theta, 10000);
   json dense = Dense();
   dense.erase("head_dim");
   EXPECT_EQ(Parse(dense).head_dim, 128);
@@ -110,6 +110,24 @@ TEST(Config, SparseStepAndMlpOnlyLayersMakeDenseLayers) {
   EXPECT_EQ(parsed.layers[1].ffn_inner, 32);
   EXPECT_EQ(parsed.experts_in(0), 1);
   EXPECT_EQ(parsed.experts_in(1), 8);
+}
+
+TEST(Config, WindowsComeFromTheListOrFromTheSwitch) {
+  json config = Moe();
+  config["sliding_window"] = 7;
+  config["use_sliding_window"] = true;
+  config["max_window_layers"] = 1;
+  const ModelConfig switched = Parse(config);
+  EXPECT_EQ(switched.layers[0].window, 0);
+  EXPECT_EQ(switched.layers[1].window, 7);
+  config["layer_types"] = {"sliding_attention", "full_attention",
+                           "full_attention"};
+  const ModelConfig listed = Parse(config);
+  EXPECT_EQ(listed.layers[0].window, 7);
+  EXPECT_EQ(listed.layers[2].window, 0);
+  config.erase("layer_types");
+  config["use_sliding_window"] = false;
+  EXPECT_EQ(Parse(config).layers[2].window, 0);
 }
 
 TEST(Config, UnknownModelTypeListsThoseSupported) {
@@ -153,17 +171,18 @@ INSTANTIATE_TEST_SUITE_P(
         BadField{"many_experts", "num_local_experts", 2000, "from 1 to 1024"},
         BadField{"many_chosen", "num_experts_per_tok", 9, "there are 8"},
         BadField{"two_counts", "num_experts", 16, "says otherwise"},
-        BadField{"bias", "attention_bias", true, "only false is"},
         BadField{"act", "hidden_act", "gelu", "only 'silu' is"},
         BadField{"bool", "norm_topk_prob", 1, "true or false"},
-        BadField{"window", "use_sliding_window", true, "only false is"},
-        BadField{"types", "layer_types", json::array({"sliding_attention"}),
-                 "only 'full_attention' is"},
+        BadField{"few_types", "layer_types", json::array({"full_attention"}),
+                 "one entry for each layer"},
+        BadField{"types", "layer_types", json::array({"conv", "conv", "conv"}),
+                 "'full_attention' and 'sliding_attention' are"},
+        BadField{"types_text", "layer_types", "full_attention",
+                 "one entry for each layer"},
         BadField{"scaling", "rope_scaling",
-                 json{{"type", "yarn"}, {"factor", 4}}, "only 'default' is"},
-        BadField{"parameters", "rope_parameters",
-                 json{{"rope_type", "linear"}, {"rope_theta", 1e4}},
-                 "only 'default' is"},
+                 json{{"type", "ntk"}, {"factor", 4}}, "yarn and llama3 are"},
+        BadField{"factor", "rope_scaling",
+                 json{{"type", "yarn"}, {"factor", -4}}, "above 0"},
         BadField{"per_type", "rope_parameters",
                  json{{"full_attention", {{"rope_theta", 1e4}}}},
                  "one rotation for all layers"},

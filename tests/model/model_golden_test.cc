@@ -114,8 +114,12 @@ TEST_P(ModelGoldenTest, GreedyIdsAgreeWhileTheMarginIsSafe) {
 
 INSTANTIATE_TEST_SUITE_P(
     Families, ModelGoldenTest,
-    testing::Values("tests/golden/qwen3_moe", "tests/golden/qwen3",
-                    "models/default"),
+    testing::Values("tests/golden/dots1", "tests/golden/ernie4_5_moe",
+                    "tests/golden/flex_olmo", "tests/golden/glm4_moe",
+                    "tests/golden/llama", "tests/golden/minimax_m2",
+                    "tests/golden/mixtral", "tests/golden/olmoe",
+                    "tests/golden/qwen2_moe", "tests/golden/qwen3",
+                    "tests/golden/qwen3_moe", "models/default"),
     [](const auto& info) {
       return std::filesystem::path(info.param).filename().string();
     });
