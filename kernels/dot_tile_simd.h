@@ -45,12 +45,18 @@ void DotTile(const DotBlock& block, int panel) {
   const float* x = block.x;
   for (int32_t left = block.columns; left > 0; left -= kPanelRows) {
     const int32_t n = std::min<int32_t>(left, kPanelRows);
+    // Behind the end of a panel stands one that this tile reads itself: the
+    // next tile begins kPanels - 1 panels further on.
+    const int64_t ahead =
+        left * kColumnBytes > kPrefetchBytes
+            ? kPrefetchBytes
+            : kPrefetchBytes + (kPanels - 1) * block.panel_bytes;
     for (int32_t c = 0; c < n; ++c, w += kColumnBytes) {
       F weight[kPanels];
 #pragma GCC unroll 32
       for (int p = 0; p < kPanels; ++p) {
         const std::byte* column = w + p * block.panel_bytes;
-        __builtin_prefetch(column + kPrefetchBytes);
+        __builtin_prefetch(column + ahead);
         weight[p] = V::template LoadAs<kType>(column, 0);
       }
 #pragma GCC unroll 32
