@@ -29,8 +29,7 @@ bool ChangesLogits(const SamplingParams& params) {
 }
 
 // How many of the leading `terms` (descending) are kept: the fewest that reach
-// top_p of `total`, of those not below min_p. At least one; `terms.size()`
-// also when all together do not reach it.
+// top_p of `total`, of those not below min_p. At least one.
 size_t KeptByMass(std::span<const float> terms, double total,
                   const SamplingParams& params) {
   const double mass = params.top_p * total;
@@ -79,9 +78,10 @@ int32_t Sampler::Sample(std::span<const float> logits,
   if (params.top_k > 0 && params.top_k < vocab) {
     return DrawFromTop(scores, max, params, uniform);
   }
-  if (params.top_p < 1.0f) return DrawFromNucleus(scores, max, params, uniform);
-  // Neither needs an order: every id stands in its own place.
-  terms_.Compute(scores, max, params.temperature, params.min_p);
+  // Nothing else needs an order: every id stands in its own place.
+  terms_.Compute(scores, max, params.temperature);
+  if (params.top_p < 1.0f) terms_.KeepNucleus(params.top_p * terms_.total());
+  if (params.min_p > 0.0f) terms_.DropBelow(params.min_p);
   return terms_.Find(uniform * terms_.total());
 }
 
@@ -97,22 +97,6 @@ int32_t Sampler::DrawFromTop(std::span<const float> scores, float max,
   std::span<const float> terms(chosen_);
   terms = terms.first(KeptByMass(terms, total, params));
   return ids[DrawIndex(terms, uniform)];
-}
-
-int32_t Sampler::DrawFromNucleus(std::span<const float> scores, float max,
-                                 const SamplingParams& params, double uniform) {
-  terms_.Compute(scores, max, params.temperature, 0.0f);
-  // The nucleus is nearly always small: look for it among ever more candidates.
-  for (int32_t count = 64;; count *= 8) {
-    const std::span<const int32_t> ids = selector_.Select(scores, count);
-    chosen_.clear();
-    for (int32_t id : ids) chosen_.push_back(terms_.terms()[id]);
-    std::span<const float> terms(chosen_);
-    const size_t kept = KeptByMass(terms, terms_.total(), params);
-    const bool all = ids.size() < static_cast<size_t>(count);
-    if (kept == terms.size() && !all) continue;
-    return ids[DrawIndex(terms.first(kept), uniform)];
-  }
 }
 
 std::span<const float> Sampler::Adjust(std::span<const float> logits,

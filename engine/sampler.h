@@ -36,8 +36,6 @@ class Sampler {
                       std::span<const int32_t> output);
   int32_t DrawFromTop(std::span<const float> scores, float max,
                       const SamplingParams& params, double uniform);
-  int32_t DrawFromNucleus(std::span<const float> scores, float max,
-                          const SamplingParams& params, double uniform);
 
   std::vector<float> adjusted_;  // logits after bias and penalties
   std::vector<int32_t> counts_;  // per id; all 0 between calls

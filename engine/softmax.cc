@@ -16,20 +16,20 @@ constexpr float kLowest = -std::numeric_limits<float>::infinity();
 constexpr size_t kLanes = 16;
 
 // exp(x) for x <= 0 by range reduction and a polynomial (relative error about
-// 1e-7); 0 below -86 and for NaN. Branch-free. libm's own would differ between
-// machines with and without fused multiply-add.
+// 1e-7); 0 from -86 down and for NaN. libm's own would differ between machines
+// with and without fused multiply-add. There is no branch: out of range the
+// mask at the end drops whatever came out.
 inline float ExpNegative(float x) {
   constexpr float kLeast = -86.0f;
   constexpr float kLog2E = 1.44269504088896341f;
   constexpr float kLn2High = 0.693359375f;
   constexpr float kLn2Low = -2.12194440e-4f;
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds
-  const float y = x > kLeast ? x : kLeast;
-  const float shifted = y * kLog2E + kRound;
-  const int32_t exponent =
-      std::bit_cast<int32_t>(shifted) - std::bit_cast<int32_t>(kRound);
+  const float shifted = x * kLog2E + kRound;
+  const uint32_t exponent =
+      std::bit_cast<uint32_t>(shifted) - std::bit_cast<uint32_t>(kRound);
   const float n = shifted - kRound;
-  const float r = (y - n * kLn2High) - n * kLn2Low;
+  const float r = (x - n * kLn2High) - n * kLn2Low;
   float p = 1.9875691500e-4f;
   p = p * r + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
@@ -37,37 +37,32 @@ inline float ExpNegative(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = (p * r) * r + r + 1.0f;
-  const float result =
-      std::bit_cast<float>(std::bit_cast<int32_t>(p) + (exponent << 23));
-  return x > kLeast ? result : 0.0f;
+  const uint32_t bits = std::bit_cast<uint32_t>(p) + (exponent << 23);
+  const uint32_t mask = -static_cast<uint32_t>(x > kLeast);
+  return std::bit_cast<float>(bits & mask);
 }
 
 using Lanes = std::array<float, kLanes>;
 
-double Sum(const Lanes& lanes) {
+// The sum of at most a block, lane i % kLanes.
+double SumOf(std::span<const float> terms) {
+  Lanes lanes = {};
+  size_t i = 0;
+  for (; i + kLanes <= terms.size(); i += kLanes) {
+    for (size_t l = 0; l < kLanes; ++l) lanes[l] += terms[i + l];
+  }
+  for (size_t l = 0; i + l < terms.size(); ++l) lanes[l] += terms[i + l];
   double sum = 0;
   for (float lane : lanes) sum += lane;
   return sum;
 }
 
-// Calls term(i) for i < count and adds it up, lane i % kLanes; store(i, term).
-template <typename Term, typename Store>
-double SumTerms(size_t count, const Term& term, const Store& store) {
-  Lanes lanes = {};
-  size_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (size_t l = 0; l < kLanes; ++l) {
-      const float e = term(i + l);
-      store(i + l, e);
-      lanes[l] += e;
-    }
+// A loop of its own, without a sum, is what the compiler makes vectors of.
+void FillTerms(std::span<const float> in, float max, float temperature,
+               float* out) {
+  for (size_t i = 0; i < in.size(); ++i) {
+    out[i] = ExpNegative((in[i] - max) / temperature);
   }
-  for (size_t l = 0; i + l < count; ++l) {
-    const float e = term(i + l);
-    store(i + l, e);
-    lanes[l] += e;
-  }
-  return Sum(lanes);
 }
 
 }  // namespace
@@ -103,29 +98,59 @@ int32_t ArgMax(std::span<const float> values) {
   return 0;
 }
 
+// Terms are sorted roughly, without comparing them, by their exponent and five
+// bits of mantissa: as floats from 0 to 1, their bits are in their order.
+int SoftmaxTerms::Bucket(float term) {
+  return static_cast<int>(std::bit_cast<uint32_t>(term) >> 18);
+}
+
 float SoftmaxTerm(float x, float max, float temperature) {
   return ExpNegative((x - max) / temperature);
 }
 
 void SoftmaxTerms::Compute(std::span<const float> values, float max,
-                           float temperature, float floor) {
+                           float temperature) {
   terms_.resize(values.size());
+  FillTerms(values, max, temperature, terms_.data());
+  SumBlocks();
+}
+
+void SoftmaxTerms::SumBlocks() {
+  const std::span<const float> terms(terms_);
   block_sums_.clear();
   total_ = 0;
-  for (size_t begin = 0; begin < values.size(); begin += kBlock) {
-    const size_t count = std::min<size_t>(kBlock, values.size() - begin);
-    const float* in = values.data() + begin;
-    float* out = terms_.data() + begin;
-    const double sum = SumTerms(
-        count,
-        [=](size_t i) {
-          const float e = ExpNegative((in[i] - max) / temperature);
-          return e >= floor ? e : 0.0f;
-        },
-        [=](size_t i, float e) { out[i] = e; });
-    block_sums_.push_back(sum);
-    total_ += sum;
+  for (size_t begin = 0; begin < terms.size(); begin += kBlock) {
+    const size_t count = std::min<size_t>(kBlock, terms.size() - begin);
+    block_sums_.push_back(SumOf(terms.subspan(begin, count)));
+    total_ += block_sums_.back();
   }
+}
+
+void SoftmaxTerms::DropBelow(float floor) {
+  for (float& term : terms_) term = term >= floor ? term : 0.0f;
+  SumBlocks();
+}
+
+void SoftmaxTerms::KeepNucleus(double mass) {
+  bucket_sums_.assign(kBuckets, 0);
+  for (float term : terms_) bucket_sums_[Bucket(term)] += term;
+  double sum = 0;
+  int bucket = kBuckets - 1;
+  while (bucket > 0 && sum + bucket_sums_[bucket] < mass) {
+    sum += bucket_sums_[bucket--];
+  }
+  // The border lies in this bucket, and only its terms need an order.
+  border_.clear();
+  for (size_t i = 0; i < terms_.size(); ++i) {
+    if (Bucket(terms_[i]) == bucket) border_.push_back(static_cast<int32_t>(i));
+  }
+  std::ranges::stable_sort(
+      border_, [this](int32_t a, int32_t b) { return terms_[a] > terms_[b]; });
+  size_t kept = 0;
+  while (kept < border_.size() && sum < mass) sum += terms_[border_[kept++]];
+  for (size_t i = kept; i < border_.size(); ++i) terms_[border_[i]] = 0;
+  for (float& term : terms_) term = Bucket(term) >= bucket ? term : 0.0f;
+  SumBlocks();
 }
 
 int32_t SoftmaxTerms::Find(double target) const {
@@ -148,14 +173,12 @@ int32_t SoftmaxTerms::Find(double target) const {
 }
 
 double SoftmaxTotal(std::span<const float> values, float max) {
+  std::array<float, SoftmaxTerms::kBlock> terms;
   double total = 0;
-  for (size_t begin = 0; begin < values.size(); begin += SoftmaxTerms::kBlock) {
-    const size_t count =
-        std::min<size_t>(SoftmaxTerms::kBlock, values.size() - begin);
-    const float* in = values.data() + begin;
-    total += SumTerms(
-        count, [=](size_t i) { return ExpNegative(in[i] - max); },
-        [](size_t, float) {});
+  for (size_t begin = 0; begin < values.size(); begin += terms.size()) {
+    const size_t count = std::min(terms.size(), values.size() - begin);
+    FillTerms(values.subspan(begin, count), max, 1.0f, terms.data());
+    total += SumOf({terms.data(), count});
   }
   return total;
 }

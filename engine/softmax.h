@@ -21,9 +21,12 @@ class SoftmaxTerms {
  public:
   static constexpr int kBlock = 1024;
 
-  // Terms less than `floor` become 0.
-  void Compute(std::span<const float> values, float max, float temperature,
-               float floor);
+  void Compute(std::span<const float> values, float max, float temperature);
+  // Makes all terms 0 but the fewest whose sum reaches `mass`: the largest, of
+  // equals the first. At least one stays if mass > 0. Linear in their number.
+  void KeepNucleus(double mass);
+  // Makes all terms less than `floor` 0.
+  void DropBelow(float floor);
 
   std::span<const float> terms() const { return terms_; }
   double total() const { return total_; }
@@ -32,9 +35,15 @@ class SoftmaxTerms {
   int32_t Find(double target) const;
 
  private:
+  static constexpr int kBuckets = (0x3f800000 >> 18) + 1;  // up to 1.0f
+  static int Bucket(float term);
+  void SumBlocks();
+
   std::vector<float> terms_;
   std::vector<double> block_sums_;
   double total_ = 0;
+  std::vector<double> bucket_sums_;
+  std::vector<int32_t> border_;
 };
 
 // The same total without keeping the terms.

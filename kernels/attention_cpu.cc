@@ -22,7 +22,9 @@ struct Query {
 void Attend(const AttentionArgs& args, const KvSequence& sequence,
             const Query& query) {
   const KvLayer& layer = args.layer;
-  float* scores = args.scratch - query.first;  // By absolute position.
+  const auto score = [&](int64_t j) -> float& {
+    return args.scratch[j - query.first];
+  };
   float m = query.sink != nullptr ? *query.sink
                                   : -std::numeric_limits<float>::infinity();
   for (int64_t j = query.first; j <= query.last; ++j) {
@@ -34,13 +36,13 @@ void Attend(const AttentionArgs& args, const KvSequence& sequence,
                                     d * kKvBlockTokens + j % kKvBlockTokens);
       sum = std::fma(query.q[d], key, sum);
     }
-    scores[j] = args.scale * sum;
-    m = std::max(m, scores[j]);
+    score(j) = args.scale * sum;
+    m = std::max(m, score(j));
   }
   float partial[kKvBlockTokens] = {};
   for (int64_t j = query.first; j <= query.last; ++j) {
-    scores[j] = Exp(scores[j] - m);
-    partial[j % kKvBlockTokens] += scores[j];
+    score(j) = Exp(score(j) - m);
+    partial[j % kKvBlockTokens] += score(j);
   }
   for (int half = kKvBlockTokens / 2; half > 0; half /= 2) {
     for (int i = 0; i < half; ++i) partial[i] += partial[i + half];
@@ -54,7 +56,7 @@ void Attend(const AttentionArgs& args, const KvSequence& sequence,
           KvBlock(layer, sequence, j) + KvValueOffset(layer, query.kv_head);
       const float value = LoadElement(layer.dtype, values,
                                       j % kKvBlockTokens * layer.v_dim + d);
-      sum = std::fma(scores[j], value, sum);
+      sum = std::fma(score(j), value, sum);
     }
     query.out[d] = sum / z;
   }

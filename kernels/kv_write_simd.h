@@ -1,6 +1,9 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <type_traits>
 
 #include "kernels/kv_layout.h"
 #include "kernels/math_simd.h"
@@ -31,15 +34,16 @@ void StoreElements(const float* x, int32_t count, int64_t step, void* base) {
   }
 }
 
+// One head of all rows of a sequence.
 template <typename V, DType kType>
-void KvWriteRow(const KvWriteArgs& args, const KvSequence& sequence,
-                int64_t i) {
+void KvWriteHead(const KvWriteArgs& args, const KvSequence& sequence,
+                 int64_t head) {
   const KvLayer& layer = args.layer;
-  const int64_t row = sequence.first_row + i;
-  const int64_t position = sequence.first_position + i;
-  const int64_t lane = position % kKvBlockTokens;
-  std::byte* block = KvBlock(layer, sequence, position);
-  for (int64_t head = 0; head < layer.kv_heads; ++head) {
+  for (int64_t i = 0; i < sequence.rows; ++i) {
+    const int64_t row = sequence.first_row + i;
+    const int64_t position = sequence.first_position + i;
+    const int64_t lane = position % kKvBlockTokens;
+    std::byte* block = KvBlock(layer, sequence, position);
     StoreElements<V, kType>(
         args.k + row * args.k_stride + head * layer.k_dim, layer.k_dim,
         kKvBlockTokens,
@@ -51,23 +55,23 @@ void KvWriteRow(const KvWriteArgs& args, const KvSequence& sequence,
   }
 }
 
-// Rows of one block share cache lines, so a part is a whole sequence's rows.
+// Split by heads: the rows of one head share cache lines.
 template <typename V, DType kType>
-void KvWriteRows(const KvWriteArgs& args, Stream& stream) {
+void KvWriteHeads(const KvWriteArgs& args, Stream& stream) {
   int64_t rows = 0;
   for (int32_t s = 0; s < args.sequence_count; ++s) {
     rows += args.sequences[s].rows;
   }
   if (rows == 0) return;
-  const int64_t row_work =
-      int64_t{args.layer.kv_heads} * (args.layer.k_dim + args.layer.v_dim) * 4;
-  ForParts(stream, args.sequence_count, row_work * rows / args.sequence_count,
+  const int64_t heads = args.layer.kv_heads;
+  // A scattered store costs about as much as four vector operations.
+  const int64_t row_work = int64_t{args.layer.k_dim + args.layer.v_dim} * 4;
+  ForParts(stream, args.sequence_count * heads,
+           row_work * rows / args.sequence_count,
            [&](int64_t begin, int64_t end, int) {
-             for (int64_t s = begin; s < end; ++s) {
-               const KvSequence& sequence = args.sequences[s];
-               for (int64_t i = 0; i < sequence.rows; ++i) {
-                 KvWriteRow<V, kType>(args, sequence, i);
-               }
+             for (int64_t i = begin; i < end; ++i) {
+               KvWriteHead<V, kType>(args, args.sequences[i / heads],
+                                     i % heads);
              }
            });
 }
@@ -75,9 +79,9 @@ void KvWriteRows(const KvWriteArgs& args, Stream& stream) {
 template <typename V>
 absl::Status KvWrite(const KvWriteArgs& args, Stream& stream) {
   if (args.layer.dtype == DType::kF32) {
-    KvWriteRows<V, DType::kF32>(args, stream);
+    KvWriteHeads<V, DType::kF32>(args, stream);
   } else {
-    KvWriteRows<V, DType::kF16>(args, stream);
+    KvWriteHeads<V, DType::kF16>(args, stream);
   }
   return absl::OkStatus();
 }

@@ -9,7 +9,7 @@
 #include "base/strings.h"
 #include "boost/asio/post.hpp"
 #include "server/grpc_convert.h"
-#include "server/request_log.h"
+#include "server/grpc_log.h"
 #include "server/text_stream.h"
 #include "server/translate.h"
 
@@ -85,6 +85,7 @@ class GenerateCall final
   }
 
  private:
+  void Refuse(const absl::Status& status);
   void Written(bool ok);
   void Cancel();
   void Done();
@@ -126,7 +127,14 @@ void GenerateCall::Begin(absl::StatusOr<Prepared> prepared) {
     status = calls_.service_.engine().Submit(std::move(submissions));
     if (!status.ok()) stream_ = nullptr;
   }
-  if (status.ok()) return;
+  if (!status.ok()) Refuse(status);
+}
+
+void GenerateCall::Refuse(const absl::Status& status) {
+  if (absl::IsInvalidArgument(status) || absl::IsNotFound(status)) {
+    calls_.service_.metrics().requests_rejected_invalid.Increment();
+  }
+  LogGrpcRefused(status);
   ended_ = true;
   Finish(ToGrpcStatus(status));
 }
@@ -166,7 +174,7 @@ void GenerateCall::TakeFinished(Finished finished) {
     logged.status = absl::OkStatus();
     logged.completion_tokens = completion_tokens_;
   }
-  LogFinished("grpc", request_id_, logged);
+  LogGrpcFinished(request_id_, logged);
 }
 
 void GenerateCall::WriteEnd() {

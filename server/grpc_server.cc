@@ -6,6 +6,7 @@
 #include "absl/strings/match.h"
 #include "base/status.h"
 #include "base/strings.h"
+#include "grpc/support/log.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/grpcpp.h"
 #include "grpcpp/health_check_service_interface.h"
@@ -13,6 +14,7 @@
 #include "server/errors.h"
 #include "server/grpc_convert.h"
 #include "server/grpc_generate.h"
+#include "spdlog/spdlog.h"
 
 namespace bullpen {
 namespace {
@@ -124,6 +126,12 @@ class InferenceService final : public v1::Inference::CallbackService {
   GenerateCalls calls_;
 };
 
+// gRPC's own words go to our log, in its format; what matters of them comes
+// back as a status as well, so they are for debugging.
+void LogForGrpc(gpr_log_func_args* args) {
+  spdlog::debug("gRPC: {} ({}:{})", args->message, args->file, args->line);
+}
+
 std::string Address(const std::string& host, int port) {
   const bool ipv6 = absl::StrContains(host, ":");
   return absl::StrCat(ipv6 ? "[" : "", host, ipv6 ? "]" : "", ":", port);
@@ -145,6 +153,7 @@ GrpcServer::GrpcServer(std::unique_ptr<State> state)
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Listen(
     Service& service, const GrpcConfig& config) {
+  gpr_set_log_function(LogForGrpc);
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   auto state = std::make_unique<State>(service, config);

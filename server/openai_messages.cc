@@ -64,8 +64,12 @@ absl::StatusOr<json> Message(const json& message, const std::string& place) {
   BodyFields fields(message, place + ".");
   const std::optional<std::string> role = fields.String("role");
   if (!role.has_value()) fields.Fail("role", "is missing");
-  const absl::StatusOr<std::string> content =
-      Content(fields.Any("content"), place + ".content");
+  // Only an assistant's message may have nothing to say.
+  const json* said = fields.Any("content");
+  if (said == nullptr && role != "assistant") {
+    fields.Fail("content", "is missing");
+  }
+  const absl::StatusOr<std::string> content = Content(said, place + ".content");
   fields.Fail(content.status());
   json parsed = json::object();
   for (const char* name : {"name", "tool_call_id", "reasoning_content"}) {

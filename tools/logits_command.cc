@@ -4,6 +4,7 @@
 #include <memory>
 #include <numeric>
 #include <span>
+#include <system_error>
 #include <vector>
 
 #include "base/metrics.h"
@@ -144,14 +145,22 @@ absl::Status LogitsCommand::Run() const {
             },
     });
   }
+  // Under another name until it is complete; what a killed run left goes first.
+  const std::filesystem::path part = out_.string() + ".part";
+  std::error_code error;
+  std::filesystem::remove(part, error);
   ASSIGN_OR_RETURN(
       SafetensorsWriter writer,
       SafetensorsWriter::Create(
-          out_, Tensors(config, static_cast<int64_t>(ids.size()), all_),
+          part, Tensors(config, static_cast<int64_t>(ids.size()), all_),
           kAlignment));
   RETURN_IF_ERROR(WriteLogits(*model, ids, writer));
   RETURN_IF_ERROR(WriteLayers(config, layers, writer));
-  return writer.Finish();
+  RETURN_IF_ERROR(writer.Finish());
+  std::filesystem::rename(part, out_, error);
+  if (!error) return absl::OkStatus();
+  return absl::PermissionDeniedError(
+      absl::StrCat("cannot write ", out_.string(), ": ", error.message()));
 }
 
 }  // namespace bullpen

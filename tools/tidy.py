@@ -20,7 +20,7 @@ TOPS = ["base", "kernels", "engine", "server", "clients", "tools", "bench", "tes
 # Programs that made data once and are kept as they were run.
 RECORDS = ["tests/golden/make"]
 
-# (pattern, where it is searched, what to do instead, files where it may stand).
+# (pattern, where it is searched, what to do instead, where it may stand).
 # "code" has comments and the insides of strings blanked out.
 BANNED = [
     (r"\b(?:shared_ptr|make_shared)\b(?!<(?:bullpen::)?TokenStream>)", "code",
@@ -37,7 +37,7 @@ BANNED = [
     (r"\b(?:sprintf|strcpy|strcat|alloca)\(", "code", "use absl::StrCat, StrFormat or a vector", []),
     (r"\busing namespace std\b", "code", "write std::", []),
     (r"\bgetenv\(", "code", "read the environment in main only and pass a config down",
-     ["server/main.cc"]),
+     ["server/main.cc", "server/line_process.cc", "tests/"]),
     (r"\b(?:class|struct) \w*(?:Manager|Helper|Util|Utils|Impl)\b", "code",
      "name it by what it is in the domain", []),
     (r"\bGTEST_SKIP\(\)\s*;", "code", "say why it is skipped: GTEST_SKIP() << reason", []),
@@ -122,7 +122,7 @@ def sizes(name, text, code):
 
 def banned(name, text, code):
     for pattern, where, instead, allowed in BANNED:
-        if name in allowed or name == "tools/tidy.py" or name.startswith("tests/tidy/"):
+        if name.startswith(("tools/tidy.py", "tests/tidy/", *allowed)):
             continue
         if where == "code" and name.endswith(".py"):
             continue
@@ -143,12 +143,18 @@ def cpp_rules(root, name, text):
 
 
 def listed(root, name):
-    """Whether a CMakeLists.txt of the same top folder names the file."""
+    """Whether a CMakeLists.txt of the same top folder names the file, itself or
+    through a pattern like ${part}_test.cc of a loop over the word `part`."""
     path = root / name
     for cmake in (root / name.split("/")[0]).rglob("CMakeLists.txt"):
-        relative = re.escape(os.path.relpath(path, cmake.parent))
-        absolute = re.escape("${PROJECT_SOURCE_DIR}/" + name)
-        if re.search(rf"(?<![\w./])({relative}|{absolute})(?![\w.])", cmake.read_text()):
+        text = cmake.read_text()
+        relative = os.path.relpath(path, cmake.parent)
+        names = [relative, "${PROJECT_SOURCE_DIR}/" + name]
+        for suffix in re.findall(r"\$\{\w+\}([\w.]*\.cc)", text):
+            part = relative.removesuffix(suffix)
+            if part != relative and re.search(rf"(?<![\w./]){re.escape(part)}(?![\w./])", text):
+                return True
+        if re.search(rf"(?<![\w./])({'|'.join(map(re.escape, names))})(?![\w.])", text):
             return True
     return False
 

@@ -6,7 +6,8 @@
 namespace bullpen::bench {
 namespace {
 
-constexpr int32_t kWindowSteps = 16;
+// A few milliseconds: shorter than the turns that the scheduler gives.
+constexpr int32_t kWindowTokens = 16;
 
 double Seconds(Clock::duration duration) {
   return std::chrono::duration<double>(duration).count();
@@ -26,7 +27,8 @@ std::vector<int32_t> PromptIds(const Workload& workload, int32_t index,
 Best BestOf(const std::vector<Steps>& repeats, int32_t batch) {
   double first = std::numeric_limits<double>::infinity();
   double window = std::numeric_limits<double>::infinity();
-  const size_t width = static_cast<size_t>(kWindowSteps) * batch;
+  const int32_t steps = (kWindowTokens + batch - 1) / batch;
+  const size_t width = static_cast<size_t>(steps) * batch;
   for (const Steps& repeat : repeats) {
     first = std::min(first, Seconds(repeat.tokens.front() - repeat.begin));
     // The first token of each sequence belongs to its prompt.
@@ -37,7 +39,7 @@ Best BestOf(const std::vector<Steps>& repeats, int32_t batch) {
   }
   return {.first_token_ms = 1e3 * first,
           .tokens_per_second = static_cast<double>(width) / window,
-          .step_us = 1e6 * window / kWindowSteps};
+          .step_us = 1e6 * window / steps};
 }
 
 }  // namespace bullpen::bench

@@ -29,7 +29,7 @@ struct Steps {
 // only ever adds time.
 struct Best {
   double first_token_ms = 0;
-  double tokens_per_second = 0;  // over windows of 16 steps of decoding
+  double tokens_per_second = 0;  // of decoding, over some 16 tokens
   double step_us = 0;            // one step of the whole batch
 };
 Best BestOf(const std::vector<Steps>& repeats, int32_t batch);

@@ -347,7 +347,7 @@ void RegisterLargeModel(const Place& place) {
   for (int32_t tokens : {1, 4, 32}) {
     Register(absl::StrCat("qwen3_30b/experts/M:", tokens, place.name()),
              [=](benchmark::State& state) {
-               RunFfn(state, place, {DType::kBF16, 2048, 768, 8, tokens, 32});
+               RunFfn(state, place, {DType::kBF16, 2048, 768, 2, tokens, 32});
              });
   }
   for (DType dtype : {DType::kF32, DType::kF16}) {

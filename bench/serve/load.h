@@ -33,7 +33,7 @@ struct LoadTimes {
   std::vector<StreamTimes> streams{};
 };
 
-// A way to the model: HTTP, gRPC, or the engine in this process.
+// A way to the model: HTTP or gRPC.
 class Transport {
  public:
   virtual ~Transport() = default;

@@ -1,5 +1,4 @@
-// Measures a running server, or the engine alone; prints JSON. bench/README.md
-// says how to read it.
+// Measures a running server; prints JSON. bench/README.md says how to read it.
 
 #include <cstdio>
 #include <memory>
@@ -9,7 +8,6 @@
 
 #include "CLI/CLI.hpp"
 #include "base/status.h"
-#include "bench/serve/engine_transport.h"
 #include "bench/serve/grpc_transport.h"
 #include "bench/serve/http_transport.h"
 #include "bench/serve/summary.h"
@@ -20,20 +18,13 @@ namespace {
 struct Flags {
   std::string url;
   std::string grpc;
-  std::string packed;
   std::vector<int32_t> parallel = {1, 8};
-  int32_t engine_threads = 0;
   LoadConfig load;
 };
 
 absl::StatusOr<std::vector<std::unique_ptr<Transport>>> Transports(
     const Flags& flags) {
   std::vector<std::unique_ptr<Transport>> transports;
-  if (!flags.packed.empty()) {
-    ASSIGN_OR_RETURN(auto engine,
-                     MakeEngineTransport(flags.packed, flags.engine_threads));
-    transports.push_back(std::move(engine));
-  }
   if (!flags.url.empty()) {
     ASSIGN_OR_RETURN(auto http, MakeHttpTransport(flags.url));
     transports.push_back(std::move(http));
@@ -69,9 +60,6 @@ int Main(int argc, char** argv) {
   CLI::App app("Measures streamed generation: rates, first tokens, gaps.");
   app.add_option("--url", flags.url, "HTTP server: http://HOST:PORT");
   app.add_option("--grpc", flags.grpc, "gRPC server: HOST:PORT");
-  app.add_option("--engine", flags.packed,
-                 "packed model to run without a server, in this process");
-  app.add_option("--engine-threads", flags.engine_threads, "0: all CPUs");
   app.add_option("--parallel", flags.parallel, "streams at a time, run by run")
       ->capture_default_str()
       ->check(CLI::Range(1, 1024));
@@ -85,8 +73,8 @@ int Main(int argc, char** argv) {
       ->capture_default_str()
       ->check(CLI::Range(1, 1'000'000));
   CLI11_PARSE(app, argc, argv);
-  if (flags.url.empty() && flags.grpc.empty() && flags.packed.empty()) {
-    std::fprintf(stderr, "error: give --url, --grpc or --engine\n");
+  if (flags.url.empty() && flags.grpc.empty()) {
+    std::fprintf(stderr, "error: give --url, --grpc or both\n");
     return 2;
   }
   const absl::Status status = Measure(flags);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "engine/model/unicode_version.h"
 #include "engine/model/utf8.h"
 
 namespace bullpen {
@@ -58,18 +59,8 @@ void OrderMarks(std::vector<int32_t>& points) {
   }
 }
 
-std::string ToForm(std::string_view text, Normalizer::Form form) {
-  const bool compatible =
-      form == Normalizer::Form::kNfkc || form == Normalizer::Form::kNfkd;
-  const bool compose =
-      form == Normalizer::Form::kNfc || form == Normalizer::Form::kNfkc;
-  std::vector<int32_t> points;
-  points.reserve(text.size());
-  for (size_t pos = 0; pos < text.size();) {
-    const Utf8Step step = NextUtf8(text, pos);
-    AppendDecomposition(step.code_point, compatible, points);
-    pos += step.bytes;
-  }
+// Normalises what has gathered in `points` and appends it to `out`.
+void Flush(std::vector<int32_t>& points, bool compose, std::string& out) {
   OrderMarks(points);
   if (compose) {
     const utf8proc_ssize_t count = utf8proc_normalize_utf32(
@@ -77,9 +68,30 @@ std::string ToForm(std::string_view text, Normalizer::Form form) {
         static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
     if (count >= 0) points.resize(static_cast<size_t>(count));
   }
+  for (int32_t point : points) AppendUtf8(point, out);
+  points.clear();
+}
+
+std::string ToForm(std::string_view text, Normalizer::Form form) {
+  const bool compatible =
+      form == Normalizer::Form::kNfkc || form == Normalizer::Form::kNfkd;
+  const bool compose =
+      form == Normalizer::Form::kNfc || form == Normalizer::Form::kNfkc;
+  std::vector<int32_t> points;
+  points.reserve(text.size());
   std::string out;
   out.reserve(text.size());
-  for (int32_t point : points) AppendUtf8(point, out);
+  for (size_t pos = 0; pos < text.size();) {
+    const Utf8Step step = NextUtf8(text, pos);
+    pos += step.bytes;
+    if (IsInertInNormalForms(step.code_point)) {
+      Flush(points, compose, out);
+      AppendUtf8(step.code_point, out);
+    } else {
+      AppendDecomposition(step.code_point, compatible, points);
+    }
+  }
+  Flush(points, compose, out);
   return out;
 }
 

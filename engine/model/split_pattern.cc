@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "base/strings.h"
 #include "engine/model/regex_syntax.h"
+#include "engine/model/unicode_version.h"
 #include "engine/model/utf8.h"
 
 namespace bullpen {
@@ -129,9 +130,12 @@ absl::Status CompileError(std::string_view expression, int code) {
 void SplitPattern::Code::Split(std::string_view text, pcre2_match_data* data,
                                std::vector<std::string_view>& out) const {
   Joiner joiner(options, out);
+  std::string storage;
+  const std::string_view subject =
+      regex == nullptr ? text : WithOlderCharacters(text, storage);
   size_t done = 0;
   Match match;
-  while (done < text.size() && Find(text, done, data, match)) {
+  while (done < text.size() && Find(subject, done, data, match)) {
     joiner.Add(text.substr(done, match.begin - done), false);
     joiner.Add(text.substr(match.begin, match.end - match.begin), true);
     done = match.end;

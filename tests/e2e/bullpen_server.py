@@ -1,6 +1,7 @@
 """Runs `bullpen serve` for a test, and looks into it."""
 
 import contextlib
+import functools
 import re
 import signal
 import subprocess
@@ -41,6 +42,9 @@ class Server:
             stderr=subprocess.STDOUT, text=True, errors="replace")
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+        # A connection for each request, as separate clients would have.
+        self._http = httpx.Client(verify=False, timeout=60, limits=httpx.Limits(
+            max_connections=None, max_keepalive_connections=0))
 
     def _read(self):
         for line in self.process.stdout:
@@ -74,15 +78,20 @@ class Server:
         self.grpc_target = f"127.0.0.1:{self.grpc_port}"
         return self
 
-    @property
+    @functools.cached_property
     def model_id(self):
         return self.get("/v1/models").json()["data"][0]["id"]
 
     def get(self, path, **options):
-        return httpx.get(self.url + path, timeout=30, **options)
+        return self._http.get(self.url + path, **options)
 
     def post(self, path, body, **options):
-        return httpx.post(self.url + path, json=body, timeout=60, **options)
+        return self._http.post(self.url + path, json=body, **options)
+
+    def post_bytes(self, path, content):
+        """`content`: bytes, or an iterable of them for a chunked body."""
+        return self._http.post(self.url + path, content=content,
+                               headers={"content-type": "application/json"})
 
     def complete(self, prompt, max_tokens=16, **fields):
         """The answer of /v1/completions, whatever its status."""
@@ -90,8 +99,8 @@ class Server:
                                              "max_tokens": max_tokens, **fields})
 
     def openai(self, **options):
-        return openai.OpenAI(base_url=self.url + "/v1", api_key="none",
-                             **{"max_retries": 0, "timeout": 60, **options})
+        return openai.OpenAI(base_url=self.url + "/v1",
+                             **{"api_key": "none", "max_retries": 0, "timeout": 60, **options})
 
     def metrics(self):
         """{(sample name, ((label, value), ...)): value} of /metrics."""
@@ -106,6 +115,11 @@ class Server:
                  if sample == name and wanted <= set(pairs)]
         assert found, f"/metrics has no {name} {labels or ''}"
         return sum(found)
+
+    def expert_bytes(self):
+        """The memory that one expert's slot takes."""
+        cache = self.get("/v1/experts").json()
+        return cache["slot_bytes"] // sum(layer["slots"] for layer in cache["layers"])
 
     def wait_idle(self, seconds=30):
         """Waits until every gauge of work is back at zero."""
@@ -141,6 +155,7 @@ class Server:
                 self.process.wait()
         self._reader.join(10)
         self.process.stdout.close()
+        self._http.close()
 
 
 READY_LINE = r"ready: .* on http://\S+:(?P<http>\d+) and grpc://\S+:(?P<grpc>\d+)"

@@ -20,8 +20,7 @@ def lives_on(server):
 def refused(server, body, path=COMPLETIONS):
     """The error object of a request that must get a 4xx."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    answer = httpx.post(server.url + path, content=content, timeout=30,
-                        headers={"content-type": "application/json"})
+    answer = server.post_bytes(path, content)
     assert 400 <= answer.status_code < 500, f"{answer.status_code}: {answer.text}"
     error = answer.json()["error"]
     assert error["message"] and error["type"]
@@ -95,7 +94,7 @@ def test_a_body_over_the_limit_is_a_413(start_server):
     large = json.dumps({"prompt": "a" * 70_000}).encode()
     for content in (large, iter([large])):  # With Content-Length, and chunked.
         try:
-            answer = httpx.post(server.url + COMPLETIONS, content=content, timeout=30)
+            answer = server.post_bytes(COMPLETIONS, content)
             assert answer.status_code == 413
             assert "65536" in answer.json()["error"]["message"]
         except httpx.TransportError:
@@ -123,15 +122,14 @@ def test_mutated_bodies_never_get_a_5xx(server):
         (COMPLETIONS, b'{"prompt": [556, 12], "max_tokens": 2, "temperature": 0.5, "n": 1}'),
         (COMPLETIONS, b'{"prompt": "The", "max_tokens": 2, "logprobs": 1, "echo": true}'),
         (CHAT, b'{"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}')]
-    with httpx.Client(base_url=server.url, timeout=60) as client:
-        for i in range(300):
-            path, body = random_edit.choice(valid)
-            body = bytearray(body)
-            for _ in range(random_edit.randint(1, 3)):
-                at = random_edit.randrange(len(body))
-                if random_edit.random() < 0.5:
-                    body[at] = random_edit.choice(b'0123456789"{}[]:,-eE.ntfu \\\xc3\x00')
-                else:
-                    del body[at]
-            answer = client.post(path, content=bytes(body))
-            assert answer.status_code < 500, f"seed {seed}, case {i}: {bytes(body)}: {answer.text}"
+    for i in range(1000):
+        path, body = random_edit.choice(valid)
+        body = bytearray(body)
+        for _ in range(random_edit.randint(1, 3)):
+            at = random_edit.randrange(len(body))
+            if random_edit.random() < 0.5:
+                body[at] = random_edit.choice(b'0123456789"{}[]:,-eE.ntfu \\\xc3\x00')
+            else:
+                del body[at]
+        answer = server.post_bytes(path, bytes(body))
+        assert answer.status_code < 500, f"seed {seed}, case {i}: {bytes(body)}: {answer.text}"

@@ -58,7 +58,9 @@ def test_tokenize_reads_json_strings_and_writes_ids(run_bullpen, golden):
     lines = "".join(json.dumps(text) + "\n" for text in golden["texts"])
     result = run_bullpen("tokenize", "models/default", input=lines)
     assert result.returncode == 0, result.stderr
-    assert [json.loads(line) for line in result.stdout.splitlines()] == golden["prompts"]
+    ids = [json.loads(line) for line in result.stdout.splitlines()]
+    for got, expected in zip(ids, golden["prompts"], strict=True):
+        assert got[:len(expected)] == expected  # The longest text was cut to 40 ids.
     back = run_bullpen("tokenize", "models/default", "--decode", input=result.stdout)
     assert [json.loads(line) for line in back.stdout.splitlines()] == golden["texts"]
 

@@ -11,8 +11,7 @@ BASE_BYTES = 96 * MIB
 
 @pytest.fixture(scope="module")
 def quarter(launch, server):
-    slot_bytes = server.get("/v1/experts").json()["slot_bytes"]
-    return launch("--expert-memory", 8 * 8 * slot_bytes, "--kv-memory", "16MiB")
+    return launch("--expert-memory", 8 * 8 * server.expert_bytes(), "--kv-memory", "32MiB")
 
 
 def requests():

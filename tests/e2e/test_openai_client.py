@@ -78,12 +78,13 @@ def test_streamed_chat_starts_with_the_role_and_ends_with_the_reason(client, mod
     assert chunks[-1].choices[0].finish_reason == whole.choices[0].finish_reason
 
 
-def test_content_parts_are_one_text(client, model):
-    parts = [{"type": "text", "text": "What is "}, {"type": "text", "text": "a bird?"}]
+def test_content_parts_are_lines_of_one_text(client, model):
+    parts = [{"type": "text", "text": "What is"}, {"type": "text", "text": "a bird?"}]
     answers = [client.chat.completions.create(
-        model=model, messages=[{"role": "user", "content": content}], max_tokens=8, temperature=0)
-        for content in (parts, "What is a bird?")]
-    assert answers[0].choices[0].message.content == answers[1].choices[0].message.content
+        model=model, messages=[{"role": "user", "content": content}], max_tokens=24,
+        temperature=0) for content in (parts, "What is\na bird?")]
+    assert answers[0].usage == answers[1].usage
+    assert answers[0].choices[0].message == answers[1].choices[0].message
 
 
 def test_async_streams_run_beside_each_other(server, model):

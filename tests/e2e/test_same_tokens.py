@@ -40,14 +40,14 @@ def expected(server, stubs, golden):
 
 
 @pytest.fixture(scope="module")
-def slot_bytes(server):
-    return server.get("/v1/experts").json()["slot_bytes"]
+def expert_bytes(server):
+    return server.expert_bytes()
 
 
 @pytest.mark.parametrize("percent", [10, 25, 50, 100])
-def test_any_budget_gives_the_same_ids(start_server, stubs, golden, expected, slot_bytes, percent):
+def test_any_budget_gives_the_same_ids(start_server, stubs, golden, expected, expert_bytes, percent):
     slots = EXPERTS * percent // 100
-    server = start_server("--expert-memory", slots * slot_bytes)
+    server = start_server("--expert-memory", slots * expert_bytes)
     layers = server.get("/v1/experts").json()["layers"]
     assert sum(layer["slots"] for layer in layers) <= slots
     assert served_ids(server, stubs, golden) == expected

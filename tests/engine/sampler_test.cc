@@ -144,7 +144,7 @@ TEST(Sampler, TopPKeepsTheFewestThatReachTheMass) {
   EXPECT_THAT(Support(logits, {.top_k = 2, .top_p = 0.6f}), ElementsAre(1));
 }
 
-TEST(Sampler, TopPLooksBeyondTheFirstCandidates) {
+TEST(Sampler, TopPKeepsTheLowestIdsOfEquals) {
   const std::vector<float> flat(2000, 0.5f);
   const std::vector<int32_t> ids = Support(flat, {.top_p = 0.04999f});
   EXPECT_EQ(ids.size(), 100u);

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <random>
 
 #include "engine/top_selector.h"
@@ -52,7 +53,7 @@ TEST(Softmax, FindNeverGivesAnIndexWithoutMass) {
   values[1500] = 0;
   values[2900] = 0;
   SoftmaxTerms terms;
-  terms.Compute(values, 0, 1, 0);
+  terms.Compute(values, 0, 1);
   EXPECT_EQ(terms.total(), 2.0);
   EXPECT_EQ(terms.Find(0), 1500);
   EXPECT_EQ(terms.Find(0.999), 1500);
@@ -64,11 +65,53 @@ TEST(Softmax, TotalIsTheSumOfTheTerms) {
   const std::vector<float> values = RandomValues(5001, 3);
   const float max = MaxOf(values);
   SoftmaxTerms terms;
-  terms.Compute(values, max, 1, 0);
+  terms.Compute(values, max, 1);
   EXPECT_EQ(terms.total(), SoftmaxTotal(values, max));
   double exact = 0;
   for (float x : values) exact += std::exp(static_cast<double>(x) - max);
   EXPECT_NEAR(terms.total(), exact, 1e-6 * exact);
+}
+
+TEST(Softmax, TheNucleusIsThatOfAFullSort) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    std::vector<float> values = RandomValues(3000, seed);
+    if (seed % 2 == 0) {
+      for (float& value : values) value = std::round(value);  // many ties
+    }
+    const float max = MaxOf(values);
+    SoftmaxTerms all, nucleus;
+    all.Compute(values, max, 1);
+    nucleus.Compute(values, max, 1);
+    const double mass = all.total() * 0.05 * static_cast<double>(seed);
+    nucleus.KeepNucleus(mass);
+
+    const std::span<const float> terms = all.terms();
+    std::vector<size_t> order(terms.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::ranges::stable_sort(
+        order, [&](size_t a, size_t b) { return terms[a] > terms[b]; });
+    double sum = 0;
+    for (size_t i : order) {
+      // Sums in another order may differ in their last bits.
+      if (std::abs(sum - mass) > 1e-9 * mass) {
+        ASSERT_EQ(nucleus.terms()[i], sum < mass ? terms[i] : 0.0f)
+            << "seed " << seed << ", term " << i;
+      }
+      sum += terms[i];
+    }
+  }
+}
+
+TEST(Softmax, ANucleusKeepsAtLeastOneAndTheFirstOfEquals) {
+  SoftmaxTerms terms;
+  const std::vector<float> values = {-1, 0, 0, 0};
+  terms.Compute(values, 0, 1);
+  terms.KeepNucleus(1e-9);
+  EXPECT_THAT(terms.terms(), testing::ElementsAre(0, 1, 0, 0));
+  terms.Compute(values, 0, 1);
+  terms.KeepNucleus(1.5);
+  EXPECT_THAT(terms.terms(), testing::ElementsAre(0, 1, 1, 0));
+  EXPECT_EQ(terms.total(), 2.0);
 }
 
 TEST(TopSelector, AgreesWithAFullSort) {

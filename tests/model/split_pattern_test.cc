@@ -81,6 +81,17 @@ TEST(SplitPatternTest, OtherSpellingsOfOnigurumaAreTranslated) {
   EXPECT_THAT(RegexPieces("\\w+", "a\u0301_-"), ElementsAre("a\u0301_", "-"));
 }
 
+// Unicode 15 and 16: emoji, digits, letters, ideographs.
+TEST(SplitPatternTest, CharactersThatPcre2DoesNotKnowHaveTheirCategory) {
+  EXPECT_THAT(RegexPieces("\\p{S}+", "a\U0001FA77b"),
+              ElementsAre("a", "\U0001FA77", "b"));
+  EXPECT_THAT(RegexPieces("\\p{N}", "\U0001D2C1x"),
+              ElementsAre("\U0001D2C1", "x"));
+  EXPECT_THAT(RegexPieces("\\p{Han}", "\U00031350x\u1C89"),
+              ElementsAre("\U00031350", "x\u1C89"));
+  EXPECT_THAT(RegexPieces("\\p{Lu}", "x\u1C89"), ElementsAre("x", "\u1C89"));
+}
+
 TEST(SplitPatternTest, WhatHasNoTranslationIsRefused) {
   for (const char* expression :
        {"[a&&b]", "[a[bc]]", "[^\\W]", "\\uZZ", "a\\", "(", "[", "*"}) {

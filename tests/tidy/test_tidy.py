@@ -87,6 +87,8 @@ class Tidy(unittest.TestCase):
         self.assertIn("lists this file", self.findings(files)[0])
         files["base/CMakeLists.txt"] = "library(\n  a.cc)"
         self.assertEqual(self.findings(files), [])
+        files["base/CMakeLists.txt"] = "foreach(name a b)\n  test(${name}.cc)"
+        self.assertEqual(self.findings(files), [])
 
 
 if __name__ == "__main__":

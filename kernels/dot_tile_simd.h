@@ -1,0 +1,121 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#include "kernels/types.h"
+
+// The one inner loop of matmul and of the experts: each output is one chain of
+// fused multiply-adds over the columns; panels and tokens give the independent
+// chains that hide its latency.
+
+namespace bullpen::kernels {
+namespace {
+
+// One block of columns of some adjacent panels against a tile of tokens.
+struct DotBlock {
+  const std::byte* weights = nullptr;  // first panel, first column
+  int64_t panel_bytes = 0;
+  int32_t panels = 0;
+  int32_t columns = 0;
+  const float* x = nullptr;  // [columns / 16][tokens][16]
+  float* sums = nullptr;     // [panels][tokens][16]
+  bool resume = false;       // go on from `sums` instead of from zero
+};
+
+// About 1 KiB ahead: the distance at which a cold panel arrives in time.
+inline constexpr int kPrefetchBytes = 1024;
+
+// The unrolled loops are flat, with constant bounds: so gcc 12 keeps the sums
+// in registers (check the assembly of a change here for stores to the stack).
+template <typename V, DType kType, int kPanels, int kTokens>
+void DotTile(const DotBlock& block, int panel) {
+  using F = typename V::F;
+  constexpr int kColumnBytes = kPanelRows * DTypeBytes(kType);
+  constexpr int kSums = kPanels * kTokens;
+  const std::byte* w = block.weights + panel * block.panel_bytes;
+  float* sums = block.sums + int64_t{panel} * kTokens * kPanelRows;
+  F acc[kSums];  // [kPanels][kTokens]
+#pragma GCC unroll 32
+  for (int i = 0; i < kSums; ++i) {
+    acc[i] = block.resume ? V::Load(sums + i * kPanelRows) : V::Zero();
+  }
+  const float* x = block.x;
+  for (int32_t left = block.columns; left > 0; left -= kPanelRows) {
+    const int32_t n = std::min<int32_t>(left, kPanelRows);
+    // Behind the end of a panel stands one that this tile reads itself: the
+    // next tile begins kPanels - 1 panels further on.
+    const int64_t ahead =
+        left * kColumnBytes > kPrefetchBytes
+            ? kPrefetchBytes
+            : kPrefetchBytes + (kPanels - 1) * block.panel_bytes;
+    for (int32_t c = 0; c < n; ++c, w += kColumnBytes) {
+      F weight[kPanels];
+#pragma GCC unroll 32
+      for (int p = 0; p < kPanels; ++p) {
+        const std::byte* column = w + p * block.panel_bytes;
+        __builtin_prefetch(column + ahead);
+        weight[p] = V::template LoadAs<kType>(column, 0);
+      }
+#pragma GCC unroll 32
+      for (int i = 0; i < kSums; ++i) {
+        const int t = i / kPanels, p = i % kPanels;
+        acc[p * kTokens + t] = V::Accumulate(V::Set(x[t * kPanelRows + c]),
+                                             weight[p], acc[p * kTokens + t]);
+      }
+    }
+    x += kTokens * kPanelRows;
+  }
+#pragma GCC unroll 32
+  for (int i = 0; i < kSums; ++i) V::Store(sums + i * kPanelRows, acc[i]);
+}
+
+// Panels at a time for a number of tokens: a power of two.
+template <typename V>
+constexpr int PanelsAtATime(int tokens) {
+  if (tokens == 1) return V::kDecodePanels;
+  return V::kDotSums >= 4 * tokens ? 4 : V::kDotSums >= 2 * tokens ? 2 : 1;
+}
+
+template <typename V, DType kType, int kPanels, int kTokens>
+void DotPanelsFrom(const DotBlock& block, int panel) {
+  for (; panel + kPanels <= block.panels; panel += kPanels) {
+    DotTile<V, kType, kPanels, kTokens>(block, panel);
+  }
+  if constexpr (kPanels > 1) {
+    DotPanelsFrom<V, kType, kPanels / 2, kTokens>(block, panel);
+  }
+}
+
+template <typename V, DType kType, int kTokens>
+void DotPanels(const DotBlock& block) {
+  DotPanelsFrom<V, kType, PanelsAtATime<V>(kTokens), kTokens>(block, 0);
+}
+
+using DotFunction = void (*)(const DotBlock&);
+
+template <typename V, DType kType, int... kIndex>
+DotFunction ChooseTokens(int tokens, std::integer_sequence<int, kIndex...>) {
+  static constexpr DotFunction kFunctions[] = {
+      DotPanels<V, kType, kIndex + 1>...};
+  return kFunctions[tokens - 1];
+}
+
+template <typename V>
+DotFunction ChooseDot(DType dtype, int tokens) {
+  constexpr auto kTokens = std::make_integer_sequence<int, V::kDotTokens>();
+  switch (dtype) {
+    case DType::kF32:
+      return ChooseTokens<V, DType::kF32>(tokens, kTokens);
+    case DType::kF16:
+      return ChooseTokens<V, DType::kF16>(tokens, kTokens);
+    case DType::kBF16:
+      return ChooseTokens<V, DType::kBF16>(tokens, kTokens);
+  }
+  __builtin_unreachable();
+}
+
+}  // namespace
+}  // namespace bullpen::kernels

@@ -1,0 +1,63 @@
+#include "tools/options.h"
+
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace bullpen {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+TEST(ParseIdsTest, ReadsIdsWithOrWithoutBlanks) {
+  EXPECT_THAT(*ParseIds("1, 2,3"), ElementsAre(1, 2, 3));
+  EXPECT_THAT(*ParseIds("-4"), ElementsAre(-4));
+}
+
+TEST(ParseIdsTest, NamesWhatIsNoId) {
+  for (const std::string text : {"", "1,,2", "1,x", "99999999999", "1.5"}) {
+    const auto ids = ParseIds(text);
+    EXPECT_TRUE(absl::IsInvalidArgument(ids.status())) << text;
+    EXPECT_THAT(std::string(ids.status().message()), HasSubstr("--ids"));
+  }
+}
+
+TEST(ModelFlagsTest, BecomeTheModelsOptions) {
+  ModelFlags flags;
+  flags.memory.count = 100;
+  flags.kv_memory.count = 10;
+  flags.expert_memory.count = 20;
+  flags.threads = 3;
+  flags.context = 512;
+  const auto options = ToModelOptions(flags);
+  ASSERT_TRUE(options.ok());
+  EXPECT_EQ(options->memory.total_bytes, 100);
+  EXPECT_EQ(options->memory.kv_bytes, 10);
+  EXPECT_EQ(options->memory.expert_bytes, 20);
+  EXPECT_EQ(options->threads, 3);
+  EXPECT_EQ(options->context, 512);
+}
+
+TEST(ModelFlagsTest, OutOfRangeNamesTheFlagTheValueAndTheLimit) {
+  ModelFlags flags;
+  flags.max_batch_tokens = 0;
+  const std::string message(ToModelOptions(flags).status().message());
+  EXPECT_EQ(message,
+            "--max-batch-tokens must be at least 1 and at most 65536, got 0");
+}
+
+TEST(ModelFlagsTest, ParseFromTheCommandLine) {
+  CLI::App app;
+  ModelFlags flags;
+  AddFlags(app, flags);
+  app.parse("--memory 1.5GiB --kv-type f16 --max-sequences 4");
+  EXPECT_EQ(flags.memory.count, int64_t{3} << 29);
+  EXPECT_EQ(flags.kv_type, "f16");
+  EXPECT_EQ(flags.max_sequences, 4);
+  EXPECT_THROW(app.parse("--memory lots"), CLI::ValidationError);
+}
+
+}  // namespace
+}  // namespace bullpen
