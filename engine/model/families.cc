@@ -97,7 +97,7 @@ double RotaryShare(ConfigFields& fields, double otherwise) {
 // of it says which share.
 struct HeadRule {
   int32_t default_dim = 0;  // 0: dim / heads, which is what q_proj then has
-  std::optional<double> rotary_share;
+  std::optional<double> rotary_share = {};
 };
 
 void ReadHeads(ConfigFields& fields, ModelConfig& config,
