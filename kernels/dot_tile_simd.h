@@ -25,8 +25,9 @@ struct DotBlock {
   bool resume = false;       // go on from `sums` instead of from zero
 };
 
-// About 1 KiB ahead: the distance at which a cold panel arrives in time.
-inline constexpr int kPrefetchBytes = 1024;
+// Prefetched by one tile at a time, over all its panels: what memory delivers
+// in the time that it takes to answer (40 GB/s in 200 ns).
+inline constexpr int64_t kPrefetchBytes = 8192;
 
 // The unrolled loops are flat, with constant bounds: so gcc 12 keeps the sums
 // in registers (check the assembly of a change here for stores to the stack).
@@ -42,15 +43,15 @@ void DotTile(const DotBlock& block, int panel) {
   for (int i = 0; i < kSums; ++i) {
     acc[i] = block.resume ? V::Load(sums + i * kPanelRows) : V::Zero();
   }
+  // Behind the end of the block the next tile's columns are wanted.
+  const int64_t block_bytes = int64_t{block.columns} * kColumnBytes;
+  const int64_t to_next_tile = kPanels * block.panel_bytes - block_bytes;
+  const int64_t distance = std::min(kPrefetchBytes / kPanels, block_bytes);
   const float* x = block.x;
   for (int32_t left = block.columns; left > 0; left -= kPanelRows) {
     const int32_t n = std::min<int32_t>(left, kPanelRows);
-    // Behind the end of a panel stands one that this tile reads itself: the
-    // next tile begins kPanels - 1 panels further on.
     const int64_t ahead =
-        left * kColumnBytes > kPrefetchBytes
-            ? kPrefetchBytes
-            : kPrefetchBytes + (kPanels - 1) * block.panel_bytes;
+        left * kColumnBytes > distance ? distance : distance + to_next_tile;
     for (int32_t c = 0; c < n; ++c, w += kColumnBytes) {
       F weight[kPanels];
 #pragma GCC unroll 32

@@ -1,7 +1,8 @@
+#include "server/http_connections.h"
+
 #include <utility>
 
 #include "absl/time/time.h"
-#include "server/http_session.h"
 
 namespace bullpen {
 

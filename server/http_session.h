@@ -1,44 +1,15 @@
 #pragma once
 
-#include <atomic>
 #include <cstdint>
-#include <functional>
-#include <map>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "boost/asio/awaitable.hpp"
 #include "boost/asio/ip/tcp.hpp"
 #include "boost/asio/thread_pool.hpp"
+#include "server/http_connections.h"
 #include "server/http_server.h"
 #include "server/service.h"
 
 namespace bullpen {
-
-// The open connections of a server, and how far its shutdown has come. Any
-// thread.
-class HttpConnections {
- public:
-  enum class Phase { kServing, kClosing, kCut };
-
-  Phase phase() const { return phase_.load(); }
-  // Sets the phase and wakes every connection to look at it.
-  void Enter(Phase phase);
-
-  // `wake` is called, on some thread, when the phase changes.
-  int64_t Add(std::function<void()> wake);
-  void Remove(int64_t id);
-  int32_t count() const;
-
-  // Whether there was none before the time was up.
-  bool WaitEmpty(Clock::time_point until) const;
-
- private:
-  std::atomic<Phase> phase_{Phase::kServing};
-  mutable absl::Mutex mutex_;
-  int64_t next_id_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::map<int64_t, std::function<void()>> open_ ABSL_GUARDED_BY(mutex_);
-};
 
 // What all connections of a server share.
 struct HttpContext {

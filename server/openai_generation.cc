@@ -29,9 +29,9 @@ absl::Status CheckModel(const std::string& asked, const ModelFacts& facts) {
 absl::Status InChatTerms(const absl::Status& status) {
   const std::optional<std::string> param = ErrorParam(status);
   if (!param.has_value()) return status;
-  const std::string_view name = *param == "prompt"     ? "messages"
-                                : *param == "logprobs" ? "top_logprobs"
-                                                       : *param;
+  const std::string name = *param == "prompt"     ? "messages"
+                           : *param == "logprobs" ? "top_logprobs"
+                                                  : *param;
   return FieldError(name, Std(status.message()),
                     ErrorCode(status).value_or(""));
 }
@@ -42,6 +42,19 @@ absl::StatusOr<OpenAiCall> ParseCall(const GenerationArgs& args) {
                    ParseJsonObject(args.body, limits.max_json_depth));
   return args.chat ? ParseChatCall(body, limits)
                    : ParseCompletionCall(body, limits);
+}
+
+// What the template refuses is the fault of what it was given, and so is
+// output beyond its limits: trying again would not help.
+absl::StatusOr<std::string> RenderChat(ChatTemplate& chat,
+                                       const OpenAiCall& call) {
+  absl::StatusOr<std::string> text =
+      chat.Render(call.messages, nlohmann::json(), call.variables);
+  const absl::Status& status = text.status();
+  if (absl::IsInvalidArgument(status) || absl::IsResourceExhausted(status)) {
+    return FieldError("messages", Std(status.message()));
+  }
+  return text;
 }
 
 // What a choice needs of its prompt to say it again.
@@ -67,9 +80,8 @@ absl::StatusOr<std::unique_ptr<Generation>> Generation::Start(
   ASSIGN_OR_RETURN(OpenAiCall call, ParseCall(args));
   RETURN_IF_ERROR(CheckModel(call.model, service.facts()));
   if (call.chat) {
-    ASSIGN_OR_RETURN(
-        call.prompts.front().prompt,
-        service.chat().Render(call.messages, nlohmann::json(), call.variables));
+    ASSIGN_OR_RETURN(call.prompts.front().prompt,
+                     RenderChat(service.chat(), call));
   }
   auto generation =
       std::unique_ptr<Generation>(new Generation(service, std::move(call)));

@@ -351,7 +351,7 @@ void RegisterLargeModel(const Place& place) {
              });
   }
   for (DType dtype : {DType::kF32, DType::kF16}) {
-    for (int32_t rows : {1, 256}) {
+    for (int32_t rows : {1, 16}) {
       Register(
           absl::StrCat("qwen3_30b/attention/", Absl(kernels::DTypeName(dtype)),
                        "/rows:", rows, "/context:2048", place.name()),
