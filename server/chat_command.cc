@@ -129,7 +129,7 @@ ChatCommand::ChatCommand(CLI::App& app, const Environment& environment,
                    "the interpreter with jinja2 that renders chat templates")
       ->capture_default_str();
   AddSamplingFlags(*command, sampling_);
-  AddFlags(*command, load_.flags);
+  AddFlags(*command, load_.flags, kModelFlagsGroup);
   command->callback([this, &chosen] { chosen = [this] { return Run(); }; });
 }
 

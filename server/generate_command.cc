@@ -54,7 +54,7 @@ GenerateCommand::GenerateCommand(CLI::App& app, const Environment& environment,
   command->add_flag("--print-ids", print_ids_,
                     "print token ids, 1,2,3, instead of text");
   command->add_flag("--stats", stats_, "print timing to standard error");
-  AddFlags(*command, load_.flags);
+  AddFlags(*command, load_.flags, kModelFlagsGroup);
   command->callback([this, &chosen] { chosen = [this] { return Run(); }; });
 }
 

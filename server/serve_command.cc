@@ -199,8 +199,8 @@ ServeCommand::ServeCommand(CLI::App& app, const Environment& environment,
                    "model directory, packed on first use; unset: the small "
                    "model that comes with bullpen")
       ->capture_default_str();
-  AddFlags(*command, flags_);
-  AddFlags(*command, load_.flags);
+  AddFlags(*command, flags_, "Serving");
+  AddFlags(*command, load_.flags, kModelFlagsGroup);
   command->callback([this, &chosen] { chosen = [this] { return Run(); }; });
 }
 

@@ -119,7 +119,7 @@ LogitsCommand::LogitsCommand(CLI::App& app, const Environment& environment,
   command->add_flag("--all", all_,
                     "also hidden.N after each layer, and experts.N and "
                     "expert_weights.N of each layer with experts");
-  AddFlags(*command, flags_);
+  AddFlags(*command, flags_, kModelFlagsGroup);
   command->callback([this, &chosen] { chosen = [this] { return Run(); }; });
 }
 

@@ -24,21 +24,31 @@ absl::Status CheckFlag(std::string_view name, int32_t value, int32_t low,
                    high, ", got ", value));
 }
 
+// As a person would write it.
+std::string DefaultText(int64_t bytes) {
+  constexpr int64_t kMiB = int64_t{1} << 20;
+  return bytes > 0 && bytes % kMiB == 0 ? absl::StrCat(bytes / kMiB, "MiB")
+                                        : absl::StrCat(bytes);
+}
+
 }  // namespace
 
-void AddFlag(CLI::App& app, const std::string& name, Bytes& value,
-             const std::string& help) {
+CLI::Option* AddFlag(CLI::App& app, const std::string& name, Bytes& value,
+                     const std::string& help) {
   const auto check = [](const std::string& text) {
     const absl::StatusOr<int64_t> bytes = ParseBytes(text);
     return bytes.ok() ? std::string() : std::string(bytes.status().message());
   };
-  app.add_option_function<std::string>(
-         "--" + name,
-         [&value](const std::string& text) { value.count = *ParseBytes(text); },
-         help)
-      ->check(CLI::Validator(check, "SIZE"))
+  return app
+      .add_option_function<std::string>(
+          "--" + name,
+          [&value](const std::string& text) {
+            value.count = *ParseBytes(text);
+          },
+          help)
+      ->check(CLI::Validator(check, ""))
       ->type_name("SIZE")
-      ->default_str(std::to_string(value.count));
+      ->default_str(DefaultText(value.count));
 }
 
 absl::StatusOr<ModelOptions> ToModelOptions(const ModelFlags& flags) {

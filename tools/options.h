@@ -4,7 +4,6 @@
 #include <filesystem>
 #include <functional>
 #include <string>
-#include <type_traits>
 #include <vector>
 
 #include "CLI/CLI.hpp"
@@ -30,26 +29,26 @@ struct Environment {
 using Command = std::function<absl::Status()>;
 
 // Adds --name to `app`; dashes stand where the field's name has underscores.
-void AddFlag(CLI::App& app, const std::string& name, Bytes& value,
-             const std::string& help);
+CLI::Option* AddFlag(CLI::App& app, const std::string& name, Bytes& value,
+                     const std::string& help);
 template <typename T>
-void AddFlag(CLI::App& app, const std::string& name, T& value,
-             const std::string& help) {
-  if constexpr (std::is_same_v<T, bool>) {
-    app.add_flag("--" + name, value, help);
-  } else {
-    app.add_option("--" + name, value, help)->capture_default_str();
-  }
+CLI::Option* AddFlag(CLI::App& app, const std::string& name, T& value,
+                     const std::string& help) {
+  return app.add_option("--" + name, value, help)->capture_default_str();
 }
 
-// Adds a flag for each field that config.ForEach lists.
+// Adds a flag for each field that config.ForEach lists; the help shows them
+// together under `group`.
 template <typename Config>
-void AddFlags(CLI::App& app, Config& config) {
-  config.ForEach([&app](std::string name, auto& value, const char* help) {
+void AddFlags(CLI::App& app, Config& config, const std::string& group) {
+  config.ForEach([&](std::string name, auto& value, const char* help) {
     for (char& c : name) c = c == '_' ? '-' : c;
-    AddFlag(app, name, value, help);
+    AddFlag(app, name, value, help)->group(group);
   });
 }
+
+// The heading of ModelFlags in the help.
+inline constexpr char kModelFlagsGroup[] = "Running the model";
 
 // How to load a model; the same for every subcommand that runs one.
 struct ModelFlags {

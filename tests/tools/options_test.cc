@@ -51,7 +51,7 @@ TEST(ModelFlagsTest, OutOfRangeNamesTheFlagTheValueAndTheLimit) {
 TEST(ModelFlagsTest, ParseFromTheCommandLine) {
   CLI::App app;
   ModelFlags flags;
-  AddFlags(app, flags);
+  AddFlags(app, flags, kModelFlagsGroup);
   app.parse("--memory 1.5GiB --kv-type f16 --max-sequences 4");
   EXPECT_EQ(flags.memory.count, int64_t{3} << 29);
   EXPECT_EQ(flags.kv_type, "f16");

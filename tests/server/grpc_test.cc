@@ -1,0 +1,326 @@
+#include <atomic>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "bullpen/v1/inference.grpc.pb.h"
+#include "gmock/gmock.h"
+#include "grpcpp/grpcpp.h"
+#include "gtest/gtest.h"
+#include "server/grpc_server.h"
+#include "server/service.h"
+#include "tests/fakes/fake_engine.h"
+
+namespace bullpen {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr std::chrono::seconds kPatience(20);
+
+// What a client saw of one call.
+struct Answer {
+  grpc::Status status;
+  std::string text;
+  std::vector<int32_t> ids;
+  int finishes = 0;
+  v1::GenerateResponse last;
+};
+
+class GrpcTest : public ::testing::Test {
+ protected:
+  GrpcTest() : service_(Limits(), metrics_) {}
+
+  void SetUp() override { Start({}); }
+
+  void TearDown() override {
+    if (service_.state() != Service::State::kLoading) service_.engine().Stop();
+    stub_ = nullptr;
+    server_ = nullptr;
+  }
+
+  static RequestLimits Limits() {
+    RequestLimits limits;
+    limits.max_body_bytes = 64 << 10;
+    return limits;
+  }
+
+  void Start(std::vector<std::string> keys) {
+    stub_ = nullptr;
+    server_ = nullptr;
+    auto server =
+        GrpcServer::Listen(service_, {.port = 0, .api_keys = std::move(keys)});
+    ASSERT_TRUE(server.ok()) << server.status();
+    server_ = *std::move(server);
+    stub_ = v1::Inference::NewStub(
+        grpc::CreateChannel("127.0.0.1:" + std::to_string(server_->port()),
+                            grpc::InsecureChannelCredentials()));
+  }
+
+  void BecomeReady() {
+    std::unique_ptr<Tokenizer> tokenizer =
+        *Tokenizer::FromDirectory("models/default");
+    ModelFacts facts;
+    facts.id = "default";
+    facts.architecture = "qwen3_moe";
+    facts.vocab = tokenizer->vocab_size();
+    facts.context = 4096;
+    service_.SetReady(MakeFakeEngine(engine_, metrics_), std::move(tokenizer),
+                      *ChatTemplate::FromDirectory("", {}), std::move(facts));
+  }
+
+  void Script(FakeAnswer answer) {
+    engine_.SetScript([answer](const Request&) { return answer; });
+  }
+
+  std::vector<TokenEvent> TokensOf(const std::string& text) {
+    std::vector<TokenEvent> events;
+    for (const int32_t id : service_.tokenizer().Encode(text, false)) {
+      events.push_back({.id = id});
+    }
+    return events;
+  }
+
+  Answer Generate(const v1::GenerateRequest& request) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kPatience);
+    return Generate(request, context);
+  }
+
+  Answer Generate(const v1::GenerateRequest& request,
+                  grpc::ClientContext& context) {
+    Answer answer;
+    auto reader = stub_->Generate(&context, request);
+    while (reader->Read(&answer.last)) {
+      answer.text += answer.last.text();
+      for (const v1::Token& token : answer.last.tokens()) {
+        answer.ids.push_back(token.id());
+      }
+      answer.finishes += answer.last.has_finish() ? 1 : 0;
+    }
+    answer.status = reader->Finish();
+    return answer;
+  }
+
+  static v1::GenerateRequest Prompt(const std::string& text) {
+    v1::GenerateRequest request;
+    request.set_prompt(text);
+    return request;
+  }
+
+  Metrics metrics_;
+  FakeEngineControl engine_;
+  Service service_;
+  std::unique_ptr<GrpcServer> server_;
+  std::unique_ptr<v1::Inference::Stub> stub_;
+};
+
+TEST_F(GrpcTest, WhileLoadingCallsAreUnavailable) {
+  const Answer answer = Generate(Prompt("x"));
+  EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(answer.status.error_message(), HasSubstr("loading"));
+  grpc::ClientContext context;
+  v1::TokenizeResponse response;
+  EXPECT_EQ(stub_->Tokenize(&context, {}, &response).error_code(),
+            grpc::StatusCode::UNAVAILABLE);
+}
+
+TEST_F(GrpcTest, TokensArriveWithOneFinishAtTheEnd) {
+  BecomeReady();
+  Script({.tokens = TokensOf("a bird flew over"),
+          .reason = FinishReason::kLength});
+  v1::GenerateRequest request = Prompt("In the beginning");
+  request.set_request_id("mine");
+  request.mutable_sampling()->set_seed(5);
+  const Answer answer = Generate(request);
+  ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+  EXPECT_EQ(answer.text, "a bird flew over");
+  EXPECT_EQ(answer.finishes, 1);
+  EXPECT_EQ(answer.last.request_id(), "mine");
+  EXPECT_EQ(answer.last.finish().reason(), v1::FINISH_REASON_LENGTH);
+  EXPECT_EQ(answer.last.finish().usage().seed(), 5);
+  EXPECT_EQ(answer.last.finish().usage().completion_tokens(),
+            static_cast<int32_t>(answer.ids.size()));
+}
+
+TEST_F(GrpcTest, AStopStringEndsTheStreamAndTheWork) {
+  BecomeReady();
+  Script({.tokens = TokensOf("one two three four"), .endless = true});
+  v1::GenerateRequest request = Prompt("x");
+  request.add_stop("three");
+  const Answer answer = Generate(request);
+  ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+  EXPECT_EQ(answer.text, "one two ");
+  EXPECT_EQ(answer.last.finish().reason(), v1::FINISH_REASON_STOP);
+  EXPECT_TRUE(engine_.AwaitIdle());
+  EXPECT_EQ(engine_.cancelled(), 1);
+}
+
+TEST_F(GrpcTest, AnErrorOfTheEngineComesAfterTheTokensBeforeIt) {
+  BecomeReady();
+  Script({.tokens = TokensOf("a bird"),
+          .status = absl::DataLossError("expert 3 of layer 1 is damaged")});
+  const Answer answer = Generate(Prompt("x"));
+  EXPECT_EQ(answer.text, "a bird");
+  EXPECT_EQ(answer.finishes, 0);
+  EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::DATA_LOSS);
+  EXPECT_EQ(answer.status.error_message(), "expert 3 of layer 1 is damaged");
+}
+
+TEST_F(GrpcTest, AFullQueueIsResourceExhausted) {
+  BecomeReady();
+  engine_.RefuseWith(absl::ResourceExhaustedError("the queue is full"));
+  const Answer answer = Generate(Prompt("x"));
+  EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(answer.status.error_message(), "the queue is full");
+}
+
+TEST_F(GrpcTest, BadFieldsAreNamed) {
+  BecomeReady();
+  v1::GenerateRequest request = Prompt("x");
+  request.mutable_sampling()->set_top_p(7);
+  Answer answer = Generate(request);
+  EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(answer.status.error_message(), HasSubstr("top_p"));
+  answer = Generate({});
+  EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(answer.status.error_message(), HasSubstr("prompt_ids"));
+  request = Prompt("x");
+  request.set_model("other");
+  answer = Generate(request);
+  EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::NOT_FOUND);
+  request = Prompt("x");
+  request.set_request_id("two words");
+  answer = Generate(request);
+  EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(engine_.accepted(), 0);
+}
+
+TEST_F(GrpcTest, ACancelledCallCancelsItsRequestOnly) {
+  BecomeReady();
+  Script({.tokens = TokensOf("on and on"), .endless = true});
+  grpc::ClientContext context;
+  auto reader = stub_->Generate(&context, Prompt("x"));
+  v1::GenerateResponse response;
+  ASSERT_TRUE(reader->Read(&response));
+  context.TryCancel();
+  while (reader->Read(&response)) {
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_TRUE(engine_.AwaitIdle());
+  EXPECT_EQ(engine_.cancelled(), 1);
+}
+
+TEST_F(GrpcTest, TheClientsDeadlineReachesTheEngine) {
+  BecomeReady();
+  Script({.hold = true});
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() +
+                       std::chrono::milliseconds(300));
+  const Answer answer = Generate(Prompt("x"), context);
+  EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_TRUE(engine_.AwaitIdle());
+  for (const Request& request : engine_.requests()) {
+    EXPECT_LT(*request.deadline, Clock::now() + std::chrono::seconds(1));
+  }
+}
+
+TEST_F(GrpcTest, AChatIsRenderedWithoutAddedSpecialTokens) {
+  BecomeReady();
+  Script({.tokens = TokensOf("hi")});
+  v1::GenerateRequest request;
+  v1::ChatMessage& message = *request.mutable_chat()->add_messages();
+  message.set_role("user");
+  message.set_content("Hello");
+  ASSERT_TRUE(Generate(request).status.ok());
+  EXPECT_EQ(engine_.requests()[0].prompt,
+            service_.tokenizer().Encode("user: Hello\nassistant: ", false));
+}
+
+TEST_F(GrpcTest, AMessageOverTheLimitIsRefused) {
+  BecomeReady();
+  const Answer answer = Generate(Prompt(std::string(65 << 10, 'x')));
+  EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+}
+
+TEST_F(GrpcTest, WithoutAKeyCallsAreUnauthenticated) {
+  Start({"secret"});
+  BecomeReady();
+  Script({.tokens = TokensOf("hi")});
+  EXPECT_EQ(Generate(Prompt("x")).status.error_code(),
+            grpc::StatusCode::UNAUTHENTICATED);
+  grpc::ClientContext wrong;
+  wrong.AddMetadata("authorization", "Bearer secreT");
+  EXPECT_EQ(Generate(Prompt("x"), wrong).status.error_code(),
+            grpc::StatusCode::UNAUTHENTICATED);
+  grpc::ClientContext right;
+  right.AddMetadata("authorization", "Bearer secret");
+  EXPECT_TRUE(Generate(Prompt("x"), right).status.ok());
+}
+
+TEST_F(GrpcTest, TokenizeAndDetokenizeAreInverse) {
+  BecomeReady();
+  v1::TokenizeRequest request;
+  request.set_text("a bird, naïve ☕");
+  v1::TokenizeResponse tokens;
+  grpc::ClientContext first;
+  ASSERT_TRUE(stub_->Tokenize(&first, request, &tokens).ok());
+  v1::DetokenizeRequest back;
+  *back.mutable_ids() = tokens.ids();
+  v1::DetokenizeResponse text;
+  grpc::ClientContext second;
+  ASSERT_TRUE(stub_->Detokenize(&second, back, &text).ok());
+  EXPECT_EQ(text.text(), request.text());
+  back.add_ids(1 << 30);
+  grpc::ClientContext third;
+  EXPECT_EQ(stub_->Detokenize(&third, back, &text).error_code(),
+            grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(GrpcTest, TheCacheSnapshotIsGivenWhole) {
+  BecomeReady();
+  grpc::ClientContext context;
+  v1::GetExpertCacheResponse response;
+  ASSERT_TRUE(stub_->GetExpertCache(&context, {}, &response).ok());
+  EXPECT_EQ(response.slot_bytes(), 4096);
+  ASSERT_EQ(response.layers_size(), 1);
+  EXPECT_EQ(response.layers(0).resident(), 2);
+  EXPECT_THAT(response.layers(0).resident_experts(), ElementsAre(1, 5));
+}
+
+TEST_F(GrpcTest, ManyClientsThatLeaveAtRandomLeaveNothingBehind) {
+  BecomeReady();
+  Script({.tokens = TokensOf("on and on and on"), .endless = true});
+  constexpr int kThreads = 8;
+  constexpr int kCallsPerThread = 10;
+  std::vector<std::jthread> clients;
+  for (int t = 0; t < kThreads; ++t) {
+    clients.emplace_back([this, t] {
+      for (int i = 0; i < kCallsPerThread; ++i) {
+        grpc::ClientContext context;
+        auto reader = stub_->Generate(&context, Prompt("x"));
+        v1::GenerateResponse response;
+        for (int reads = 0; reads < (t + i) % 4; ++reads) {
+          reader->Read(&response);
+        }
+        context.TryCancel();
+        reader->Finish();
+      }
+    });
+  }
+  clients.clear();
+  EXPECT_TRUE(engine_.AwaitIdle());
+}
+
+TEST_F(GrpcTest, TwoServersCannotShareAPort) {
+  const auto second =
+      GrpcServer::Listen(service_, {.port = server_->port(), .api_keys = {}});
+  ASSERT_FALSE(second.ok());
+  EXPECT_THAT(std::string(second.status().message()),
+              HasSubstr(std::to_string(server_->port())));
+}
+
+}  // namespace
+}  // namespace bullpen
