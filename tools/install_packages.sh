@@ -48,9 +48,10 @@ as_root() {
 
 # Of "a|b", the first that apt can install.
 choose() {
-  local name
+  local name candidate
   for name in ${1//|/ }; do
-    if apt-cache show "$name" 2>/dev/null | grep -q '^Version:'; then
+    candidate=$(apt-cache policy "$name" | sed -n 's/^  Candidate: //p')
+    if [ -n "$candidate" ] && [ "$candidate" != "(none)" ]; then
       echo "$name"
       return
     fi
