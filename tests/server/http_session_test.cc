@@ -1,6 +1,8 @@
 #include <chrono>
+#include <memory>
+#include <random>
 #include <string>
-#include <thread>
+#include <vector>
 
 #include "base/strings.h"
 #include "gmock/gmock.h"
@@ -115,6 +117,43 @@ TEST_F(HttpSessionTest, BadChunkSizeIs400) {
       "POST /v1/completions HTTP/1.1\r\nHost: a\r\n"
       "Transfer-Encoding: chunked\r\n\r\n-5\r\nabc\r\n");
   EXPECT_EQ(client().Receive().status, 400);
+}
+
+// Two readings of where a body ends would let one request hide another.
+TEST_F(HttpSessionTest, AmbiguousBodyLengthIs400) {
+  Start();
+  for (const char* fields :
+       {"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        "Content-Length: 5\r\nContent-Length: 6\r\n", "Content-Length: -5\r\n",
+        "Content-Length: 99999999999999999999\r\n"}) {
+    HttpClient guest(port());
+    guest.Send(absl::StrCat("POST /v1/completions HTTP/1.1\r\nHost: a\r\n",
+                            fields, "\r\n0\r\n\r\n"));
+    EXPECT_EQ(guest.Receive().status, 400) << fields;
+  }
+}
+
+TEST_F(HttpSessionTest, SurvivesDamagedRequests) {
+  Start();
+  Say("hello");
+  constexpr unsigned kSeed = 20260611;
+  SCOPED_TRACE(absl::StrCat("seed ", kSeed));
+  std::mt19937 random(kSeed);
+  const std::string whole = PostText(
+      "/v1/completions", R"({"prompt":"a","stop":["b"],"stream":true})",
+      "X-Request-Id: a\r\nConnection: keep-alive\r\n");
+  for (int i = 0; i < 300; ++i) {
+    std::string damaged = whole;
+    for (unsigned k = 0; k < 1 + random() % 4; ++k) {
+      damaged[random() % damaged.size()] = static_cast<char>(random());
+    }
+    if (random() % 4 == 0) damaged.resize(random() % damaged.size());
+    HttpClient guest(port());
+    guest.Send(damaged);
+  }
+  EXPECT_EQ(client().Get("/health").status, 200);
+  server().Shutdown(Clock::now() + std::chrono::seconds(20));
+  EXPECT_TRUE(engine().AwaitIdle());
 }
 
 TEST_F(HttpSessionTest, HeaderOverTheLimitIs431) {
