@@ -74,8 +74,11 @@ def test_a_burst_gets_only_200_or_429_and_a_retry_hint(start_server):
 
 def test_a_full_queue_is_a_rate_limit_error_and_resource_exhausted(start_server, stubs):
     server = start_server("--max-queue", 1, "--max-sequences", 1)
-    streams = [Stream(server, max_tokens=4000) for _ in range(2)]
+    streams = [Stream(server, max_tokens=4000)]
     try:
+        # The first must have left the queue before the second fills it.
+        wait_until(lambda: server.metric("bullpen_requests_running") == 1, 10, "a running request")
+        streams.append(Stream(server, max_tokens=4000))
         wait_until(lambda: server.metric("bullpen_requests_waiting") == 1, 10, "a full queue")
         with pytest.raises(openai.RateLimitError):
             server.openai().completions.create(model=server.model_id, prompt="The")
