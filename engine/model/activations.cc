@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "base/status.h"
-#include "kernels/kv_layout.h"
+#include "kernels/attention.h"
 
 namespace bullpen {
 namespace {
@@ -35,9 +35,8 @@ int64_t Carve(const ModelConfig& config, const ActivationLimits& limits,
   }
   const int64_t rows = limits.rows;
   const int64_t k = std::max(config.experts_per_token, 1);
-  const int64_t block = kernels::kKvBlockTokens;
-  out.score_stride = (limits.context + block - 1) / block * block *
-                     (config.heads / config.kv_heads);
+  out.score_stride =
+      kernels::AttentionScratch(limits.context, config.heads, config.kv_heads);
   Carver carver(base);
   carver.Take(out.hidden, rows * config.dim);
   carver.Take(out.normed, rows * config.dim);

@@ -14,6 +14,7 @@
 #include "engine/model/activations.h"
 #include "engine/model/layers.h"
 #include "kernels/ops.h"
+#include "spdlog/spdlog.h"
 
 namespace bullpen {
 namespace {
@@ -67,6 +68,7 @@ struct Model::State {
         rope(packed.config()) {}
 
   absl::Status Load(std::unique_ptr<BlobReader> blob_reader, Metrics& metrics);
+  absl::Status PlanMemoryForContext();
   absl::Status PlanAndAllocate(Metrics& metrics);
   void MakeLayers();
   absl::Status RunLayers(const Pass& pass);
@@ -127,18 +129,42 @@ absl::Status Model::State::Load(std::unique_ptr<BlobReader> blob_reader,
   return absl::OkStatus();
 }
 
+// Where the operator gave no context, one that the memory cannot hold is
+// halved rather than refused: KV for one whole context must fit.
+absl::Status Model::State::PlanMemoryForContext() {
+  constexpr int32_t kLeastContext = 2048;
+  const ModelConfig& config = packed.config();
+  const int64_t layers = static_cast<int64_t>(config.layers.size());
+  while (true) {
+    const ActivationLimits limits{.rows = options.max_batch_tokens,
+                                  .threads = options.threads,
+                                  .context = context};
+    absl::StatusOr<MemoryPlan> fitting =
+        PlanMemory(packed, options.memory, Activations::Bytes(config, limits),
+                   kv_block_bytes * layers, context, options.max_sequences);
+    if (fitting.ok()) {
+      plan = *std::move(fitting);
+      return absl::OkStatus();
+    }
+    if (options.context != 0 || context / 2 < kLeastContext ||
+        !absl::IsResourceExhausted(fitting.status())) {
+      return fitting.status();
+    }
+    context /= 2;
+    spdlog::warn("memory holds no context of {} tokens; trying {}", context * 2,
+                 context);
+  }
+}
+
 absl::Status Model::State::PlanAndAllocate(Metrics& metrics) {
   const ModelConfig& config = packed.config();
-  const ActivationLimits limits{.rows = options.max_batch_tokens,
-                                .threads = options.threads,
-                                .context = context};
   kv_block_bytes = kernels::KvBlockBytes(kv_type, config.kv_heads,
                                          config.head_dim, config.head_dim);
   const int64_t layers = static_cast<int64_t>(config.layers.size());
-  ASSIGN_OR_RETURN(
-      plan,
-      PlanMemory(packed, options.memory, Activations::Bytes(config, limits),
-                 kv_block_bytes * layers, context, options.max_sequences));
+  RETURN_IF_ERROR(PlanMemoryForContext());
+  const ActivationLimits limits{.rows = options.max_batch_tokens,
+                                .threads = options.threads,
+                                .context = context};
   ASSIGN_OR_RETURN(weights, packed.LoadResident());
   ASSIGN_OR_RETURN(scratch, Activations::Allocate(config, limits));
   ASSIGN_OR_RETURN(

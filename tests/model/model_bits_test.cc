@@ -148,5 +148,22 @@ TEST(ModelBitsTest, ABatchGivesTheSameBits) {
   for (const std::vector<float>& one : logits) ExpectSameBits(one);
 }
 
+// KV for one context of 4,096 tokens takes 32 MiB of the default model; the
+// rest needs about 20.
+TEST(ModelContextTest, IsHalvedToFitUnlessTheOperatorAskedForIt) {
+  ModelOptions options = SmallOptions();
+  options.context = 0;
+  options.memory.total_bytes = int64_t{40} << 20;
+  EXPECT_EQ(Decoder(kSource, options).model().context(), 2048);
+
+  options.context = 4096;
+  absl::StatusOr<PackedModel> packed =
+      PackedModel::Open(PackedForTest(kSource));
+  ASSERT_TRUE(packed.ok()) << packed.status();
+  Metrics metrics;
+  EXPECT_EQ(Model::Load(*std::move(packed), options, metrics).status().code(),
+            absl::StatusCode::kResourceExhausted);
+}
+
 }  // namespace
 }  // namespace bullpen
