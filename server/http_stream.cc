@@ -120,12 +120,13 @@ asio::awaitable<void> HttpStream::Linger() {
 
 void HttpStream::StartWatching() {
   watching_ = true;
+  stop_watching_ = false;
   asio::co_spawn(stream_.get_executor(), Watch(), asio::detached);
 }
 
 asio::awaitable<void> HttpStream::Watch() {
   error_code error;
-  while (!error && buffer_.size() < kAheadBytes) {
+  while (!error && !stop_watching_ && buffer_.size() < kAheadBytes) {
     stream_.expires_never();  // of reads; a write under way keeps its deadline
     const size_t bytes = co_await stream_.async_read_some(
         buffer_.prepare(kReadBytes),
@@ -138,6 +139,9 @@ asio::awaitable<void> HttpStream::Watch() {
 }
 
 asio::awaitable<void> HttpStream::StopWatching() {
+  // Cancelling does nothing to a read that has not begun, or whose end is
+  // already on its way to Watch: that one learns it from the flag.
+  stop_watching_ = true;
   error_code ignored;
   stream_.socket().cancel(ignored);
   while (watching_) co_await Wait(ToDuration(config_.ping_seconds));

@@ -71,6 +71,7 @@ class HttpStream {
   int64_t id_ = 0;         // in connections_
   bool idle_ = false;      // nothing of a next request has come
   bool watching_ = false;  // Watch runs
+  bool stop_watching_ = false;
   bool gone_ = false;
   bool woken_ = false;
   std::atomic<bool> wake_posted_{false};

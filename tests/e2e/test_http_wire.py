@@ -60,6 +60,15 @@ def test_one_connection_serves_many_requests(server):
         assert client.get("/health").status_code == 200
 
 
+def test_a_next_request_right_behind_an_answer_is_never_lost(server):
+    """A client that is as quick as the server notices that its answer is done."""
+    with httpx.Client(base_url=server.url, timeout=10) as client:
+        for _ in range(1000):
+            for max_tokens, status in ((1, 200), (-1, 400)):
+                body = {"prompt": "The", "max_tokens": max_tokens}
+                assert client.post("/v1/completions", json=body).status_code == status
+
+
 def test_a_chunked_request_body_is_read(server):
     def parts():
         yield b'{"prompt": "The", '
