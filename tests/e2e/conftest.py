@@ -17,6 +17,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 def pytest_addoption(parser):
     parser.addoption("--bullpen", required=True, help="the built binary")
+    parser.addoption("--cpp-client", help="the built example of clients/cpp")
 
 
 @pytest.hookimpl(wrapper=True)
