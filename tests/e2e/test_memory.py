@@ -6,7 +6,7 @@ import pytest
 
 MIB = 1 << 20
 # The program itself, its libraries, threads and server buffers; README.md.
-BASE_BYTES = 96 * MIB
+BASE_BYTES = 40 * MIB
 
 
 @pytest.fixture(scope="module")
