@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 
 namespace bullpen {
@@ -19,8 +20,11 @@ int64_t HttpConnections::Add(std::function<void()> wake) {
 }
 
 void HttpConnections::Remove(int64_t id) {
+  // Destroyed after the lock: a wake may take it as it goes.
+  std::map<int64_t, std::function<void()>>::node_type removed;
   absl::MutexLock lock(&mutex_);
-  open_.erase(id);
+  removed = open_.extract(id);
+  removed_.SignalAll();
 }
 
 int32_t HttpConnections::count() const {
@@ -29,14 +33,29 @@ int32_t HttpConnections::count() const {
 }
 
 bool HttpConnections::WaitEmpty(Clock::time_point until) const {
+  const absl::Time deadline =
+      absl::Now() + absl::FromChrono(until - Clock::now());
   absl::MutexLock lock(&mutex_);
-  return mutex_.AwaitWithTimeout(
-      absl::Condition(
-          +[](const std::map<int64_t, std::function<void()>>* open) {
-            return open->empty();
-          },
-          &open_),
-      absl::FromChrono(until - Clock::now()));
+  while (!open_.empty()) {
+    if (removed_.WaitWithDeadline(&mutex_, deadline)) return open_.empty();
+  }
+  return true;
+}
+
+void HttpConnections::HoldExecutor() {
+  absl::MutexLock lock(&mutex_);
+  ++held_;
+}
+
+void HttpConnections::ReleaseExecutor() {
+  absl::MutexLock lock(&mutex_);
+  --held_;
+  removed_.SignalAll();
+}
+
+void HttpConnections::WaitExecutorsReleased() const {
+  absl::MutexLock lock(&mutex_);
+  while (held_ > 0) removed_.Wait(&mutex_);
 }
 
 }  // namespace bullpen

@@ -29,9 +29,17 @@ class HttpConnections {
   // Whether there was none before the time was up.
   bool WaitEmpty(Clock::time_point until) const;
 
+  // What other threads hold of the server's executors is counted: they must
+  // all be gone before the executors' context may be.
+  void HoldExecutor();
+  void ReleaseExecutor();
+  void WaitExecutorsReleased() const;
+
  private:
   std::atomic<Phase> phase_{Phase::kServing};
   mutable absl::Mutex mutex_;
+  mutable absl::CondVar removed_;  // of open_, or of held_
+  int64_t held_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t next_id_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<int64_t, std::function<void()>> open_ ABSL_GUARDED_BY(mutex_);
 };

@@ -137,8 +137,9 @@ void HttpServer::Shutdown(Clock::time_point until) {
   if (!state_->connections.WaitEmpty(until)) {
     state_->connections.Enter(ServerPhase::kCut);
   }
-  // The threads end when no connection and no waker is left.
+  // The threads end when no connection is left.
   state_->threads.clear();
+  state_->connections.WaitExecutorsReleased();
   state_->workers.join();
 }
 

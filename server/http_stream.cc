@@ -32,13 +32,20 @@ std::chrono::steady_clock::duration ToDuration(double seconds) {
 
 HttpStream::Waker::Waker(HttpStream& stream) : stream_(&stream) {
   stream_->wakers_.fetch_add(1);
+  stream_->connections_.HoldExecutor();
 }
 
 HttpStream::Waker::~Waker() {
-  asio::post(stream_->stream_.get_executor(), [stream = stream_] {
-    stream->wakers_.fetch_sub(1);
-    stream->Wake();
-  });
+  HttpConnections& connections = stream_->connections_;
+  {
+    // The stream may be gone as soon as this is posted.
+    auto executor = stream_->stream_.get_executor();
+    asio::post(executor, [stream = stream_] {
+      stream->wakers_.fetch_sub(1);
+      stream->Wake();
+    });
+  }
+  connections.ReleaseExecutor();
 }
 
 void HttpStream::Waker::operator()() const {

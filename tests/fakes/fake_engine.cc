@@ -4,6 +4,8 @@
 #include <thread>
 #include <utility>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/check.h"
 
 namespace bullpen {
@@ -41,12 +43,19 @@ struct FakeEngineAccess {
                          .prompt_tokens = static_cast<int32_t>(
                              submission.request.prompt.size())});
     }
+    control.changed_.SignalAll();
     return absl::OkStatus();
+  }
+  // Waits for something to change, for a moment; the mutex is held.
+  static void WaitMoment(FakeEngineControl& control)
+      ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    control.changed_.WaitWithTimeout(&control.mutex_, kLook);
   }
   static void Ended(FakeEngineControl& control, bool cancelled) {
     absl::MutexLock lock(&control.mutex_);
     --control.unfinished_;
     if (cancelled) ++control.cancelled_;
+    control.changed_.SignalAll();
   }
   static double HeartbeatAge(FakeEngineControl& control) {
     absl::MutexLock lock(&control.mutex_);
@@ -69,22 +78,27 @@ void FakeEngineControl::SetHeartbeatAge(double seconds) {
   heartbeat_age_ = seconds;
 }
 
+bool FakeEngineControl::Await(const std::function<bool()>& condition) const {
+  const absl::Time deadline = absl::Now() + kPatience;
+  absl::MutexLock lock(&mutex_);
+  while (!condition()) {
+    if (changed_.WaitWithDeadline(&mutex_, deadline)) return condition();
+  }
+  return true;
+}
+
 bool FakeEngineControl::AwaitIdle() const {
-  const auto idle = [this] {
+  return Await([this] {
     mutex_.AssertHeld();
     return unfinished_ == 0;
-  };
-  absl::MutexLock lock(&mutex_);
-  return mutex_.AwaitWithTimeout(absl::Condition(&idle), kPatience);
+  });
 }
 
 bool FakeEngineControl::AwaitAccepted(int64_t count) const {
-  const auto enough = [this, count] {
+  return Await([this, count] {
     mutex_.AssertHeld();
     return static_cast<int64_t>(requests_.size()) >= count;
-  };
-  absl::MutexLock lock(&mutex_);
-  return mutex_.AwaitWithTimeout(absl::Condition(&enough), kPatience);
+  });
 }
 
 int64_t FakeEngineControl::accepted() const {
@@ -112,9 +126,7 @@ struct Engine::State {
     while (!stop.stop_requested()) {
       {
         absl::MutexLock lock(&FakeEngineAccess::mutex(control));
-        const auto arrivals = [this] { return !arrived.empty(); };
-        FakeEngineAccess::mutex(control).AwaitWithTimeout(
-            absl::Condition(&arrivals), kLook);
+        if (arrived.empty()) FakeEngineAccess::WaitMoment(control);
         mine.splice(mine.end(), arrived);
       }
       std::erase_if(mine, [this](Playing& playing) { return Step(playing); });

@@ -43,7 +43,10 @@ class FakeEngineControl {
  private:
   friend struct FakeEngineAccess;
 
+  bool Await(const std::function<bool()>& condition) const;
+
   mutable absl::Mutex mutex_;
+  mutable absl::CondVar changed_;  // whenever anything below has
   Script script_ ABSL_GUARDED_BY(mutex_);
   absl::Status refusal_ ABSL_GUARDED_BY(mutex_);
   double heartbeat_age_ ABSL_GUARDED_BY(mutex_) = 0;
