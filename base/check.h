@@ -18,6 +18,6 @@ class CheckFailure {
 }  // namespace bullpen
 
 // For what only a bug can cause; on in release. Never reachable from input.
-#define CHECK(condition)                                                  \
-  while (!(condition))                                                    \
+#define CHECK(condition) \
+  while (!(condition))   \
   ::bullpen::CheckFailure(__FILE__, __LINE__, #condition).stream()

@@ -23,14 +23,14 @@ absl::StatusOr<HugeBuffer> HugeBuffer::Allocate(int64_t bytes) {
   void* raw = mmap(nullptr, static_cast<size_t>(mapped + slack),
                    PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (raw == MAP_FAILED) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("cannot allocate ", FormatBytes(bytes), ": ",
-                     std::strerror(errno)));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "cannot allocate ", FormatBytes(bytes), ": ", std::strerror(errno)));
   }
   std::byte* start = static_cast<std::byte*>(raw);
   if (slack > 0) {
     const uintptr_t address = reinterpret_cast<uintptr_t>(raw);
-    const uintptr_t aligned = (address + kHugePage - 1) & ~(uintptr_t{kHugePage} - 1);
+    const uintptr_t aligned =
+        (address + kHugePage - 1) & ~(uintptr_t{kHugePage} - 1);
     const size_t head = aligned - address;
     if (head > 0) munmap(raw, head);
     start += head;

@@ -43,8 +43,8 @@ constexpr char kLookupsHelp[] =
 Metrics::Metrics()
     : requests_accepted(Count(registry_, "bullpen_requests_accepted_total",
                               "Requests taken into the queue.")),
-      requests_rejected_full(
-          Count(registry_, kRejected, kRejectedHelp, {{"reason", "queue_full"}})),
+      requests_rejected_full(Count(registry_, kRejected, kRejectedHelp,
+                                   {{"reason", "queue_full"}})),
       requests_rejected_invalid(
           Count(registry_, kRejected, kRejectedHelp, {{"reason", "invalid"}})),
       requests_rejected_unavailable(Count(registry_, kRejected, kRejectedHelp,
@@ -53,8 +53,8 @@ Metrics::Metrics()
           Count(registry_, kFinished, kFinishedHelp, {{"reason", "stop"}})),
       finished_length(
           Count(registry_, kFinished, kFinishedHelp, {{"reason", "length"}})),
-      finished_cancelled(
-          Count(registry_, kFinished, kFinishedHelp, {{"reason", "cancelled"}})),
+      finished_cancelled(Count(registry_, kFinished, kFinishedHelp,
+                               {{"reason", "cancelled"}})),
       finished_deadline(
           Count(registry_, kFinished, kFinishedHelp, {{"reason", "deadline"}})),
       finished_error(

@@ -24,48 +24,59 @@ class Metrics {
 
  public:
   // Requests. Labels in braces are spelled out in metrics.cc.
-  prometheus::Counter& requests_accepted;          // bullpen_requests_accepted_total
-  prometheus::Counter& requests_rejected_full;     // bullpen_requests_rejected_total{reason="queue_full"}
+  prometheus::Counter& requests_accepted;  // bullpen_requests_accepted_total
+  prometheus::Counter&
+      requests_rejected_full;  // bullpen_requests_rejected_total{reason="queue_full"}
   prometheus::Counter& requests_rejected_invalid;  // ... {reason="invalid"}
-  prometheus::Counter& requests_rejected_unavailable;  // ... {reason="unavailable"}
-  prometheus::Counter& finished_stop;              // bullpen_requests_finished_total{reason="stop"}
-  prometheus::Counter& finished_length;            // ... {reason="length"}
-  prometheus::Counter& finished_cancelled;         // ... {reason="cancelled"}
-  prometheus::Counter& finished_deadline;          // ... {reason="deadline"}
-  prometheus::Counter& finished_error;             // ... {reason="error"}
-  prometheus::Gauge& requests_waiting;             // bullpen_requests_waiting
-  prometheus::Gauge& requests_running;             // bullpen_requests_running
-  prometheus::Histogram& queue_seconds;            // bullpen_request_queue_seconds
-  prometheus::Histogram& first_token_seconds;      // bullpen_time_to_first_token_seconds
-  prometheus::Histogram& inter_token_seconds;      // bullpen_inter_token_seconds
-  prometheus::Histogram& request_seconds;          // bullpen_request_seconds
+  prometheus::Counter&
+      requests_rejected_unavailable;  // ... {reason="unavailable"}
+  prometheus::Counter&
+      finished_stop;  // bullpen_requests_finished_total{reason="stop"}
+  prometheus::Counter& finished_length;     // ... {reason="length"}
+  prometheus::Counter& finished_cancelled;  // ... {reason="cancelled"}
+  prometheus::Counter& finished_deadline;   // ... {reason="deadline"}
+  prometheus::Counter& finished_error;      // ... {reason="error"}
+  prometheus::Gauge& requests_waiting;      // bullpen_requests_waiting
+  prometheus::Gauge& requests_running;      // bullpen_requests_running
+  prometheus::Histogram& queue_seconds;     // bullpen_request_queue_seconds
+  prometheus::Histogram&
+      first_token_seconds;  // bullpen_time_to_first_token_seconds
+  prometheus::Histogram& inter_token_seconds;  // bullpen_inter_token_seconds
+  prometheus::Histogram& request_seconds;      // bullpen_request_seconds
 
   // Tokens and steps.
-  prometheus::Counter& prompt_tokens;              // bullpen_prompt_tokens_total
-  prometheus::Counter& generated_tokens;           // bullpen_generated_tokens_total
-  prometheus::Counter& engine_steps;               // bullpen_engine_steps_total
-  prometheus::Counter& preemptions;                // bullpen_preemptions_total
+  prometheus::Counter& prompt_tokens;     // bullpen_prompt_tokens_total
+  prometheus::Counter& generated_tokens;  // bullpen_generated_tokens_total
+  prometheus::Counter& engine_steps;      // bullpen_engine_steps_total
+  prometheus::Counter& preemptions;       // bullpen_preemptions_total
 
   // KV cache.
-  prometheus::Gauge& kv_blocks_used;               // bullpen_kv_blocks_used
-  prometheus::Gauge& kv_blocks_total;              // bullpen_kv_blocks
+  prometheus::Gauge& kv_blocks_used;   // bullpen_kv_blocks_used
+  prometheus::Gauge& kv_blocks_total;  // bullpen_kv_blocks
 
   // Experts.
-  prometheus::Counter& lookups_resident_decode;    // bullpen_expert_cache_lookups_total{phase="decode",result="resident"}
-  prometheus::Counter& lookups_missed_decode;      // ... {phase="decode",result="missed"}
-  prometheus::Counter& lookups_resident_prefill;   // ... {phase="prefill",result="resident"}
-  prometheus::Counter& lookups_missed_prefill;     // ... {phase="prefill",result="missed"}
-  prometheus::Counter& transfer_bytes_demand;      // bullpen_expert_transfer_bytes_total{from="disk",to="ram",cause="demand"}
-  prometheus::Counter& stall_seconds;              // bullpen_expert_stall_seconds_total
-  prometheus::Counter& expert_load_failures;       // bullpen_expert_load_failures_total
-  prometheus::Histogram& transfer_seconds;         // bullpen_expert_transfer_seconds
-  prometheus::Gauge& expert_slots;                 // bullpen_expert_slots
-  prometheus::Gauge& expert_slots_resident;        // bullpen_expert_slots_resident
-  prometheus::Gauge& expert_slot_bytes;            // bullpen_expert_slots_bytes
+  prometheus::Counter&
+      lookups_resident_decode;  // bullpen_expert_cache_lookups_total{phase="decode",result="resident"}
+  prometheus::Counter&
+      lookups_missed_decode;  // ... {phase="decode",result="missed"}
+  prometheus::Counter&
+      lookups_resident_prefill;  // ... {phase="prefill",result="resident"}
+  prometheus::Counter&
+      lookups_missed_prefill;  // ... {phase="prefill",result="missed"}
+  prometheus::Counter&
+      transfer_bytes_demand;  // bullpen_expert_transfer_bytes_total{from="disk",to="ram",cause="demand"}
+  prometheus::Counter& stall_seconds;  // bullpen_expert_stall_seconds_total
+  prometheus::Counter&
+      expert_load_failures;  // bullpen_expert_load_failures_total
+  prometheus::Histogram& transfer_seconds;   // bullpen_expert_transfer_seconds
+  prometheus::Gauge& expert_slots;           // bullpen_expert_slots
+  prometheus::Gauge& expert_slots_resident;  // bullpen_expert_slots_resident
+  prometheus::Gauge& expert_slot_bytes;      // bullpen_expert_slots_bytes
 
   // HTTP and gRPC.
-  prometheus::Gauge& http_connections;             // bullpen_http_connections
-  prometheus::Family<prometheus::Counter>& http_responses;  // bullpen_http_responses_total{code="200"}
+  prometheus::Gauge& http_connections;  // bullpen_http_connections
+  prometheus::Family<prometheus::Counter>&
+      http_responses;  // bullpen_http_responses_total{code="200"}
 };
 
 }  // namespace bullpen

@@ -16,9 +16,9 @@ absl::StatusOr<int64_t> ParseBytes(std::string_view text) {
     double bytes;
   };
   static constexpr Unit kUnits[] = {
-      {"", 1},         {"B", 1},          {"KiB", 0x1p10}, {"MiB", 0x1p20},
-      {"GiB", 0x1p30}, {"TiB", 0x1p40},   {"K", 0x1p10},   {"M", 0x1p20},
-      {"G", 0x1p30},   {"T", 0x1p40},     {"KB", 1e3},     {"MB", 1e6},
+      {"", 1},         {"B", 1},        {"KiB", 0x1p10}, {"MiB", 0x1p20},
+      {"GiB", 0x1p30}, {"TiB", 0x1p40}, {"K", 0x1p10},   {"M", 0x1p20},
+      {"G", 0x1p30},   {"T", 0x1p40},   {"KB", 1e3},     {"MB", 1e6},
       {"GB", 1e9},     {"TB", 1e12}};
   for (const Unit& candidate : kUnits) {
     if (error == std::errc() && candidate.name == unit && value >= 0 &&
@@ -26,9 +26,8 @@ absl::StatusOr<int64_t> ParseBytes(std::string_view text) {
       return static_cast<int64_t>(value * candidate.bytes);
     }
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("'", Absl(text),
-                   "' is not a size; write it as 512MiB, 12GiB or 1.5GB"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "'", Absl(text), "' is not a size; write it as 512MiB, 12GiB or 1.5GB"));
 }
 
 std::string FormatBytes(int64_t bytes) {
@@ -49,11 +48,11 @@ bool IsValidUtf8(std::string_view text) {
   size_t i = 0;
   while (i < text.size()) {
     const unsigned char lead = static_cast<unsigned char>(text[i]);
-    const int length = lead < 0x80             ? 1
-                       : (lead >> 5) == 0x6    ? 2
-                       : (lead >> 4) == 0xE    ? 3
-                       : (lead >> 3) == 0x1E   ? 4
-                                               : 0;
+    const int length = lead < 0x80           ? 1
+                       : (lead >> 5) == 0x6  ? 2
+                       : (lead >> 4) == 0xE  ? 3
+                       : (lead >> 3) == 0x1E ? 4
+                                             : 0;
     if (length == 0 || i + static_cast<size_t>(length) > text.size()) {
       return false;
     }
