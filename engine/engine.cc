@@ -71,7 +71,10 @@ struct Engine::State {
   absl::CondVar news;     // HasNews() may have become true
   absl::CondVar drained;  // unfinished has become 0
   std::vector<std::unique_ptr<Sequence>> arrived ABSL_GUARDED_BY(mutex);
-  int32_t queued ABSL_GUARDED_BY(mutex) = 0;      // accepted, not yet run
+  int32_t queued ABSL_GUARDED_BY(mutex) = 0;  // accepted, not yet run
+  // Places for running sequences that were free after the last Plan: the
+  // first of a burst fill these and do not wait.
+  int32_t free_places ABSL_GUARDED_BY(mutex) = config.max_sequences;
   int32_t unfinished ABSL_GUARDED_BY(mutex) = 0;  // accepted, no Finish yet
   bool draining ABSL_GUARDED_BY(mutex) = false;   // refuse new work
   bool aborting ABSL_GUARDED_BY(mutex) = false;   // and end all there is
@@ -155,7 +158,7 @@ absl::Status Engine::State::Accept(
     metrics.requests_rejected_unavailable.Increment(count);
     return ShuttingDown();
   }
-  if (count > config.max_queue - queued) {
+  if (count > config.max_queue + free_places - queued) {
     metrics.requests_rejected_full.Increment(count);
     return absl::ResourceExhaustedError(
         absl::StrCat("the queue is full: ", queued, " requests wait, and ",
@@ -214,6 +217,7 @@ bool Engine::State::TakeArrivals() {
 void Engine::State::PublishQueue() {
   absl::MutexLock lock(&mutex);
   queued = scheduler.queued() + static_cast<int32_t>(arrived.size());
+  free_places = std::max(0, config.max_sequences - scheduler.running());
 }
 
 void Engine::State::PublishSnapshot(Clock::time_point now) {

@@ -14,7 +14,7 @@
 namespace bullpen {
 
 struct EngineConfig {
-  int32_t max_queue = 256;  // requests waiting; more is refused
+  int32_t max_queue = 256;  // requests beyond the free running places
   int32_t max_sequences = 8;
   int32_t max_batch_tokens = 256;  // at most the model's
 };
