@@ -62,8 +62,8 @@ def test_a_burst_gets_only_200_or_429_and_a_retry_hint(start_server):
         answers = list(pool.map(one, range(48)))
     statuses = sorted({answer.status_code for answer in answers})
     assert statuses == [200, 429]
-    # What the queue holds; two more when the engine takes some in between.
-    assert sum(a.status_code == 200 for a in answers) >= 4
+    # Two run at once and four wait.
+    assert sum(a.status_code == 200 for a in answers) >= 6
     for answer in answers:
         if answer.status_code == 429:
             assert float(answer.headers["retry-after"]) > 0
