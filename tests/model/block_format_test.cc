@@ -1,0 +1,97 @@
+// Block formats against the values that the gguf package gives for random
+// blocks, bit by bit (tests/golden/README.md).
+
+#include "kernels/block_format.h"
+
+#include <cstring>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "tests/fakes/checkpoint_writer.h"
+
+namespace bullpen {
+namespace {
+
+using kernels::BlockFormat;
+using kernels::DType;
+
+std::map<std::string, FakeTensor> Goldens() {
+  std::map<std::string, FakeTensor> tensors;
+  for (FakeTensor& tensor :
+       ReadTensors("tests/golden/quant_blocks.safetensors")) {
+    tensors[tensor.name] = tensor;
+  }
+  return tensors;
+}
+
+std::vector<float> Floats(const std::string& bytes) {
+  std::vector<float> values(bytes.size() / sizeof(float));
+  std::memcpy(values.data(), bytes.data(), bytes.size());
+  return values;
+}
+
+uint32_t Bits(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  return bits;
+}
+
+class BlockFormatTest : public testing::TestWithParam<const char*> {};
+
+TEST_P(BlockFormatTest, DequantisesToTheBit) {
+  const BlockFormat* format = kernels::FindBlockFormat(GetParam());
+  ASSERT_NE(format, nullptr);
+  auto goldens = Goldens();
+  const std::string& blocks =
+      goldens.at(std::string(GetParam()) + ".blocks").bytes;
+  const std::vector<float> wanted =
+      Floats(goldens.at(std::string(GetParam()) + ".values").bytes);
+  ASSERT_EQ(blocks.size() / format->bytes * format->elements, wanted.size());
+  std::vector<float> got(wanted.size());
+  kernels::Dequantise(*format,
+                      reinterpret_cast<const std::byte*>(blocks.data()),
+                      static_cast<int64_t>(got.size()), got.data());
+  for (size_t i = 0; i < got.size(); ++i) {
+    ASSERT_EQ(Bits(got[i]), Bits(wanted[i]))
+        << "element " << i << ": " << got[i] << " for " << wanted[i];
+  }
+}
+
+TEST_P(BlockFormatTest, ItsExactTypeHoldsEveryValue) {
+  const BlockFormat* format = kernels::FindBlockFormat(GetParam());
+  ASSERT_NE(format, nullptr);
+  if (format->exact == DType::kF32) return;
+  for (const float value :
+       Floats(Goldens().at(std::string(GetParam()) + ".values").bytes)) {
+    ASSERT_EQ(kernels::ToFloat(kernels::FromFloat(value, format->exact),
+                               format->exact),
+              value);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, BlockFormatTest,
+                         testing::Values("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0",
+                                         "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K",
+                                         "IQ4_NL", "IQ4_XS", "MXFP4"),
+                         [](const auto& info) {
+                           return std::string(info.param);
+                         });
+
+TEST(BlockFormats, NamesAndIdsAreUnique) {
+  for (const BlockFormat& format : kernels::BlockFormats()) {
+    EXPECT_EQ(kernels::FindBlockFormat(format.name), &format);
+    EXPECT_EQ(kernels::FindBlockFormat(int64_t{format.gguf_id}), &format);
+  }
+}
+
+TEST(BlockFormats, WholeNumbersArePlainWeightsOfNoKind) {
+  EXPECT_TRUE(kernels::FindBlockFormat("BF16")->readable());
+  EXPECT_FALSE(kernels::FindBlockFormat("I32")->readable());
+  EXPECT_FALSE(kernels::FindBlockFormat("NVFP4")->readable());
+  EXPECT_EQ(kernels::FindBlockFormat("Q4_K")->RowBytes(768), 3 * 144);
+}
+
+}  // namespace
+}  // namespace bullpen
