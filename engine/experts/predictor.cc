@@ -1,0 +1,264 @@
+#include "engine/experts/predictor.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/check.h"
+#include "engine/experts/log_odds.h"
+
+namespace bullpen {
+namespace {
+
+// Above this many rows nearly every expert is used: paths are not followed.
+constexpr int32_t kMaxPathRows = 8;
+constexpr int32_t kMaxHorizon = 16;
+
+size_t Index(Evidence evidence) { return static_cast<size_t>(evidence); }
+
+void Attach(EvidenceRow& row, Evidence evidence, const float* log_odds) {
+  row.present |= Bit(evidence);
+  row.log_odds[Index(evidence)] = log_odds;
+}
+
+// What tables one layer further ahead would take.
+int64_t HorizonBytes(const RoutingShape& shape, int32_t horizon) {
+  int64_t bytes = 0;
+  for (size_t l = static_cast<size_t>(horizon); l < shape.layers.size(); ++l) {
+    bytes += ConditionalTable::Bytes(shape.layers[l - horizon].experts,
+                                     shape.layers[l].experts);
+  }
+  return bytes;
+}
+
+}  // namespace
+
+RoutingPredictor::RoutingPredictor(const RoutingShape& shape,
+                                   const PredictorConfig& config)
+    : config_(config), counts_(static_cast<size_t>(config.horizon)) {
+  CHECK(config.horizon >= 1 && config.horizon <= kMaxHorizon) << config.horizon;
+  if ((config.evidence & Bit(Evidence::kPath)) != 0) {
+    int64_t bytes = 0;
+    while (table_horizon_ < config.horizon) {
+      bytes += HorizonBytes(shape, table_horizon_ + 1);
+      if (bytes > config.table_bytes) break;
+      ++table_horizon_;
+    }
+  }
+  int32_t most = 0;
+  layers_.reserve(shape.layers.size());
+  for (size_t l = 0; l < shape.layers.size(); ++l) {
+    const auto [experts, top_k] = shape.layers[l];
+    CHECK(top_k >= 1 && top_k <= experts) << top_k << " of " << experts;
+    most = std::max(most, experts);
+    Layer& layer = layers_.emplace_back(Layer{
+        .shape = shape.layers[l],
+        .popularity = Popularity(experts, top_k, config.popularity_half_life),
+        .recent = Popularity(experts, top_k, config.recent_half_life)});
+    layer.chosen.reserve(static_cast<size_t>(shape.max_rows) * top_k);
+    for (int32_t h = 1; h <= config.horizon; ++h) {
+      RowGuess& pending = layer.pending.emplace_back();
+      for (std::vector<float>* odds :
+           {&pending.path_odds, &pending.router_odds, &pending.combined}) {
+        odds->resize(static_cast<size_t>(experts));
+      }
+      const size_t from = l - static_cast<size_t>(h);
+      if (h <= table_horizon_ && l >= static_cast<size_t>(h)) {
+        layer.tables.emplace_back(shape.layers[from].experts, experts,
+                                  config.row_uses);
+      }
+    }
+    layer.request_odds.resize(static_cast<size_t>(experts));
+  }
+  for (std::vector<float>* floats :
+       {&row_guess_.path_odds, &row_guess_.router_odds, &row_guess_.combined,
+        &estimate_, &used_, &unused_}) {
+    floats->resize(static_cast<size_t>(most));
+  }
+  guesses_.reserve(static_cast<size_t>(most));
+  weights_.assign(static_cast<size_t>(config.horizon), EvidenceWeights(most));
+}
+
+void RoutingPredictor::Observe(int32_t index, std::span<const int32_t> chosen,
+                               int32_t rows) {
+  Layer& layer = layers_[index];
+  CHECK(rows >= 1 &&
+        chosen.size() == static_cast<size_t>(rows) * layer.shape.top_k)
+      << chosen.size() << " choices of " << rows << " rows";
+  if (index <= last_layer_) ++step_;
+  last_layer_ = index;
+  rows_ = rows;
+  if (Dense(layer)) return;
+  for (int32_t h = 1; h <= config_.horizon; ++h) {
+    RowGuess& pending = layer.pending[h - 1];
+    if (pending.row.present == 0) continue;
+    std::fill_n(used_.begin(), layer.shape.experts, 0.0f);
+    for (int32_t i = 0; i < layer.shape.top_k; ++i) used_[chosen[i]] = 1;
+    Settle(layer, h);
+  }
+  layer.chosen.assign(chosen.begin(), chosen.end());
+  layer.step = step_;
+  LearnPaths(index);
+  layer.popularity.Learn(chosen, rows);
+  layer.recent.Learn(chosen, rows);
+}
+
+void RoutingPredictor::Settle(Layer& layer, int32_t horizon) {
+  RowGuess& guess = layer.pending[horizon - 1];
+  const float least = LogOdds(config_.min_probability);
+  const auto count = [&](const float* odds, float bar, GuessCounts& counts) {
+    float guessed = 0;
+    float right = 0;
+    for (int32_t e = 0; e < layer.shape.experts; ++e) {
+      const float taken = odds[e] >= bar ? 1.0f : 0.0f;
+      guessed += taken;
+      right += taken * used_[e];
+    }
+    counts.guessed += static_cast<uint64_t>(guessed);
+    counts.right += static_cast<uint64_t>(right);
+    counts.used += static_cast<uint64_t>(layer.shape.top_k);
+  };
+  Counts& counts = counts_[horizon - 1];
+  for (int32_t i = 0; i < kEvidenceKinds; ++i) {
+    if ((guess.row.present >> i & 1) == 0) continue;
+    // The router's own margin is that to the last of its choice.
+    const bool router = i == static_cast<int32_t>(Evidence::kRouter);
+    count(guess.row.log_odds[i], router ? 0 : least, counts.evidence[i]);
+  }
+  count(guess.combined.data(), least, counts.combined);
+  weights_[horizon - 1].Learn(guess.row, guess.combined, used_);
+  guess.row.present = 0;
+}
+
+void RoutingPredictor::LearnPaths(int32_t index) {
+  Layer& to = layers_[index];
+  for (size_t h = 1; h <= to.tables.size(); ++h) {
+    const Layer& from = layers_[index - static_cast<int32_t>(h)];
+    if (from.step != step_ || Dense(from)) continue;
+    const size_t from_k = static_cast<size_t>(from.shape.top_k);
+    const size_t to_k = static_cast<size_t>(to.shape.top_k);
+    for (size_t row = 0; row < static_cast<size_t>(rows_); ++row) {
+      to.tables[h - 1].Learn(
+          std::span(from.chosen).subspan(row * from_k, from_k),
+          std::span(to.chosen).subspan(row * to_k, to_k));
+    }
+  }
+}
+
+bool RoutingPredictor::HasPath(const Query& query) const {
+  const Layer& layer = layers_[query.layer];
+  if (static_cast<size_t>(query.horizon) > layer.tables.size()) return false;
+  const Layer& from = layers_[query.layer - query.horizon];
+  return from.step == step_ && !Dense(from) && rows_ <= kMaxPathRows;
+}
+
+void RoutingPredictor::Gather(const Query& query, int32_t row,
+                              RowGuess& guess) {
+  Layer& layer = layers_[query.layer];
+  const int32_t experts = layer.shape.experts;
+  const std::span<float> estimate = std::span(estimate_).first(experts);
+  guess.row = {.experts = experts};
+  Attach(guess.row, Evidence::kPopularity, layer.popularity.log_odds().data());
+  Attach(guess.row, Evidence::kRecent, layer.recent.log_odds().data());
+  if (request_known_) {
+    Attach(guess.row, Evidence::kRequest, layer.request_odds.data());
+  }
+  if (HasPath(query)) {
+    const Layer& from = layers_[query.layer - query.horizon];
+    const size_t k = static_cast<size_t>(from.shape.top_k);
+    layer.tables[query.horizon - 1].Estimate(
+        std::span(from.chosen).subspan(static_cast<size_t>(row) * k, k),
+        layer.popularity.shares(), estimate);
+    for (int32_t e = 0; e < experts; ++e) {
+      guess.path_odds[e] = LogOdds(estimate[e]);
+    }
+    Attach(guess.row, Evidence::kPath, guess.path_odds.data());
+  }
+  if (!query.router_margins.empty() && rows_ <= kMaxPathRows) {
+    const float* const margins =
+        query.router_margins.data() + int64_t{row} * experts;
+    for (int32_t e = 0; e < experts; ++e) {
+      guess.router_odds[e] =
+          std::min(std::max(margins[e], -kMaxLogOdds), kMaxLogOdds);
+    }
+    Attach(guess.row, Evidence::kRouter, guess.router_odds.data());
+  }
+  guess.row.present &= config_.evidence;
+  weights_[query.horizon - 1].Combine(guess.row, guess.combined);
+}
+
+std::span<const ExpertGuess> RoutingPredictor::Guess(const Query& query) {
+  Layer& layer = layers_[query.layer];
+  CHECK(query.horizon >= 1 && query.horizon <= config_.horizon)
+      << query.horizon;
+  guesses_.clear();
+  if (Dense(layer)) {
+    guesses_.push_back({.expert = 0, .probability = 1});
+    return guesses_;
+  }
+  const int32_t experts = layer.shape.experts;
+  const bool by_row = HasPath(query) || !query.router_margins.empty();
+  // Rows of which nothing of their own is known look all alike.
+  const int32_t distinct = by_row ? std::min(rows_, kMaxPathRows) : 1;
+  const float alike = static_cast<float>(rows_) / static_cast<float>(distinct);
+  std::fill_n(unused_.begin(), experts, 1.0f);
+  for (int32_t row = 0; row < distinct; ++row) {
+    RowGuess& guess = row == 0 ? layer.pending[query.horizon - 1] : row_guess_;
+    Gather(query, row, guess);
+    for (int32_t e = 0; e < experts; ++e) {
+      unused_[e] *= 1 - Probability(guess.combined[e]);
+    }
+  }
+  if (alike > 1) {
+    for (int32_t e = 0; e < experts; ++e) {
+      unused_[e] = std::pow(unused_[e], alike);
+    }
+  }
+  for (int32_t e = 0; e < experts; ++e) {
+    const float probability = 1 - unused_[e];
+    if (probability >= config_.min_probability) {
+      guesses_.push_back({.expert = e, .probability = probability});
+    }
+  }
+  std::ranges::sort(guesses_, [](const ExpertGuess& a, const ExpertGuess& b) {
+    return a.probability != b.probability ? a.probability > b.probability
+                                          : a.expert < b.expert;
+  });
+  return guesses_;
+}
+
+void RoutingPredictor::SetRequestShares(std::span<const float> shares) {
+  request_known_ = !shares.empty();
+  if (!request_known_) return;
+  const size_t width = shares.size() / layers_.size();
+  for (size_t l = 0; l < layers_.size(); ++l) {
+    std::vector<float>& odds = layers_[l].request_odds;
+    CHECK(odds.size() <= width) << width;
+    for (size_t e = 0; e < odds.size(); ++e) {
+      odds[e] = LogOdds(shares[l * width + e]);
+    }
+  }
+}
+
+const GuessCounts& RoutingPredictor::counts(Evidence evidence,
+                                            int32_t horizon) const {
+  return counts_[horizon - 1].evidence[Index(evidence)];
+}
+
+const GuessCounts& RoutingPredictor::combined_counts(int32_t horizon) const {
+  return counts_[horizon - 1].combined;
+}
+
+int64_t RoutingPredictor::bytes() const {
+  int64_t bytes = 0;
+  for (const Layer& layer : layers_) {
+    for (const ConditionalTable& table : layer.tables) {
+      bytes += static_cast<int64_t>(table.counts().size_bytes());
+    }
+    bytes += static_cast<int64_t>(layer.chosen.capacity() * sizeof(int32_t));
+    bytes += static_cast<int64_t>(layer.pending.size() * 3 + 5) *
+             layer.shape.experts * static_cast<int64_t>(sizeof(float));
+  }
+  return bytes;
+}
+
+}  // namespace bullpen
