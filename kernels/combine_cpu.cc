@@ -12,7 +12,7 @@ absl::Status Combine(const CombineArgs& args, Stream&) {
         const int64_t slot = t * args.k + r;
         sum = std::fma(args.weights[slot], args.y[slot * args.dim + i], sum);
       }
-      args.h[t * args.dim + i] += sum;
+      args.h[t * args.dim + i] += args.scale * sum;
     }
   }
   return absl::OkStatus();

@@ -19,6 +19,7 @@ void CombineRow(const CombineArgs& args, int64_t token) {
       sum = V::Fma(V::Set(weights[r]), LoadLanes<V>(y + r * args.dim + i, n),
                    sum);
     }
+    sum = V::Mul(V::Set(args.scale), sum);
     StoreLanes<V>(h + i, n, V::Add(LoadLanes<V>(h + i, n), sum));
   }
 }

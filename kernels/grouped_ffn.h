@@ -6,19 +6,41 @@
 
 namespace bullpen::kernels {
 
-enum class Activation : uint8_t { kSwiGlu };
+// How the products of gate and up make the inner values, h = f(g, u):
+//   kSwiGlu:        (g / (1 + Exp(-g))) * u
+//   kClampedSwiGlu: g = min(g, limit), u = max(min(u, limit), -limit), then
+//                   (g / (1 + Exp(-(alpha * g)))) * (u + 1)   (gpt-oss)
+struct Activation {
+  enum class Kind : uint8_t { kSwiGlu, kClampedSwiGlu };
+  Kind kind = Kind::kSwiGlu;
+  float alpha = 1.0f;
+  float limit = 0.0f;  // positive
+};
 
 // One expert's weights as one blob: gate | up | down, each a panel matrix,
-// gate and up [inner, dim], down [dim, inner], each part 64-byte aligned.
+// gate and up [inner, dim], down [dim, inner]; behind them, if it has any, the
+// biases of gate, up [inner] and down [dim] in F32. Each part is 64-byte
+// aligned.
 struct ExpertShape {
   DType dtype = DType::kBF16;
   int32_t dim = 0;
   int32_t inner = 0;
+  bool bias = false;
 
   int64_t gate_bytes() const { return Align(PanelBytes(dtype, inner, dim)); }
   int64_t down_offset() const { return 2 * gate_bytes(); }
-  int64_t bytes() const {
+  int64_t gate_bias_offset() const {
     return down_offset() + Align(PanelBytes(dtype, dim, inner));
+  }
+  int64_t up_bias_offset() const {
+    return gate_bias_offset() + Align(int64_t{4} * inner);
+  }
+  int64_t down_bias_offset() const {
+    return up_bias_offset() + Align(int64_t{4} * inner);
+  }
+  int64_t bytes() const {
+    return bias ? down_bias_offset() + Align(int64_t{4} * dim)
+                : gate_bias_offset();
   }
   static constexpr int64_t Align(int64_t n) { return (n + 63) / 64 * 64; }
 };
@@ -31,15 +53,15 @@ struct ExpertRows {
 };
 
 // For each group and each of its entries i:
-//   h[j] = Silu(gate_j . x) * (up_j . x),  Silu(g) = g / (1 + Exp(-g))
-//   y[slot[i]] = down h
+//   h[j] = f(gate_j . x + gate_bias[j], up_j . x + up_bias[j])
+//   y[slot[i]] = down h + down_bias
 // with the dot products as in matmul.h and x = row x_row[i] of x. Groups may
 // come in any order and in several calls: no row depends on another.
 struct GroupedFfnArgs {
   const float* x = nullptr;  // [tokens, dim]
   int64_t x_stride = 0;
   ExpertShape shape = {};
-  Activation activation = Activation::kSwiGlu;
+  Activation activation = {};
   const ExpertRows* groups = nullptr;
   int32_t group_count = 0;
   const int32_t* x_row = nullptr;  // [entries] row of x

@@ -18,6 +18,28 @@ float Dot(DType dtype, const void* panels, int64_t row, int64_t cols,
   return sum;
 }
 
+// NaN passes both bounds.
+float Activate(const Activation& activation, float g, float u) {
+  if (activation.kind == Activation::Kind::kSwiGlu) {
+    return g / (1.0f + Exp(-g)) * u;
+  }
+  const float limit = activation.limit;
+  g = limit < g ? limit : g;
+  u = limit < u ? limit : u;
+  u = -limit > u ? -limit : u;
+  return g / (1.0f + Exp(-(activation.alpha * g))) * (u + 1.0f);
+}
+
+// Null: there is no bias.
+const float* BiasAt(const ExpertShape& shape, const std::byte* blob,
+                    int64_t offset) {
+  return shape.bias ? reinterpret_cast<const float*>(blob + offset) : nullptr;
+}
+
+float Biased(float sum, const float* bias, int64_t row) {
+  return bias != nullptr ? sum + bias[row] : sum;
+}
+
 }  // namespace
 
 absl::Status GroupedFfn(const GroupedFfnArgs& args, Stream&) {
@@ -27,17 +49,21 @@ absl::Status GroupedFfn(const GroupedFfnArgs& args, Stream&) {
     const std::byte* gate = static_cast<const std::byte*>(group.blob);
     const std::byte* up = gate + shape.gate_bytes();
     const std::byte* down = gate + shape.down_offset();
+    const float* gate_bias = BiasAt(shape, gate, shape.gate_bias_offset());
+    const float* up_bias = BiasAt(shape, gate, shape.up_bias_offset());
+    const float* down_bias = BiasAt(shape, gate, shape.down_bias_offset());
     for (int64_t i = group.begin; i < group.end; ++i) {
       const float* x = args.x + args.x_row[i] * args.x_stride;
       float* h = args.scratch + i * 2 * shape.inner;
       float* y = args.y + int64_t{args.slot[i]} * shape.dim;
       for (int64_t j = 0; j < shape.inner; ++j) {
-        const float gated = Dot(shape.dtype, gate, j, shape.dim, x);
-        const float silu = gated / (1.0f + Exp(-gated));
-        h[j] = silu * Dot(shape.dtype, up, j, shape.dim, x);
+        h[j] = Activate(
+            args.activation,
+            Biased(Dot(shape.dtype, gate, j, shape.dim, x), gate_bias, j),
+            Biased(Dot(shape.dtype, up, j, shape.dim, x), up_bias, j));
       }
       for (int64_t j = 0; j < shape.dim; ++j) {
-        y[j] = Dot(shape.dtype, down, j, shape.inner, h);
+        y[j] = Biased(Dot(shape.dtype, down, j, shape.inner, h), down_bias, j);
       }
     }
   }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "kernels/activation_simd.h"
 #include "kernels/dot_simd.h"
 #include "kernels/parallel.h"
 
@@ -27,7 +28,21 @@ inline PanelSpan PartOf(const void* blob, int64_t offset, DType dtype,
   return span;
 }
 
-// h = Silu(gate x) * (up x) for some panels of inner rows, all of the group's
+// A bias of the group's expert; null if it has none.
+inline const float* BiasAt(const ExpertShape& shape, const ExpertRows& group,
+                           int64_t offset) {
+  if (!shape.bias) return nullptr;
+  return reinterpret_cast<const float*>(
+      static_cast<const std::byte*>(group.blob) + offset);
+}
+
+// `sum` plus the n values at bias + row, if there is a bias.
+template <typename V>
+typename V::F Biased(const float* bias, int32_t row, int n, typename V::F sum) {
+  return bias != nullptr ? V::Add(sum, LoadLanes<V>(bias + row, n)) : sum;
+}
+
+// h = f(gate x, up x) for some panels of inner rows, all of the group's
 // entries.
 template <typename V>
 void GateUpPart(const GroupedFfnArgs& args, const ExpertRows& group,
@@ -37,6 +52,8 @@ void GateUpPart(const GroupedFfnArgs& args, const ExpertRows& group,
                                 shape.dim, part, kGatePanels);
   PanelSpan up = gate;
   up.data += shape.gate_bytes();
+  const float* gate_bias = BiasAt(shape, group, shape.gate_bias_offset());
+  const float* up_bias = BiasAt(shape, group, shape.up_bias_offset());
   alignas(64) float gates[kGatePanels * V::kDotTokens * kPanelRows];
   alignas(64) float ups[kGatePanels * V::kDotTokens * kPanelRows];
   ForTokenTiles<V>(group.begin, group.end, [&](int64_t first, int count) {
@@ -54,7 +71,9 @@ void GateUpPart(const GroupedFfnArgs& args, const ExpertRows& group,
         const int at = (p * count + t) * kPanelRows;
         StoreLanes<V>(
             args.scratch + (first + t) * 2 * shape.inner + row, n,
-            V::Mul(SiluLanes<V>(V::Load(gates + at)), V::Load(ups + at)));
+            Activate<V>(args.activation,
+                        Biased<V>(gate_bias, row, n, V::Load(gates + at)),
+                        Biased<V>(up_bias, row, n, V::Load(ups + at))));
       }
     }
   });
@@ -67,6 +86,7 @@ void DownPart(const GroupedFfnArgs& args, const ExpertRows& group,
   const ExpertShape& shape = args.shape;
   const PanelSpan down = PartOf(group.blob, shape.down_offset(), shape.dtype,
                                 shape.dim, shape.inner, part, kDownPanels);
+  const float* bias = BiasAt(shape, group, shape.down_bias_offset());
   alignas(64) float sums[kDownPanels * V::kDotTokens * kPanelRows];
   ForTokenTiles<V>(group.begin, group.end, [&](int64_t first, int count) {
     const float* rows[V::kDotTokens];
@@ -80,7 +100,9 @@ void DownPart(const GroupedFfnArgs& args, const ExpertRows& group,
       const int n = std::min(shape.dim - row, kPanelRows);
       for (int t = 0; t < count; ++t) {
         float* y = args.y + int64_t{args.slot[first + t]} * shape.dim + row;
-        StoreLanes<V>(y, n, V::Load(sums + (p * count + t) * kPanelRows));
+        StoreLanes<V>(y, n,
+                      Biased<V>(bias, row, n,
+                                V::Load(sums + (p * count + t) * kPanelRows)));
       }
     }
   });

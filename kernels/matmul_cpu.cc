@@ -4,8 +4,9 @@
 #include "kernels/oracle.h"
 
 namespace bullpen::kernels::oracle {
+namespace {
 
-absl::Status MatMul(const MatMulArgs& args, Stream&) {
+void MultiplyHead(const MatMulArgs& args) {
   const PanelMatrix& w = args.w;
   for (int64_t m = 0; m < args.tokens; ++m) {
     const float* x = args.x + m * args.x_stride;
@@ -18,8 +19,17 @@ absl::Status MatMul(const MatMulArgs& args, Stream&) {
         sum = std::fma(x[k], weight, sum);
       }
       if (args.bias != nullptr) sum += args.bias[n];
+      sum *= args.scale;
       y[n] = args.add ? y[n] + sum : sum;
     }
+  }
+}
+
+}  // namespace
+
+absl::Status MatMul(const MatMulArgs& args, Stream&) {
+  for (int64_t head = 0; head < args.heads; ++head) {
+    MultiplyHead(HeadOf(args, head));
   }
   return absl::OkStatus();
 }

@@ -6,7 +6,7 @@
 namespace bullpen::kernels {
 namespace {
 
-// Adds bias and the old y to the sums of a tile and stores it.
+// Adds bias and the old y to the sums of a tile, scaled, and stores it.
 template <typename V>
 void StoreTile(const MatMulArgs& args, int32_t panel, int32_t panels,
                int64_t token, int tokens, const float* sums) {
@@ -19,6 +19,7 @@ void StoreTile(const MatMulArgs& args, int32_t panel, int32_t panels,
       if (args.bias != nullptr) {
         sum = V::Add(sum, LoadLanes<V>(args.bias + row, n));
       }
+      sum = V::Mul(sum, V::Set(args.scale));
       if (args.add) sum = V::Add(LoadLanes<V>(y, n), sum);
       StoreLanes<V>(y, n, sum);
     }
@@ -63,14 +64,18 @@ absl::Status MatMul(const MatMulArgs& args, Stream& stream) {
   const int64_t work = int64_t{args.w.cols} * kPanelRows * width *
                        std::min<int64_t>(args.tokens, kPartTokens);
   // Tokens vary fastest, so that the weights of a part are still in cache.
-  ForParts(stream, parts, work, [&](int64_t begin, int64_t end, int) {
-    for (int64_t part = begin; part < end; ++part) {
-      const int32_t panel = static_cast<int32_t>(part / token_parts) * width;
-      const int64_t token = part % token_parts * kPartTokens;
-      MatMulPart<V>(args, panel, std::min(width, panels - panel), token,
-                    std::min<int64_t>(args.tokens, token + kPartTokens));
-    }
-  });
+  ForParts(
+      stream, parts * args.heads, work, [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; ++i) {
+          const int64_t part = i % parts;
+          const int32_t panel =
+              static_cast<int32_t>(part / token_parts) * width;
+          const int64_t token = part % token_parts * kPartTokens;
+          MatMulPart<V>(HeadOf(args, i / parts), panel,
+                        std::min(width, panels - panel), token,
+                        std::min<int64_t>(args.tokens, token + kPartTokens));
+        }
+      });
   return absl::OkStatus();
 }
 

@@ -16,6 +16,7 @@ constexpr Ops kOracleOps = {
     .embed = oracle::Embed,
     .matmul = oracle::MatMul,
     .rms_norm = oracle::RmsNorm,
+    .layer_norm = oracle::LayerNorm,
     .rope = oracle::Rope,
     .kv_write = oracle::KvWrite,
     .attention = oracle::Attention,

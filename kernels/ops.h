@@ -9,6 +9,7 @@
 #include "kernels/embed.h"
 #include "kernels/grouped_ffn.h"
 #include "kernels/kv_write.h"
+#include "kernels/layer_norm.h"
 #include "kernels/matmul.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
@@ -35,6 +36,7 @@ struct Ops {
   absl::Status (*embed)(const EmbedArgs&, Stream&);
   absl::Status (*matmul)(const MatMulArgs&, Stream&);
   absl::Status (*rms_norm)(const RmsNormArgs&, Stream&);
+  absl::Status (*layer_norm)(const LayerNormArgs&, Stream&);
   absl::Status (*rope)(const RopeArgs&, Stream&);
   absl::Status (*kv_write)(const KvWriteArgs&, Stream&);
   absl::Status (*attention)(const AttentionArgs&, Stream&);

@@ -3,6 +3,7 @@
 #include "kernels/embed_simd.h"
 #include "kernels/grouped_ffn_simd.h"
 #include "kernels/kv_write_simd.h"
+#include "kernels/layer_norm_simd.h"
 #include "kernels/matmul_simd.h"
 #include "kernels/rms_norm_simd.h"
 #include "kernels/rope_simd.h"
@@ -18,6 +19,7 @@ const Ops kAvx2Ops = {
     .embed = Embed<Avx2>,
     .matmul = MatMul<Avx2>,
     .rms_norm = RmsNorm<Avx2>,
+    .layer_norm = LayerNorm<Avx2>,
     .rope = Rope<Avx2>,
     .kv_write = KvWrite<Avx2>,
     .attention = Attention<Avx2>,

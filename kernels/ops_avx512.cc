@@ -3,6 +3,7 @@
 #include "kernels/embed_simd.h"
 #include "kernels/grouped_ffn_simd.h"
 #include "kernels/kv_write_simd.h"
+#include "kernels/layer_norm_simd.h"
 #include "kernels/matmul_simd.h"
 #include "kernels/rms_norm_simd.h"
 #include "kernels/rope_simd.h"
@@ -18,6 +19,7 @@ const Ops kAvx512Ops = {
     .embed = Embed<Avx512>,
     .matmul = MatMul<Avx512>,
     .rms_norm = RmsNorm<Avx512>,
+    .layer_norm = LayerNorm<Avx512>,
     .rope = Rope<Avx512>,
     .kv_write = KvWrite<Avx512>,
     .attention = Attention<Avx512>,

@@ -10,6 +10,7 @@ namespace bullpen::kernels::oracle {
 absl::Status Embed(const EmbedArgs& args, Stream& stream);
 absl::Status MatMul(const MatMulArgs& args, Stream& stream);
 absl::Status RmsNorm(const RmsNormArgs& args, Stream& stream);
+absl::Status LayerNorm(const LayerNormArgs& args, Stream& stream);
 absl::Status Rope(const RopeArgs& args, Stream& stream);
 absl::Status KvWrite(const KvWriteArgs& args, Stream& stream);
 absl::Status Attention(const AttentionArgs& args, Stream& stream);

@@ -60,6 +60,20 @@ void LimitGroups(const RouteArgs& args, const float* choice, bool* taken) {
   for (int e = 0; e < args.experts; ++e) taken[e] = !kept[e / size];
 }
 
+// The weight of `chosen`; `earlier` marks those that no longer count.
+float SparseMixerWeight(const RouteArgs& args, const float* logits,
+                        const bool* earlier, int chosen) {
+  const float c = logits[chosen];
+  float share[kMaxExperts];
+  for (int e = 0; e < args.experts; ++e) {
+    const float gap = (c - logits[e]) / std::max(std::abs(logits[e]), c);
+    const bool out = earlier[e] || gap > 2.0f * args.rule.jitter;
+    share[e] = out ? -kInfinity : logits[e];
+  }
+  Softmax(share, args.experts);
+  return share[chosen];
+}
+
 void Weigh(const RouterRule& rule, int k, float* weights) {
   if (rule.score == RouterRule::Score::kSoftmaxOverChosen) Softmax(weights, k);
   if (rule.renormalise) {
@@ -98,8 +112,12 @@ absl::Status Route(const RouteArgs& args, Stream&) {
     int32_t* chosen = args.chosen + t * args.k;
     float* weights = args.weights + t * args.k;
     for (int r = 0; r < args.k; ++r) {
+      bool earlier[kMaxExperts];
+      std::copy(taken, taken + args.experts, earlier);
       chosen[r] = TakeLargest(choice, taken, args.experts);
-      weights[r] = score[chosen[r]];
+      weights[r] = args.rule.score == RouterRule::Score::kSparseMixer
+                       ? SparseMixerWeight(args, score, earlier, chosen[r])
+                       : score[chosen[r]];
     }
     Weigh(args.rule, args.k, weights);
   }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 #include "kernels/math_simd.h"
@@ -36,6 +37,24 @@ void LimitGroups(const RouteArgs& args, float* choice) {
   for (int e = 0; e < args.experts; ++e) {
     if (!kept[e / size]) choice[e] = kTaken;
   }
+}
+
+// The weight of `chosen`; what was taken from `choice` before it no longer
+// counts.
+template <typename V>
+float SparseMixerWeight(const RouteArgs& args, const float* logits,
+                        const float* choice, int chosen) {
+  alignas(64) float share[kMaxExperts];
+  const float c = logits[chosen];
+  for (int e = 0; e < args.experts; ++e) {
+    const float l = logits[e];
+    const float gap = (c - l) / std::max(std::abs(l), c);
+    const bool earlier = choice[e] != choice[e] && e != chosen;
+    const bool out = earlier || gap > 2.0f * args.rule.jitter;
+    share[e] = out ? kMinusInfinity : l;
+  }
+  Softmax<V>(share, args.experts);
+  return share[chosen];
 }
 
 template <typename V>
@@ -93,7 +112,9 @@ void RouteToken(const RouteArgs& args, int64_t token) {
   float* weights = args.weights + token * args.k;
   for (int r = 0; r < args.k; ++r) {
     chosen[r] = TakeLargest<V>(choice, (args.experts + 15) / 16 * 16);
-    weights[r] = score[chosen[r]];
+    weights[r] = args.rule.score == RouterRule::Score::kSparseMixer
+                     ? SparseMixerWeight<V>(args, score, choice, chosen[r])
+                     : score[chosen[r]];
   }
   Weigh<V>(args.rule, args.k, weights);
 }

@@ -8,6 +8,11 @@ namespace {
 
 using GroupedFfnTest = OpsTest;
 
+void FillBias(Random& random, int32_t count, std::byte* out) {
+  const Floats bias = random.Vector(count);
+  std::memcpy(out, bias.data(), sizeof(float) * count);
+}
+
 // Entries spread over experts, slots shuffled.
 struct Problem {
   Problem(Random& random, ExpertShape expert_shape, int32_t tokens,
@@ -20,6 +25,11 @@ struct Problem {
                         blob.data() + shape.gate_bytes());
       random.FillPanels(shape.dtype, shape.dim, shape.inner,
                         blob.data() + shape.down_offset());
+      if (shape.bias) {
+        FillBias(random, shape.inner, blob.data() + shape.gate_bias_offset());
+        FillBias(random, shape.inner, blob.data() + shape.up_bias_offset());
+        FillBias(random, shape.dim, blob.data() + shape.down_bias_offset());
+      }
       blobs.push_back(std::move(blob));
       const int32_t begin = static_cast<int32_t>(x_row.size());
       for (int32_t i = 0; i < rows; ++i) {
@@ -42,6 +52,7 @@ struct Problem {
     const GroupedFfnArgs args{.x = x.data(),
                               .x_stride = shape.dim,
                               .shape = shape,
+                              .activation = activation,
                               .groups = some.data(),
                               .group_count = static_cast<int32_t>(some.size()),
                               .x_row = x_row.data(),
@@ -53,6 +64,7 @@ struct Problem {
   }
 
   ExpertShape shape;
+  Activation activation;
   Floats x;
   std::vector<Exact<std::byte>> blobs;
   std::vector<ExpertRows> groups;
@@ -63,7 +75,15 @@ struct Problem {
 ExpertShape RandomShape(Random& random) {
   return {.dtype = random.OneOf({DType::kF32, DType::kF16, DType::kBF16}),
           .dim = random.OneOf({1, 16, 33, 64, 200}),
-          .inner = random.OneOf({1, 15, 16, 48, 70, 130})};
+          .inner = random.OneOf({1, 15, 16, 48, 70, 130}),
+          .bias = random.Between(0, 1) == 1};
+}
+
+Activation RandomActivation(Random& random) {
+  if (random.Between(0, 1) == 0) return {};
+  return {.kind = Activation::Kind::kClampedSwiGlu,
+          .alpha = random.OneOf({1.0f, 1.702f}),
+          .limit = random.OneOf({0.1f, 1.0f, 7.0f})};
 }
 
 TEST_P(GroupedFfnTest, EqualsOracleForAnyShape) {
@@ -71,7 +91,9 @@ TEST_P(GroupedFfnTest, EqualsOracleForAnyShape) {
     Random random(seed);
     std::vector<int32_t> rows(random.Between(1, 6));
     for (int32_t& count : rows) count = random.OneOf({0, 1, 1, 2, 5, 13, 30});
-    const Problem problem(random, RandomShape(random), 9, rows);
+    Problem problem(random, RandomShape(random), 9, rows);
+    problem.activation = RandomActivation(random);
+    if (random.Between(0, 7) == 0) problem.x[0] = std::nanf("");
     const Floats expected = problem.Run(oracle(), Threads(1), problem.groups);
     for (int threads : {1, 3}) {
       ASSERT_TRUE(SameBits(problem.Run(ops(), Threads(threads), problem.groups),
@@ -90,6 +112,38 @@ TEST_P(GroupedFfnTest, GroupsInAnyOrderGiveTheSameBits) {
   std::vector<ExpertRows> reversed(problem.groups.rbegin(),
                                    problem.groups.rend());
   EXPECT_TRUE(SameBits(problem.Run(ops(), Threads(3), reversed), expected));
+}
+
+// gpt-oss: both products are clamped, the gate from above only.
+TEST_P(GroupedFfnTest, ClampedSwiGluIsWhatItsHeaderSays) {
+  const float alpha = 1.702f, limit = 2.0f, down = 0.5f, down_bias = 0.25f;
+  for (const float gate : {-9.0f, -0.5f, 1.5f, 30.0f}) {
+    for (const float up : {-9.0f, 0.3f, 9.0f}) {
+      Random random(0);
+      Problem problem(
+          random, {.dtype = DType::kF32, .dim = 1, .inner = 1, .bias = true}, 1,
+          {1});
+      problem.activation = {Activation::Kind::kClampedSwiGlu, alpha, limit};
+      std::byte* blob = problem.blobs[0].data();
+      const ExpertShape& shape = problem.shape;
+      const auto put = [&](int64_t offset, float value) {
+        std::memcpy(blob + offset, &value, sizeof(value));
+      };
+      put(0, gate);
+      put(shape.gate_bytes(), up);
+      put(shape.down_offset(), down);
+      put(shape.gate_bias_offset(), 0.125f);
+      put(shape.up_bias_offset(), -0.125f);
+      put(shape.down_bias_offset(), down_bias);
+      problem.x[0] = 1.0f;
+      const double g = std::min(gate + 0.125f, limit);
+      const double u = std::clamp(up - 0.125f, -limit, limit);
+      const double h = g / (1 + std::exp(-alpha * g)) * (u + 1);
+      EXPECT_NEAR(problem.Run(ops(), Threads(1), problem.groups)[0],
+                  h * down + down_bias, 1e-6)
+          << "gate " << gate << ", up " << up;
+    }
+  }
 }
 
 TEST_P(GroupedFfnTest, OnlyTheRowsOfTheCallAreWritten) {

@@ -21,6 +21,7 @@ struct Problem {
             .w = {.dtype = dtype, .rows = rows, .cols = cols},
             .y_stride = y_stride,
             .tokens = tokens,
+            .scale = random.OneOf({1.0f, 0.3f}),
             .add = random.Between(0, 1) == 1};
     with_bias = random.Between(0, 1) == 1;
   }
@@ -60,6 +61,53 @@ TEST_P(MatMulTest, EqualsOracleForAnyShape) {
           << "seed " << seed << ": " << tokens << " x " << rows << " x " << cols
           << " " << DTypeName(dtype) << ", " << threads << " threads";
     }
+  }
+}
+
+// Heads of matrices that follow each other, inputs and outputs interleaved by
+// token, as the projections of each head of latent attention are.
+TEST_P(MatMulTest, EveryHeadHasItsMatrix) {
+  for (uint32_t seed = 0; seed < 60; ++seed) {
+    Random random(seed);
+    const int32_t heads = random.Between(1, 9);
+    const int32_t tokens = random.OneOf({0, 1, 2, 7, 60});
+    const int32_t rows = random.OneOf({1, 16, 24, 40, 130});
+    const int32_t cols = random.OneOf({1, 8, 33, 48});
+    const DType dtype = random.OneOf({DType::kF32, DType::kBF16});
+    const int64_t matrix_bytes = PanelBytes(dtype, rows, cols);
+    Exact<std::byte> matrices(heads * matrix_bytes);
+    for (int32_t h = 0; h < heads; ++h) {
+      random.FillPanels(dtype, rows, cols, matrices.data() + h * matrix_bytes);
+    }
+    const Floats x = random.Vector(int64_t{tokens} * heads * cols);
+    MatMulArgs args{.x = x.data(),
+                    .x_stride = heads * cols,
+                    .w = {.data = matrices.data(),
+                          .dtype = dtype,
+                          .rows = rows,
+                          .cols = cols},
+                    .y_stride = heads * rows,
+                    .tokens = tokens,
+                    .heads = heads,
+                    .x_head_stride = cols,
+                    .y_head_stride = rows};
+    const int64_t size = int64_t{tokens} * heads * rows;
+    Floats together(size), expected(size), alone(size);
+    Stream three = Threads(3), one_thread = Threads(1);
+    args.y = together.data();
+    ASSERT_TRUE(ops().matmul(args, three).ok());
+    args.y = expected.data();
+    ASSERT_TRUE(oracle().matmul(args, one_thread).ok());
+    ASSERT_TRUE(SameBits(together, expected)) << "seed " << seed;
+    for (int32_t h = 0; h < heads; ++h) {
+      MatMulArgs one = args;
+      one.x += h * cols;
+      one.w.data = matrices.data() + h * matrix_bytes;
+      one.y = alone.data() + h * rows;
+      one.heads = 1;
+      ASSERT_TRUE(ops().matmul(one, one_thread).ok());
+    }
+    ASSERT_TRUE(SameBits(alone, expected)) << "seed " << seed;
   }
 }
 

@@ -44,8 +44,10 @@ RouteArgs RandomRule(Random& random, const Floats& bias) {
   RouteArgs args;
   args.experts = random.OneOf({1, 2, 7, 8, 16, 32, 60, 64, 128, 257, 1024});
   args.k = random.Between(1, std::min(args.experts, 32));
-  args.rule.score = random.OneOf(
-      {Score::kSoftmax, Score::kSigmoid, Score::kSoftmaxOverChosen});
+  args.rule.score =
+      random.OneOf({Score::kSoftmax, Score::kSigmoid, Score::kSoftmaxOverChosen,
+                    Score::kSparseMixer});
+  args.rule.jitter = random.OneOf({0.01f, 0.15f, 0.6f});
   args.rule.renormalise = random.Between(0, 1) == 1;
   args.rule.norm_eps = random.OneOf({0.0f, 1e-20f});
   args.rule.scaling = random.OneOf({1.0f, 2.5f});
@@ -171,6 +173,18 @@ TEST_P(RouteRules, SoftmaxOverChosenIgnoresTheOthers) {
       {3, 1, 2, 2.9f}, {.k = 1, .rule = {.score = Score::kSoftmaxOverChosen}});
   EXPECT_EQ(result.chosen[0], 0);
   EXPECT_EQ(result.weights[0], 1.0f);
+}
+
+// Phi-3.5-MoE: of the logits 2, 1.9, 1.5, -3 the first is chosen beside those
+// within 2 * 0.1 of it, relative; then the next without it.
+TEST_P(RouteRules, SparseMixerWeighsAgainstNearLogits) {
+  const Result result =
+      Route({1.5f, 2, 1.9f, -3},
+            {.k = 2, .rule = {.score = Score::kSparseMixer, .jitter = 0.1f}});
+  EXPECT_EQ(result.chosen[0], 1);
+  EXPECT_EQ(result.chosen[1], 2);
+  EXPECT_NEAR(result.weights[0], 1 / (1 + std::exp(-0.1)), 1e-6);
+  EXPECT_EQ(result.weights[1], 1.0f);
 }
 
 TEST_P(RouteRules, BiasChangesTheChoiceAndNotTheWeight) {

@@ -1,4 +1,4 @@
-// The ops that work row by row: embed, rms_norm, rope, combine, kv_write.
+// The ops that work row by row: embed, norms, rope, combine, kv_write.
 
 #include <limits>
 
@@ -86,6 +86,55 @@ TEST_P(RowsTest, RmsNormEqualsOracle) {
   }
 }
 
+Floats LayerNorm(const Ops& ops, Stream stream, LayerNormArgs args,
+                 const Floats& x) {
+  Floats y = x;  // In place: elements between the rows stay.
+  args.x = y.data();
+  args.y = y.data();
+  args.y_stride = args.x_stride;
+  EXPECT_TRUE(ops.layer_norm(args, stream).ok());
+  return y;
+}
+
+TEST_P(RowsTest, LayerNormEqualsOracle) {
+  for (uint32_t seed = 0; seed < 100; ++seed) {
+    Random random(seed);
+    LayerNormArgs args{.tokens = random.OneOf({0, 1, 3, 100}),
+                       .dim = random.OneOf({1, 7, 8, 9, 16, 20, 64, 333}),
+                       .eps = random.OneOf({1e-5f, 0.0f})};
+    args.x_stride = args.dim + random.Between(0, 3);
+    Floats x = random.Vector(args.tokens * args.x_stride);
+    if (x.size() > 0 && random.Between(0, 3) == 0) {
+      x[random.Between(0, static_cast<int32_t>(x.size()) - 1)] =
+          random.OneOf({std::numeric_limits<float>::infinity(), std::nanf(""),
+                        1e-42f, 1e30f});
+    }
+    const Floats weight = random.Vector(args.dim);
+    const Floats bias = random.Vector(args.dim);
+    args.weight = weight.data();
+    args.bias = bias.data();
+    ASSERT_TRUE(SameBits(LayerNorm(ops(), Threads(3), args, x),
+                         LayerNorm(oracle(), Threads(1), args, x)))
+        << "seed " << seed << ", dim " << args.dim;
+  }
+}
+
+TEST_P(RowsTest, LayerNormCentresAndScales) {
+  Floats x(4), weight(4, 2.0f), bias(4, 0.5f);
+  for (int i = 0; i < 4; ++i) x[i] = static_cast<float>(10 + 2 * i);
+  const Floats y = LayerNorm(ops(), Threads(1),
+                             {.x_stride = 4,
+                              .weight = weight.data(),
+                              .bias = bias.data(),
+                              .tokens = 1,
+                              .dim = 4,
+                              .eps = 0},
+                             x);
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_NEAR(y[i], (2 * i - 3) / std::sqrt(5.0) * 2 + 0.5, 1e-6) << i;
+  }
+}
+
 Floats Rope(const Ops& ops, Stream stream, RopeArgs args, const Floats& x) {
   Floats out = x;
   args.x = out.data();
@@ -148,7 +197,8 @@ TEST_P(RowsTest, CombineEqualsOracle) {
     Random random(seed);
     CombineArgs args{.tokens = random.OneOf({0, 1, 2, 70}),
                      .k = random.Between(1, 9),
-                     .dim = random.OneOf({1, 15, 16, 100, 257})};
+                     .dim = random.OneOf({1, 15, 16, 100, 257}),
+                     .scale = random.OneOf({1.0f, 0.22f})};
     const int64_t slots = int64_t{args.tokens} * args.k;
     const Floats y = random.Vector(slots * args.dim);
     const Floats weights = random.Vector(slots);
