@@ -18,10 +18,11 @@ namespace {
 // leave them out.
 template <typename V, DType kType, int kQueries, int kBlocks>
 void ScoreBlocks(const AttentionArgs& args, const AttentionTile& tile,
-                 int32_t query, int64_t key) {
+                 int32_t query, int64_t key, int64_t end_key) {
   using F = typename V::F;
   const float* q[kQueries];
   const std::byte* keys[kBlocks];
+  const std::byte* next[kBlocks];  // prefetched: paged blocks are far apart
   F acc[kQueries][kBlocks];
 #pragma GCC unroll 8
   for (int i = 0; i < kQueries; ++i) {
@@ -33,11 +34,17 @@ void ScoreBlocks(const AttentionArgs& args, const AttentionTile& tile,
   for (int b = 0; b < kBlocks; ++b) {
     keys[b] = KvBlock(args.layer, *tile.sequence, key + b * kKvBlockTokens) +
               KvKeyOffset(args.layer, tile.kv_head);
+    const int64_t next_key = key + (kBlocks + b) * kKvBlockTokens;
+    next[b] = next_key < end_key
+                  ? KvBlock(args.layer, *tile.sequence, next_key) +
+                        KvKeyOffset(args.layer, tile.kv_head)
+                  : keys[b];
   }
   for (int64_t d = 0; d < args.layer.k_dim; ++d) {
     F k[kBlocks];
 #pragma GCC unroll 8
     for (int b = 0; b < kBlocks; ++b) {
+      __builtin_prefetch(next[b] + d * kKvBlockTokens * DTypeBytes(kType));
       k[b] = V::template LoadAs<kType>(keys[b], d * kKvBlockTokens);
     }
 #pragma GCC unroll 8
@@ -67,10 +74,10 @@ void ScoreQueries(const AttentionArgs& args, const AttentionTile& tile,
   int64_t key = tile.first_key;
   for (; key + kBlocks * kKvBlockTokens <= end_key;
        key += kBlocks * kKvBlockTokens) {
-    ScoreBlocks<V, kType, kQueries, kBlocks>(args, tile, query, key);
+    ScoreBlocks<V, kType, kQueries, kBlocks>(args, tile, query, key, end_key);
   }
   for (; key < end_key; key += kKvBlockTokens) {
-    ScoreBlocks<V, kType, kQueries, 1>(args, tile, query, key);
+    ScoreBlocks<V, kType, kQueries, 1>(args, tile, query, key, end_key);
   }
 }
 

@@ -35,12 +35,16 @@ void AddValues(const AttentionArgs& args, const AttentionTile& tile,
         std::min(end, key / kKvBlockTokens * kKvBlockTokens + kKvBlockTokens);
     const std::byte* values = KvBlock(args.layer, *tile.sequence, key) +
                               KvValueOffset(args.layer, tile.kv_head);
+    const std::byte* next =
+        KvBlock(args.layer, *tile.sequence, std::min(block_end, end - 1)) +
+        KvValueOffset(args.layer, tile.kv_head);
     const float* e = tile.score(query, key);
     for (; key < block_end; ++key, ++e) {
       const int64_t at = key % kKvBlockTokens * v_dim + d;
       F v[kVectors];
 #pragma GCC unroll 8
       for (int n = 0; n < kVectors; ++n) {
+        __builtin_prefetch(next + (at + n * 16) * DTypeBytes(kType));
         v[n] = LoadLanesAs<V, kType>(values, at + n * 16, lanes);
       }
 #pragma GCC unroll 8

@@ -285,10 +285,12 @@ asio::awaitable<bool> Session::Generate(bool chat) {
 
 asio::awaitable<bool> Session::SendWhole(Generation& generation) {
   std::string unused;
+  const HttpConnections::Generating generating(context_.connections);
   while (true) {
     generation.Take(unused);
     NoteFirstToken(generation);
     if (generation.ended() || stream_.gone()) break;
+    co_await stream_.Pause(Clock::now() + context_.connections.TakeInterval());
     co_await stream_.Wait(ToDuration(context_.config.ping_seconds));
   }
   if (stream_.gone()) co_return false;
@@ -318,7 +320,9 @@ asio::awaitable<bool> Session::SendStream(Generation& generation) {
                               .request_id = request_.request_id});
   std::string events;
   bool woken = true;
+  const HttpConnections::Generating generating(context_.connections);
   while (true) {
+    const Clock::time_point taken = Clock::now();
     generation.Take(events);
     NoteFirstToken(generation);
     if (!woken && events.empty()) events = ": still working\n\n";
@@ -335,6 +339,7 @@ asio::awaitable<bool> Session::SendStream(Generation& generation) {
     bytes.clear();
     events.clear();
     if (generation.ended()) break;
+    co_await stream_.Pause(taken + context_.connections.TakeInterval());
     const Clock::time_point ping =
         Clock::now() + ToDuration(context_.config.ping_seconds);
     co_await stream_.Wait(ToDuration(context_.config.ping_seconds));

@@ -49,9 +49,11 @@ HttpStream::Waker::~Waker() {
 }
 
 void HttpStream::Waker::operator()() const {
+  stream_->wake_wanted_.store(true);
   // One message on its way is enough: what it finds is taken as a whole.
   if (stream_->wake_posted_.exchange(true)) return;
   asio::post(stream_->stream_.get_executor(), [stream = stream_] {
+    stream->wake_wanted_.store(false);
     stream->wake_posted_.store(false);
     stream->Wake();
   });
@@ -88,6 +90,19 @@ asio::awaitable<void> HttpStream::Wait(
         asio::redirect_error(asio::use_awaitable, ignored));
   }
   woken_ = false;
+}
+
+asio::awaitable<void> HttpStream::Pause(Clock::time_point until) {
+  while (!gone_ && Clock::now() < until) {
+    // As if a message were on its way: nobody posts another.
+    wake_posted_.store(true);
+    error_code ignored;
+    timer_.expires_at(until);
+    co_await timer_.async_wait(
+        asio::redirect_error(asio::use_awaitable, ignored));
+  }
+  wake_posted_.store(false);
+  if (wake_wanted_.exchange(false)) Wake();
 }
 
 asio::awaitable<bool> HttpStream::AwaitBytes() {

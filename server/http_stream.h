@@ -48,6 +48,9 @@ class HttpStream {
   // Returns after a wake since the last Wait, or after the time.
   boost::asio::awaitable<void> Wait(
       std::chrono::steady_clock::duration at_most);
+  // Returns at `until`, or when the client has gone. What wakes the stream
+  // meanwhile is found by the next Wait, and costs other threads nothing.
+  boost::asio::awaitable<void> Pause(Clock::time_point until);
   // Between the two the stream reads ahead, the only way to see a hang-up.
   void StartWatching();
   boost::asio::awaitable<void> StopWatching();
@@ -74,6 +77,7 @@ class HttpStream {
   bool stop_watching_ = false;
   bool gone_ = false;
   bool woken_ = false;
+  std::atomic<bool> wake_wanted_{false};  // since the last message, or Pause
   std::atomic<bool> wake_posted_{false};
   std::atomic<int> wakers_{0};
 };
