@@ -9,7 +9,8 @@ namespace bullpen {
 
 PackCommand::PackCommand(CLI::App& app, Command& chosen) {
   CLI::App* command = app.add_subcommand(
-      "pack", "Turn a Hugging Face model directory into a packed model");
+      "pack",
+      "Turn a Hugging Face directory or a GGUF file into a packed model");
   command->add_option("SOURCE", source_, "the model to read")->required();
   command
       ->add_option("-o,--output", target_,

@@ -1,72 +1,65 @@
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
 #include <filesystem>
 #include <map>
-#include <span>
+#include <optional>
 #include <string>
-#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "engine/model/safetensors.h"
-#include "nlohmann/json.hpp"
+#include "engine/model/checkpoint_parts.h"
+#include "engine/model/families.h"
+#include "kernels/block_format.h"
 
 namespace bullpen {
 
-// A tensor of a checkpoint: which of its files, and where in that.
-struct SourceTensor {
-  int32_t file = 0;
-  TensorInfo info;
-};
-
-// Files beside the weights that describe a model; a packed model keeps copies
-// of those that are there.
-inline constexpr std::string_view kDescriptionFiles[] = {
-    "config.json",         "generation_config.json",
-    "tokenizer.json",      "tokenizer_config.json",
-    "chat_template.jinja", "merges.txt",
-    "vocab.json"};
-
-// A Hugging Face model directory: config.json, and model.safetensors or
-// model.safetensors.index.json with its shards. All headers are checked at
-// Open; weights are read tensor by tensor.
+// A model as it was released: a Hugging Face directory or a GGUF file. All
+// headers are checked at Open; weights are read tensor by tensor, with
+// RowReader. Nothing above this class knows of which kind it is.
 class Checkpoint {
  public:
   // NotFound: what is missing, by name. DataLoss: a bad file, see
-  // SafetensorsFile; a tensor in two shards or not in the shard that the
-  // index says.
-  static absl::StatusOr<Checkpoint> Open(const std::filesystem::path& dir);
+  // SafetensorsFile and GgufFile; a tensor in two files or not in the one that
+  // an index says. InvalidArgument: a bad config or metadata, by key.
+  static absl::StatusOr<Checkpoint> Open(const std::filesystem::path& path);
 
-  const std::filesystem::path& dir() const { return dir_; }
-  const nlohmann::json& config() const { return config_; }
-  const nlohmann::json& generation() const { return generation_; }  // or null
+  const std::filesystem::path& path() const { return parts_.path; }
+  const nlohmann::json& config() const { return parts_.config; }
+  const nlohmann::json& generation() const { return parts_.generation; }
   const std::map<std::string, SourceTensor>& tensors() const {
-    return tensors_;
+    return parts_.tensors;
   }
   const std::filesystem::path& file_of(const SourceTensor& tensor) const {
-    return files_[tensor.file].path();
+    return parts_.files[tensor.file].file.path();
+  }
+  const File& open_file(const SourceTensor& tensor) const {
+    return parts_.files[tensor.file].file;
+  }
+  // Where this checkpoint keeps the tensors of its family.
+  const TensorNames& names(const Family& family) const {
+    return parts_.names.has_value() ? *parts_.names : family.names;
   }
 
-  absl::Status Read(const SourceTensor& tensor, int64_t begin,
-                    std::span<std::byte> out) const {
-    return files_[tensor.file].Read(tensor.info, begin, out);
-  }
+  // Writes config.json and the others that describe the model into `dir`.
+  absl::Status WriteDescriptions(const std::filesystem::path& dir) const;
 
   // 32 hex digits over the names, sizes and bytes of description files and
   // headers, and the names, sizes and modification times of weight files.
   absl::StatusOr<std::string> ContentKey() const;
 
  private:
-  absl::Status AddFile(const std::filesystem::path& path);
-  absl::Status AddShards(const std::filesystem::path& index_path);
+  explicit Checkpoint(CheckpointParts parts) : parts_(std::move(parts)) {}
 
-  std::filesystem::path dir_;
-  nlohmann::json config_;
-  nlohmann::json generation_;
-  std::vector<SafetensorsFile> files_;
-  std::map<std::string, SourceTensor> tensors_;
+  CheckpointParts parts_;
 };
+
+// How the tensor's elements are stored; null if they are no weights that can
+// be read.
+const kernels::BlockFormat* FormatOf(const SourceTensor& tensor);
+
+// The type of kernels that holds every weight of the tensor exactly; nothing
+// if they cannot be read.
+std::optional<kernels::DType> KernelDType(const SourceTensor& tensor);
 
 }  // namespace bullpen

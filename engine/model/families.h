@@ -28,6 +28,8 @@ struct TensorNames {
   // All experts of a layer in one tensor: [E, 2I, H], gate rows first, and
   // [E, H, I].
   std::string_view fused_gate_up = {}, fused_down = {};
+  // The same with gate and up apart, [E, I, H] each.
+  std::string_view stacked_gate = {}, stacked_up = {};
 };
 
 // A model family: one entry of the table in families.cc.

@@ -96,16 +96,6 @@ absl::Status CheckSpace(const fs::path& dir, int64_t needed) {
       " free; the packed model needs ", FormatBytes(needed)));
 }
 
-absl::Status CopyDescription(const fs::path& source, const fs::path& target) {
-  for (const std::string_view name : kDescriptionFiles) {
-    absl::StatusOr<std::string> bytes = ReadFile(source / name, kJsonFileLimit);
-    if (absl::IsNotFound(bytes.status())) continue;
-    RETURN_IF_ERROR(bytes.status());
-    RETURN_IF_ERROR(WriteNewFile(target / name, *bytes));
-  }
-  return absl::OkStatus();
-}
-
 // A path whose last part is a name, as siblings are made from it.
 fs::path Named(const fs::path& path) {
   fs::path normal = fs::absolute(path).lexically_normal();
@@ -124,7 +114,7 @@ absl::Status PackLocked(const Source& source, const fs::path& target,
   if (error) return SystemFailure("remove " + work.path().string(), error);
   RETURN_IF_ERROR(CheckSpace(parent, source.plan.total_bytes));
   RETURN_IF_ERROR(CreateDirectories(work.path()));
-  RETURN_IF_ERROR(CopyDescription(source.checkpoint.dir(), work.path()));
+  RETURN_IF_ERROR(source.checkpoint.WriteDescriptions(work.path()));
   ASSIGN_OR_RETURN(Manifest manifest,
                    WriteWeights(source.checkpoint, source.plan, work.path(),
                                 options.progress));

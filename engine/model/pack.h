@@ -16,7 +16,7 @@ struct PackOptions {
 // True if `dir` holds a packed model's manifest (any version).
 bool IsPacked(const std::filesystem::path& dir);
 
-// Turns a Hugging Face directory into a packed model at `target`. Atomic: all
+// Turns a model (see Checkpoint) into a packed model at `target`. Atomic: all
 // is written and synced in a sibling directory that is renamed last, so a
 // killed pack leaves nothing that looks finished (a later pack removes its
 // remains). Peak memory: one layer's largest expert or tensor, not the model.

@@ -32,7 +32,9 @@ class Planner {
  public:
   Planner(const Checkpoint& checkpoint, const ModelConfig& config,
           const Family& family)
-      : checkpoint_(checkpoint), config_(config), names_(family.names) {}
+      : checkpoint_(checkpoint),
+        config_(config),
+        names_(checkpoint.names(family)) {}
 
   absl::StatusOr<PackPlan> Plan();
 
@@ -66,20 +68,22 @@ absl::StatusOr<RowSlice> Planner::Take(const std::string& name,
   const auto found = checkpoint_.tensors().find(name);
   if (found == checkpoint_.tensors().end()) {
     return absl::InvalidArgumentError(absl::StrCat(
-        checkpoint_.dir().string(), " has no tensor '", name,
+        checkpoint_.path().string(), " has no tensor '", name,
         "', which model_type ", config_.model_type, " with this config needs"));
   }
   const SourceTensor& tensor = found->second;
   const std::string where = absl::StrCat(checkpoint_.file_of(tensor).string(),
                                          ": tensor '", name, "' ");
-  // A vector may be written as a matrix of one row.
-  const Shape as_row = shape.size() == 1 ? Shape{1, shape[0]} : shape;
-  if (tensor.info.shape != shape && tensor.info.shape != as_row) {
+  // A vector may be written as a matrix of one row, and such a matrix as one.
+  Shape other = shape;
+  if (shape.size() == 1) other.insert(other.begin(), 1);
+  if (shape.size() == 2 && shape[0] == 1) other.erase(other.begin());
+  if (tensor.info.shape != shape && tensor.info.shape != other) {
     return absl::InvalidArgumentError(absl::StrCat(
         where, "has the shape ", tensor.info.ShapeText(),
         ", but config.json says [", absl::StrJoin(shape, ", "), "]"));
   }
-  const std::optional<kernels::DType> dtype = KernelDType(tensor.info.dtype);
+  const std::optional<kernels::DType> dtype = KernelDType(tensor);
   if (!dtype.has_value()) {
     return absl::InvalidArgumentError(
         absl::StrCat(where, "has the dtype ", tensor.info.dtype,
@@ -177,9 +181,20 @@ absl::StatusOr<std::vector<RowSlice>> Planner::Parts(
 
 absl::StatusOr<std::vector<ExpertPlan>> Planner::TakeFused(int layer) {
   const int32_t inner = config_.layers[layer].ffn_inner;
-  ASSIGN_OR_RETURN(const RowSlice gate_up,
-                   Take(NameOf(names_.fused_gate_up, layer),
-                        {config_.experts, 2 * int64_t{inner}, config_.dim}));
+  const bool apart = Has(NameOf(names_.stacked_gate, layer));
+  RowSlice gate, up;
+  int64_t stride = inner;  // from one expert's rows to the next one's
+  if (apart) {
+    const Shape shape = {config_.experts, inner, config_.dim};
+    ASSIGN_OR_RETURN(gate, Take(NameOf(names_.stacked_gate, layer), shape));
+    ASSIGN_OR_RETURN(up, Take(NameOf(names_.stacked_up, layer), shape));
+  } else {
+    ASSIGN_OR_RETURN(gate,
+                     Take(NameOf(names_.fused_gate_up, layer),
+                          {config_.experts, 2 * int64_t{inner}, config_.dim}));
+    up = gate;
+    stride = 2 * int64_t{inner};
+  }
   ASSIGN_OR_RETURN(const RowSlice down,
                    Take(NameOf(names_.fused_down, layer),
                         {config_.experts, config_.dim, inner}));
@@ -191,9 +206,10 @@ absl::StatusOr<std::vector<ExpertPlan>> Planner::TakeFused(int layer) {
   };
   std::vector<ExpertPlan> experts;
   for (int64_t e = 0; e < config_.experts; ++e) {
-    experts.push_back({.gate = rows_of(gate_up, 2 * e * inner, inner),
-                       .up = rows_of(gate_up, (2 * e + 1) * inner, inner),
-                       .down = rows_of(down, e * config_.dim, config_.dim)});
+    experts.push_back(
+        {.gate = rows_of(gate, e * stride, inner),
+         .up = rows_of(up, e * stride + (apart ? 0 : inner), inner),
+         .down = rows_of(down, e * config_.dim, config_.dim)});
   }
   return experts;
 }
@@ -217,7 +233,8 @@ absl::StatusOr<ExpertPlan> Planner::TakeExpert(int layer, int expert) {
 
 absl::StatusOr<LayerPlan> Planner::PlanLayer(int layer) {
   LayerPlan plan;
-  if (config_.layers[layer].moe && Has(NameOf(names_.fused_gate_up, layer))) {
+  if (config_.layers[layer].moe && (Has(NameOf(names_.fused_gate_up, layer)) ||
+                                    Has(NameOf(names_.stacked_gate, layer)))) {
     ASSIGN_OR_RETURN(plan.experts, TakeFused(layer));
   } else {
     for (int e = 0; e < config_.experts_in(layer); ++e) {
@@ -239,11 +256,11 @@ absl::StatusOr<LayerPlan> Planner::PlanLayer(int layer) {
 
 // Layers that predict further tokens stand behind the decoder's own.
 bool Planner::IsBeyondLayers(std::string_view name) const {
-  constexpr std::string_view kLayers = "model.layers.";
-  if (config_.next_token_layers == 0 || !name.starts_with(kLayers)) {
-    return false;
-  }
-  name.remove_prefix(kLayers.size());
+  if (config_.next_token_layers == 0) return false;
+  const std::string_view before =
+      names_.attn_norm.substr(0, names_.attn_norm.find("$0"));
+  if (!name.starts_with(before)) return false;
+  name.remove_prefix(before.size());
   size_t layer = 0;
   const auto [rest, error] =
       std::from_chars(name.data(), name.data() + name.size(), layer);
@@ -255,7 +272,7 @@ kernels::DType Planner::SharedDType(int layer, kernels::DType dtype) const {
        {names_.shared_gate, names_.shared_up, names_.shared_down}) {
     const auto found = checkpoint_.tensors().find(NameOf(pattern, layer));
     if (found == checkpoint_.tensors().end()) continue;
-    dtype = Wider(dtype, KernelDType(found->second.info.dtype).value_or(dtype));
+    dtype = Wider(dtype, KernelDType(found->second).value_or(dtype));
   }
   return dtype;
 }

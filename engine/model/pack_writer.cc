@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <cstring>
 #include <span>
 #include <vector>
 
 #include "base/status.h"
+#include "engine/model/row_reader.h"
 #include "engine/model/safetensors.h"
 #include "kernels/types.h"
 #define XXH_STATIC_LINKING_ONLY  // The state lives on the stack.
@@ -21,25 +21,11 @@ using Progress = std::function<void(int64_t done, int64_t total)>;
 // Source bytes read at a time of a resident matrix.
 constexpr int64_t kChunkBytes = int64_t{8} << 20;
 
-// Widens `count` elements exactly; F32 stays.
-void Widen(kernels::DType dtype, const std::byte* in, int64_t count,
-           float* out) {
-  if (dtype == kernels::DType::kF32) {
-    std::memcpy(out, in, static_cast<size_t>(count) * sizeof(float));
-    return;
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    uint16_t bits;
-    std::memcpy(&bits, in + 2 * i, sizeof(bits));
-    out[i] = kernels::ToFloat(bits, dtype);
-  }
-}
-
 class WeightsWriter {
  public:
   WeightsWriter(const Checkpoint& checkpoint, const PackPlan& plan,
                 const Progress& progress)
-      : checkpoint_(checkpoint), plan_(plan), progress_(progress) {}
+      : reader_(checkpoint), plan_(plan), progress_(progress) {}
 
   absl::Status WriteResident(const std::filesystem::path& path);
   absl::Status WriteExperts(const std::filesystem::path& path);
@@ -62,12 +48,11 @@ class WeightsWriter {
     if (progress_) progress_(done_, plan_.total_bytes);
   }
 
-  const Checkpoint& checkpoint_;
+  RowReader reader_;
   const PackPlan& plan_;
   const Progress& progress_;
   int64_t done_ = 0;
-  Bytes source_;  // rows of the source, widened if need be
-  Bytes narrow_;  // rows before widening
+  Bytes source_;  // rows of the source
   Bytes panels_;
 };
 
@@ -85,19 +70,12 @@ absl::Status WeightsWriter::ReadRows(std::span<const RowSlice> parts,
     first -= part.rows;
     last -= part.rows;
     if (begin >= end) continue;
-    const int64_t count = (end - begin) * cols;
-    const int64_t from =
-        (part.first_row + begin) * cols * DTypeBytes(part.dtype);
-    const size_t part_bytes =
-        static_cast<size_t>(count * DTypeBytes(part.dtype));
-    if (part.dtype == dtype) {
-      RETURN_IF_ERROR(checkpoint_.Read(part.tensor, from, {out, part_bytes}));
-    } else {
-      narrow_.resize(part_bytes);
-      RETURN_IF_ERROR(checkpoint_.Read(part.tensor, from, narrow_));
-      Widen(part.dtype, narrow_.data(), count, reinterpret_cast<float*>(out));
-    }
-    out += count * DTypeBytes(dtype);
+    const size_t bytes =
+        static_cast<size_t>((end - begin) * cols * DTypeBytes(dtype));
+    RETURN_IF_ERROR(reader_.Read(part.tensor,
+                                 {part.first_row + begin, end - begin}, dtype,
+                                 {out, bytes}));
+    out += bytes;
   }
   return absl::OkStatus();
 }

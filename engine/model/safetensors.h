@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "base/file.h"
+#include "engine/model/tensor_info.h"
 #include "kernels/types.h"
 
 namespace bullpen {
@@ -24,15 +25,6 @@ std::optional<int64_t> ElementBytes(std::string_view dtype);
 
 // The same type as kernels know it; nothing if they do not compute with it.
 std::optional<kernels::DType> KernelDType(std::string_view dtype);
-
-struct TensorInfo {
-  std::string dtype;
-  std::vector<int64_t> shape;
-  int64_t offset = 0;  // from the start of the file
-  int64_t bytes = 0;
-
-  std::string ShapeText() const;  // "[8, 64]"
-};
 
 // A safetensors file whose header has been checked to the letter: its size and
 // JSON, every type, shape, size and offset; tensors fill the data section
@@ -48,6 +40,9 @@ class SafetensorsFile {
   int64_t data_offset() const { return data_offset_; }
   int64_t size() const { return file_.size(); }
   uint64_t header_checksum() const { return header_checksum_; }
+
+  // The open file, for who has taken the rest.
+  File TakeFile() && { return std::move(file_); }
 
   // Fills `out` from byte `begin` of the tensor on; CHECKs the range.
   absl::Status Read(const TensorInfo& tensor, int64_t begin,

@@ -24,5 +24,8 @@ struct Golden {
 
 // Aborts the test program if a file is missing or malformed.
 Golden LoadGolden(const std::filesystem::path& dir);
+// The tensors of a golden file alone.
+std::map<std::string, Golden::Tensor> LoadGoldenTensors(
+    const std::filesystem::path& path);
 
 }  // namespace bullpen

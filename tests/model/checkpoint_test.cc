@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <string>
 
+#include "engine/model/row_reader.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/fakes/checkpoint_writer.h"
@@ -21,8 +22,8 @@ class ShardsTest : public ::testing::Test {
   ShardsTest() : dir_(ScratchPath("shards")) {
     MakeEmpty(dir_);
     WriteText(dir_ / "config.json", "{}");
-    WriteTensors(dir_ / "a.safetensors", {{"one", "U8", {2}, "11"}});
-    WriteTensors(dir_ / "b.safetensors", {{"two", "U8", {2}, "22"}});
+    WriteTensors(dir_ / "a.safetensors", {{"one", "F16", {1}, "11"}});
+    WriteTensors(dir_ / "b.safetensors", {{"two", "F16", {1}, "22"}});
     WriteIndex({{"one", "a.safetensors"}, {"two", "b.safetensors"}});
   }
   void WriteIndex(const nlohmann::json& map) {
@@ -44,8 +45,10 @@ TEST_F(ShardsTest, AreReadThroughTheIndex) {
   const SourceTensor& two = checkpoint->tensors().at("two");
   EXPECT_EQ(checkpoint->file_of(two).filename(), "b.safetensors");
   std::string bytes(2, '\0');
-  ASSERT_TRUE(
-      checkpoint->Read(two, 0, std::as_writable_bytes(std::span(bytes))).ok());
+  ASSERT_TRUE(RowReader(*checkpoint)
+                  .Read(two, {0, 1}, kernels::DType::kF16,
+                        std::as_writable_bytes(std::span(bytes)))
+                  .ok());
   EXPECT_EQ(bytes, "22");
 }
 
@@ -57,7 +60,7 @@ TEST_F(ShardsTest, MissingShardIsNamed) {
 
 TEST_F(ShardsTest, TensorInTwoShardsIsNamed) {
   WriteTensors(dir_ / "b.safetensors",
-               {{"two", "U8", {2}, "22"}, {"one", "U8", {2}, "11"}});
+               {{"two", "F16", {1}, "22"}, {"one", "F16", {1}, "11"}});
   EXPECT_THAT(OpenMessage(absl::StatusCode::kDataLoss),
               AllOf(HasSubstr("'one' is both in"), HasSubstr("a.safetensors"),
                     HasSubstr("b.safetensors")));

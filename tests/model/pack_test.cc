@@ -9,6 +9,7 @@
 #include "engine/model/checkpoint.h"
 #include "engine/model/families.h"
 #include "engine/model/pack_plan.h"
+#include "engine/model/safetensors.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/fakes/checkpoint_writer.h"

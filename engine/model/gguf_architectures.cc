@@ -1,0 +1,175 @@
+#include "engine/model/gguf_architectures.h"
+
+#include <vector>
+
+#include "absl/strings/str_join.h"
+#include "base/strings.h"
+#include "engine/model/config_fields.h"
+
+namespace bullpen {
+namespace {
+
+constexpr TensorNames kCommonNames = {
+    .embed = "token_embd.weight",
+    .final_norm = "output_norm.weight",
+    .head = "output.weight",
+    .attn_norm = "blk.$0.attn_norm.weight",
+    .q = "blk.$0.attn_q.weight",
+    .k = "blk.$0.attn_k.weight",
+    .v = "blk.$0.attn_v.weight",
+    .o = "blk.$0.attn_output.weight",
+    .q_bias = "blk.$0.attn_q.bias",
+    .k_bias = "blk.$0.attn_k.bias",
+    .v_bias = "blk.$0.attn_v.bias",
+    .o_bias = "blk.$0.attn_output.bias",
+    .q_norm = "blk.$0.attn_q_norm.weight",
+    .k_norm = "blk.$0.attn_k_norm.weight",
+    .ffn_norm = "blk.$0.ffn_norm.weight",
+    .dense_gate = "blk.$0.ffn_gate.weight",
+    .dense_up = "blk.$0.ffn_up.weight",
+    .dense_down = "blk.$0.ffn_down.weight",
+    .router = "blk.$0.ffn_gate_inp.weight",
+    .choice_bias = "blk.$0.exp_probs_b.bias",
+    .shared_router = "blk.$0.ffn_gate_inp_shexp.weight",
+    .shared_gate = "blk.$0.ffn_gate_shexp.weight",
+    .shared_up = "blk.$0.ffn_up_shexp.weight",
+    .shared_down = "blk.$0.ffn_down_shexp.weight",
+    // As Mixtral's first files have them; since then experts are stacked.
+    .expert_gate = "blk.$0.ffn_gate.$1.weight",
+    .expert_up = "blk.$0.ffn_up.$1.weight",
+    .expert_down = "blk.$0.ffn_down.$1.weight",
+    .fused_gate_up = "blk.$0.ffn_gate_up_exps.weight",
+    .fused_down = "blk.$0.ffn_down_exps.weight",
+    .stacked_gate = "blk.$0.ffn_gate_exps.weight",
+    .stacked_up = "blk.$0.ffn_up_exps.weight",
+};
+
+constexpr TensorNames PostAttentionNormNames() {
+  TensorNames names = kCommonNames;
+  names.ffn_norm = "blk.$0.post_attention_norm.weight";
+  return names;
+}
+
+// The width of an expert; files of the first years have only that of the
+// dense FFN, which is the same there.
+void MapExpertWidth(GgufMapping& m, const char* key) {
+  const std::string wide = m.Key("feed_forward_length");
+  const std::string own = m.Key("expert_feed_forward_length");
+  m.config[key] = m.fields.Int(m.fields.Has(own) ? own : wide);
+}
+
+void MapExperts(GgufMapping& m, const char* count_key) {
+  m.config[count_key] = m.fields.Int(m.Key("expert_count"));
+  m.config["num_experts_per_tok"] = m.fields.Int(m.Key("expert_used_count"));
+}
+
+// How scores become weights must be what the family does; the values are
+// those of llama.cpp: 1 softmax, 2 sigmoid.
+void RequireGating(GgufMapping& m, int64_t wanted) {
+  const std::string key = m.Key("expert_gating_func");
+  const int64_t gating = m.fields.Int(key, wanted);
+  if (gating != wanted && gating != 0) {
+    m.fields.Refuse(key, absl::StrCat("this architecture has ", wanted));
+  }
+}
+
+void MapQwen3Moe(GgufMapping& m) {
+  m.config["model_type"] = "qwen3_moe";
+  MapExperts(m, "num_experts");
+  MapExpertWidth(m, "moe_intermediate_size");
+  m.config["norm_topk_prob"] =
+      m.fields.Bool(m.Key("expert_weights_norm"), true);
+  RequireGating(m, 1);
+}
+
+void MapQwen3(GgufMapping& m) { m.config["model_type"] = "qwen3"; }
+
+void MapQwen2Moe(GgufMapping& m) {
+  m.config["model_type"] = "qwen2_moe";
+  MapExperts(m, "num_experts");
+  MapExpertWidth(m, "moe_intermediate_size");
+  m.config["shared_expert_intermediate_size"] =
+      m.fields.Int(m.Key("expert_shared_feed_forward_length"));
+  m.config["norm_topk_prob"] =
+      m.fields.Bool(m.Key("expert_weights_norm"), false);
+  m.config["qkv_bias"] = m.HasTensor("blk.0.attn_q.bias");
+  RequireGating(m, 1);
+}
+
+void MapOlmoe(GgufMapping& m) {
+  m.config["model_type"] = "olmoe";
+  MapExperts(m, "num_experts");
+  MapExpertWidth(m, "intermediate_size");
+  m.config["norm_topk_prob"] =
+      m.fields.Bool(m.Key("expert_weights_norm"), false);
+  const std::string clamp = m.Key("attention.clamp_kqv");
+  if (m.fields.Number(clamp, 0) > 0) {
+    m.config["clip_qkv"] = m.fields.Number(clamp, 0);
+  }
+  RequireGating(m, 1);
+}
+
+// Dense, or Mixtral.
+void MapLlama(GgufMapping& m) {
+  if (m.HasTensor("blk.0.attn_q.bias")) {
+    m.fields.Refuse("tensor blk.0.attn_q.bias",
+                    "architecture llama is supported without biases");
+  }
+  if (m.HasTensor("rope_freqs.weight")) {
+    m.fields.Refuse("tensor rope_freqs.weight",
+                    "rotation by one base is supported");
+  }
+  if (m.fields.Int(m.Key("expert_count"), 0) == 0) {
+    m.config["model_type"] = "llama";
+    return;
+  }
+  m.config["model_type"] = "mixtral";
+  MapExperts(m, "num_local_experts");
+  MapExpertWidth(m, "intermediate_size");
+  RequireGating(m, 1);
+}
+
+void MapGlm4Moe(GgufMapping& m) {
+  m.config["model_type"] = "glm4_moe";
+  MapExperts(m, "n_routed_experts");
+  MapExpertWidth(m, "moe_intermediate_size");
+  m.config["n_shared_experts"] = m.fields.Int(m.Key("expert_shared_count"), 0);
+  m.config["first_k_dense_replace"] =
+      m.fields.Int(m.Key("leading_dense_block_count"), 0);
+  m.config["norm_topk_prob"] =
+      m.fields.Bool(m.Key("expert_weights_norm"), true);
+  m.config["routed_scaling_factor"] =
+      m.fields.Number(m.Key("expert_weights_scale"), 1);
+  m.config["n_group"] = m.fields.Int(m.Key("expert_group_count"), 1);
+  m.config["topk_group"] = m.fields.Int(m.Key("expert_group_used_count"), 1);
+  m.config["attention_bias"] = m.HasTensor("blk.0.attn_q.bias");
+  m.config["use_qk_norm"] = m.HasTensor("blk.0.attn_q_norm.weight");
+  m.config["num_nextn_predict_layers"] =
+      m.fields.Int(m.Key("nextn_predict_layers"), 0);
+  RequireGating(m, 2);
+}
+
+constexpr GgufArchitecture kArchitectures[] = {
+    {"glm4moe", PostAttentionNormNames(), false, MapGlm4Moe},
+    {"llama", kCommonNames, /*interleaved_qk=*/true, MapLlama},
+    {"olmoe", kCommonNames, false, MapOlmoe},
+    {"qwen2moe", kCommonNames, false, MapQwen2Moe},
+    {"qwen3", kCommonNames, false, MapQwen3},
+    {"qwen3moe", kCommonNames, false, MapQwen3Moe},
+};
+
+}  // namespace
+
+absl::StatusOr<const GgufArchitecture*> FindGgufArchitecture(
+    std::string_view name) {
+  std::vector<std::string> known;
+  for (const GgufArchitecture& architecture : kArchitectures) {
+    if (architecture.name == name) return &architecture;
+    known.emplace_back(architecture.name);
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "general.architecture '", Printable(name),
+      "' is not supported; supported are ", absl::StrJoin(known, ", ")));
+}
+
+}  // namespace bullpen

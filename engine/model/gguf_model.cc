@@ -1,0 +1,170 @@
+#include <algorithm>
+#include <utility>
+
+#include "base/status.h"
+#include "base/strings.h"
+#include "engine/model/checkpoint_parts.h"
+#include "engine/model/gguf.h"
+#include "engine/model/gguf_architectures.h"
+#include "engine/model/gguf_fields.h"
+
+namespace bullpen {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+// The one value of a key that may be an array of one for each layer.
+int64_t Uniform(GgufFields& fields, const std::string& key) {
+  const std::vector<int64_t> values = fields.Ints(key);
+  if (values.empty()) return fields.Int(key);
+  if (std::any_of(values.begin(), values.end(),
+                  [&](int64_t value) { return value != values[0]; })) {
+    fields.Refuse(key, "one value for all layers is");
+  }
+  return values[0];
+}
+
+void MapRopeScaling(GgufMapping& m) {
+  const std::string type = m.fields.String(m.Key("rope.scaling.type"), "none");
+  if (type == "none") return;
+  if (type != "linear" && type != "yarn") {
+    m.fields.Refuse(m.Key("rope.scaling.type"), "none, linear and yarn are");
+    return;
+  }
+  json scaling = {{"rope_type", type},
+                  {"factor", m.fields.Number(m.Key("rope.scaling.factor"), 1)}};
+  const std::string original = m.Key("rope.scaling.original_context_length");
+  if (m.fields.Has(original)) {
+    scaling["original_max_position_embeddings"] = m.fields.Int(original);
+  }
+  const std::string log = m.Key("rope.scaling.yarn_log_multiplier");
+  if (m.fields.Has(log)) {
+    // A tenth of mscale_all_dim, by the converter's custom.
+    const double mscale = 10 * m.fields.Number(log, 0);
+    scaling["mscale"] = mscale;
+    scaling["mscale_all_dim"] = mscale;
+  }
+  m.config["rope_scaling"] = std::move(scaling);
+}
+
+// The vocabulary's size: the metadata need not have it, the embedding does.
+int64_t VocabularySize(GgufMapping& m) {
+  const auto embed = m.tensors.find("token_embd.weight");
+  if (embed != m.tensors.end() && embed->second.info.shape.size() == 2) {
+    return embed->second.info.shape[0];
+  }
+  return m.fields.Int(m.Key("vocab_size"));
+}
+
+// The keys of config.json that all families share.
+void MapCommon(GgufMapping& m) {
+  const int64_t heads = Uniform(m.fields, m.Key("attention.head_count"));
+  const int64_t dim = m.fields.Int(m.Key("embedding_length"));
+  const int64_t head_dim =
+      m.fields.Int(m.Key("attention.key_length"), heads > 0 ? dim / heads : 0);
+  m.config["vocab_size"] = VocabularySize(m);
+  m.config["hidden_size"] = dim;
+  m.config["num_hidden_layers"] =
+      m.fields.Int(m.Key("block_count")) -
+      m.fields.Int(m.Key("nextn_predict_layers"), 0);
+  m.config["num_attention_heads"] = heads;
+  m.config["num_key_value_heads"] =
+      m.fields.Has(m.Key("attention.head_count_kv"))
+          ? Uniform(m.fields, m.Key("attention.head_count_kv"))
+          : heads;
+  m.config["head_dim"] = head_dim;
+  m.config["max_position_embeddings"] = m.fields.Int(m.Key("context_length"));
+  m.config["rms_norm_eps"] =
+      m.fields.Number(m.Key("attention.layer_norm_rms_epsilon"), 1e-6);
+  m.config["rope_theta"] = m.fields.Number(m.Key("rope.freq_base"), 10000);
+  m.config["tie_word_embeddings"] = !m.HasTensor("output.weight");
+  m.config["hidden_act"] = "silu";
+  if (m.fields.Has(m.Key("feed_forward_length"))) {
+    m.config["intermediate_size"] =
+        Uniform(m.fields, m.Key("feed_forward_length"));
+  }
+  const int64_t rotary = m.fields.Int(m.Key("rope.dimension_count"), head_dim);
+  if (rotary != head_dim && head_dim > 0) {
+    m.config["partial_rotary_factor"] =
+        static_cast<double>(rotary) / static_cast<double>(head_dim);
+  }
+  const int64_t value_dim =
+      m.fields.Int(m.Key("attention.value_length"), head_dim);
+  if (value_dim != head_dim) {
+    m.fields.Refuse(m.Key("attention.value_length"), "that of key_length is");
+  }
+  MapRopeScaling(m);
+}
+
+// Ends of a text, as generation_config.json has them.
+json Generation(GgufFields& fields) {
+  json generation = json::object();
+  json ends = json::array();
+  for (const char* key :
+       {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+        "tokenizer.ggml.eom_token_id"}) {
+    const std::optional<int64_t> id = fields.OptionalInt(key);
+    if (!id.has_value()) continue;
+    if (std::find(ends.begin(), ends.end(), *id) == ends.end()) {
+      ends.push_back(*id);
+    }
+  }
+  if (!ends.empty()) generation["eos_token_id"] = std::move(ends);
+  if (const auto bos = fields.OptionalInt("tokenizer.ggml.bos_token_id")) {
+    generation["bos_token_id"] = *bos;
+  }
+  return generation;
+}
+
+// Marks the matrices whose rows a converter has moved.
+void MarkInterleaved(const GgufArchitecture& architecture,
+                     CheckpointParts& parts) {
+  if (!architecture.interleaved_qk) return;
+  for (auto& [name, tensor] : parts.tensors) {
+    if (name.ends_with(".attn_q.weight") || name.ends_with(".attn_k.weight")) {
+      tensor.interleaved_rows = parts.config["head_dim"].get<int32_t>();
+    }
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<CheckpointParts> ReadGgufModel(const fs::path& path) {
+  ASSIGN_OR_RETURN(std::vector<GgufFile> files, OpenGgufSplit(path));
+  const GgufMetadata metadata = files.front().metadata();
+  CheckpointParts parts;
+  parts.path = path;
+  for (GgufFile& file : files) {
+    std::map<std::string, TensorInfo> tensors = file.tensors();
+    const uint64_t checksum = file.header_checksum();
+    RETURN_IF_ERROR(parts.AddFile({std::move(file).TakeFile(), checksum},
+                                  std::move(tensors)));
+  }
+  GgufFields fields(metadata, path.string());
+  const std::string name = fields.String("general.architecture");
+  RETURN_IF_ERROR(fields.status());
+  absl::StatusOr<const GgufArchitecture*> architecture =
+      FindGgufArchitecture(name);
+  if (!architecture.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path.string(), ": ", architecture.status().message()));
+  }
+  parts.names = (*architecture)->names;
+  parts.config = json::object();
+  GgufMapping mapping{.fields = fields,
+                      .prefix = name + ".",
+                      .tensors = parts.tensors,
+                      .config = parts.config};
+  MapCommon(mapping);
+  (*architecture)->map(mapping);
+  parts.generation = Generation(fields);
+  RETURN_IF_ERROR(fields.status());
+  MarkInterleaved(**architecture, parts);
+  parts.descriptions["config.json"] = parts.config.dump(2) + "\n";
+  parts.descriptions["generation_config.json"] =
+      parts.generation.dump(2) + "\n";
+  return parts;
+}
+
+}  // namespace bullpen

@@ -1,0 +1,72 @@
+#include "engine/model/row_reader.h"
+
+#include <cstring>
+
+#include "base/check.h"
+#include "base/status.h"
+#include "kernels/block_format.h"
+
+namespace bullpen {
+namespace {
+
+// The row of the file that holds the decoder's row.
+int64_t StoredRow(const SourceTensor& tensor, int64_t row) {
+  const int64_t head = tensor.interleaved_rows;
+  if (head == 0) return row;
+  const int64_t in_head = row % head;
+  const int64_t half = head / 2;
+  return row - in_head + in_head % half * 2 + in_head / half;
+}
+
+}  // namespace
+
+absl::Status RowReader::ReadStored(const SourceTensor& tensor, RowRange rows,
+                                   std::span<std::byte> out) const {
+  const size_t row_bytes = out.size() / static_cast<size_t>(rows.count);
+  const File& file = checkpoint_.open_file(tensor);
+  const auto at = [&](int64_t row) {
+    return tensor.info.offset + row * static_cast<int64_t>(row_bytes);
+  };
+  if (tensor.interleaved_rows == 0) return file.ReadAt(at(rows.first), out);
+  for (int64_t i = 0; i < rows.count; ++i) {
+    RETURN_IF_ERROR(file.ReadAt(
+        at(StoredRow(tensor, rows.first + i)),
+        out.subspan(static_cast<size_t>(i) * row_bytes, row_bytes)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RowReader::Read(const SourceTensor& tensor, RowRange rows,
+                             kernels::DType dtype, std::span<std::byte> out) {
+  const kernels::BlockFormat* format = FormatOf(tensor);
+  const int64_t cols = tensor.info.shape.back();
+  CHECK(format != nullptr) << tensor.info.dtype << " cannot be read";
+  const int64_t row_bytes = format->RowBytes(cols);
+  CHECK(rows.first >= 0 && rows.count > 0 &&
+        (rows.first + rows.count) * row_bytes <= tensor.info.bytes &&
+        static_cast<int64_t>(out.size()) ==
+            rows.count * cols * kernels::DTypeBytes(dtype))
+      << "rows " << rows.first << " + " << rows.count << " into " << out.size()
+      << " bytes";
+  if (format->plain && format->exact == dtype) {
+    return ReadStored(tensor, rows, out);
+  }
+  stored_.resize(static_cast<size_t>(rows.count * row_bytes));
+  RETURN_IF_ERROR(ReadStored(tensor, rows, stored_));
+  const int64_t count = rows.count * cols;
+  if (dtype == kernels::DType::kF32) {
+    kernels::Dequantise(*format, stored_.data(), count,
+                        reinterpret_cast<float*>(out.data()));
+    return absl::OkStatus();
+  }
+  CHECK(dtype == format->exact) << tensor.info.dtype << " as another half type";
+  values_.resize(static_cast<size_t>(count));
+  kernels::Dequantise(*format, stored_.data(), count, values_.data());
+  for (int64_t i = 0; i < count; ++i) {
+    const uint16_t bits = kernels::FromFloat(values_[i], dtype);
+    std::memcpy(out.data() + 2 * i, &bits, sizeof(bits));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace bullpen
