@@ -9,10 +9,15 @@ namespace bullpen {
 
 // A token that is found in text before the text is split into words.
 struct AddedToken {
+  enum class Where {
+    kText,        // as it was given
+    kNormalized,  // in normalised text, the token normalised too
+    kPieces,      // in normalised text, the token as it is
+  };
   int32_t id = 0;
   std::string content;
-  bool special = false;      // left out of decoded text on request
-  bool normalized = false;   // looked for in normalised text
+  bool special = false;  // left out of decoded text on request
+  Where where = Where::kText;
   bool single_word = false;  // only between non-word characters
   bool lstrip = false;       // takes the white space before it along
   bool rstrip = false;       // and after it

@@ -1,6 +1,7 @@
 #include "engine/model/bpe.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <limits>
 #include <queue>
@@ -17,6 +18,9 @@ namespace {
 
 // Up to here a scan for the lowest rank beats a queue.
 constexpr size_t kShortWord = 24;
+// Longer pieces would make finding their merges quadratic.
+constexpr size_t kMaxPieceBytes = 1024;
+constexpr std::string_view kMetaspace = "\u2581";
 constexpr int32_t kNoRank = std::numeric_limits<int32_t>::max();
 
 std::string ByteTokenName(int byte) {
@@ -28,6 +32,13 @@ std::string ByteTokenName(int byte) {
 uint64_t PairKey(int32_t left, int32_t right) {
   return uint64_t{static_cast<uint32_t>(left)} << 32 |
          static_cast<uint32_t>(right);
+}
+
+// The first metaspace that follows another character, or npos.
+size_t FindInnerMetaspace(std::string_view text) {
+  size_t pos = 0;
+  while (text.substr(pos).starts_with(kMetaspace)) pos += kMetaspace.size();
+  return text.find(kMetaspace, pos);
 }
 
 }  // namespace
@@ -65,8 +76,18 @@ absl::StatusOr<BpeModel> BpeModel::Create(const BpeParts& parts) {
                                    : ByteTokenName(byte))
             .value_or(-1);
   }
-  RETURN_IF_ERROR(model.AddMerges(parts));
+  // A whole word in the vocabulary is taken as it is; in bytes there is no
+  // U+2581.
+  model.cuts_at_spaces_ = !parts.ignore_merges && !parts.byte_level;
+  RETURN_IF_ERROR(parts.pieces.empty() ? model.AddMerges(parts)
+                                       : model.AddScoredMerges(parts));
   return model;
+}
+
+// A token that a merge may form.
+void BpeModel::NoteToken(std::string_view token) {
+  if (!cuts_at_spaces_) return;
+  cuts_at_spaces_ = FindInnerMetaspace(token) == std::string_view::npos;
 }
 
 absl::Status BpeModel::AddMerges(const BpeParts& parts) {
@@ -84,10 +105,57 @@ absl::Status BpeModel::AddMerges(const BpeParts& parts) {
           absl::StrCat("model.merges[", rank, "]: '", Absl(names[i]),
                        "' is not in model.vocab"));
     }
+    NoteToken(joined);
     // The last of equal pairs counts, as in a map that is filled in order.
     merges_[PairKey(*ids[0], *ids[1])] = {static_cast<int32_t>(rank), *ids[2]};
   }
   return absl::OkStatus();
+}
+
+// Two neighbours merge if what they spell is a piece, so every way to cut a
+// piece into two others is a merge, ranked by the score of the whole.
+absl::Status BpeModel::AddScoredMerges(const BpeParts& parts) {
+  std::vector<float> scores;
+  absl::flat_hash_map<absl::string_view, int32_t> piece_ids;
+  for (const BpeParts::Piece& piece : parts.pieces) {
+    const auto& [text, id] = parts.vocabulary[piece.entry];
+    if (std::isnan(piece.score)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("piece ", id, ": its score is no number"));
+    }
+    if (text.size() > kMaxPieceBytes) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("piece ", id, ": ", text.size(), " bytes > ",
+                       kMaxPieceBytes, ", the limit"));
+    }
+    scores.push_back(piece.score);
+    piece_ids[Absl(text)] = id;
+  }
+  std::sort(scores.begin(), scores.end(), std::greater<>());
+  scores.erase(std::unique(scores.begin(), scores.end()), scores.end());
+  for (const BpeParts::Piece& piece : parts.pieces) {
+    const auto& [text, id] = parts.vocabulary[piece.entry];
+    NoteToken(text);
+    const std::string_view whole = text;
+    const auto rank = std::lower_bound(scores.begin(), scores.end(),
+                                       piece.score, std::greater<>()) -
+                      scores.begin();
+    for (size_t cut = 0; cut < whole.size();) {
+      cut += NextUtf8(whole, cut).bytes;
+      const auto left = piece_ids.find(Absl(whole.substr(0, cut)));
+      if (left == piece_ids.end()) continue;
+      const auto right = piece_ids.find(Absl(whole.substr(cut)));
+      if (right == piece_ids.end()) continue;
+      merges_[PairKey(left->second, right->second)] = {
+          static_cast<int32_t>(rank), id};
+    }
+  }
+  return absl::OkStatus();
+}
+
+size_t BpeModel::IndependentPrefix(std::string_view word) const {
+  if (!cuts_at_spaces_) return word.size();
+  return std::min(word.size(), FindInnerMetaspace(word));
 }
 
 std::optional<int32_t> BpeModel::IdOf(std::string_view token) const {

@@ -13,10 +13,17 @@
 
 namespace bullpen {
 
-// What a BPE model is made of, as tokenizer.json lists it.
+// What a BPE model is made of. What may merge is listed pair by pair, as in
+// tokenizer.json, or follows from the pieces that may be formed and their
+// scores, as in SentencePiece.
 struct BpeParts {
+  struct Piece {
+    size_t entry = 0;  // of vocabulary
+    float score = 0;   // the highest merges first
+  };
   std::vector<std::pair<std::string, int32_t>> vocabulary;
   std::vector<std::pair<std::string, std::string>> merges;  // by rank
+  std::vector<Piece> pieces;  // empty: the merges count
   std::optional<std::string> unknown_token;
   bool byte_level = false;  // the vocabulary is spelled in ByteAlphabet
   bool byte_fallback = false;
@@ -29,7 +36,8 @@ struct BpeParts {
 class BpeModel {
  public:
   // InvalidArgument: an id twice, a merge of or into an unknown token, an
-  // unknown_token that is not in the vocabulary.
+  // unknown_token that is not in the vocabulary, a score that is no number, a
+  // piece of more than 1,024 bytes.
   static absl::StatusOr<BpeModel> Create(const BpeParts& parts);
 
   // Appends the ids of `word`, in O(n log n). What the vocabulary cannot spell
@@ -37,6 +45,11 @@ class BpeModel {
   void Encode(std::string_view word, std::vector<int32_t>& ids) const;
 
   std::optional<int32_t> IdOf(std::string_view token) const;
+
+  // How many bytes at the start of `word` may be encoded apart from the rest
+  // with the same result: up to the first U+2581 after another character where
+  // no token has one in its middle, else all of them.
+  size_t IndependentPrefix(std::string_view word) const;
 
  private:
   struct Merge {
@@ -51,6 +64,8 @@ class BpeModel {
 
   BpeModel() = default;
   absl::Status AddMerges(const BpeParts& parts);
+  absl::Status AddScoredMerges(const BpeParts& parts);
+  void NoteToken(std::string_view token);
   const Merge* FindMerge(int32_t left, int32_t right) const;
   void AppendSymbols(std::string_view word, std::vector<int32_t>& ids) const;
   void MergeShort(std::vector<int32_t>& ids, size_t begin) const;
@@ -64,6 +79,7 @@ class BpeModel {
   bool byte_fallback_ = false;
   bool fuse_unknown_ = false;
   bool ignore_merges_ = false;
+  bool cuts_at_spaces_ = true;
 };
 
 }  // namespace bullpen

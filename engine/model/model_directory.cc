@@ -18,8 +18,8 @@ constexpr char kIndexFile[] = "model.safetensors.index.json";
 constexpr std::string_view kDescriptionFiles[] = {
     "config.json",         "generation_config.json",
     "tokenizer.json",      "tokenizer_config.json",
-    "chat_template.jinja", "merges.txt",
-    "vocab.json"};
+    "chat_template.jinja", "tokenizer.model",
+    "merges.txt",          "vocab.json"};
 
 bool Exists(const fs::path& path) {
   std::error_code ignored;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 #include "engine/model/unicode_version.h"
 #include "engine/model/utf8.h"
@@ -108,6 +109,20 @@ std::string ReplaceAll(std::string_view text,
   }
 }
 
+std::string WithSingleSpaces(std::string_view text) {
+  std::string out;
+  bool pending = false;
+  for (char c : text) {
+    if (c == ' ') {
+      pending = !out.empty();
+      continue;
+    }
+    if (std::exchange(pending, false)) out.push_back(' ');
+    out.push_back(c);
+  }
+  return out;
+}
+
 }  // namespace
 
 std::string_view Normalizer::Apply(std::string_view text,
@@ -119,6 +134,8 @@ std::string_view Normalizer::Apply(std::string_view text,
     } else if (const Replace* replace = std::get_if<Replace>(&step)) {
       if (text.find(replace->pattern) == std::string_view::npos) continue;
       storage = ReplaceAll(text, *replace);
+    } else if (std::holds_alternative<SingleSpaces>(step)) {
+      storage = WithSingleSpaces(text);
     } else {
       if (text.empty()) continue;
       std::string longer = std::get<Prepend>(step).text;

@@ -19,7 +19,8 @@ class Normalizer {
   struct Prepend {
     std::string text;
   };
-  using Step = std::variant<Form, Replace, Prepend>;
+  struct SingleSpaces {};  // runs of spaces become one, at the ends none
+  using Step = std::variant<Form, Replace, Prepend, SingleSpaces>;
 
   void Add(Step step) { steps_.push_back(std::move(step)); }
 

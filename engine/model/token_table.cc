@@ -58,6 +58,10 @@ void TokenTable::Set(int32_t id, std::string_view spelling, bool special) {
   }
 }
 
+void TokenTable::MarkSpecial(int32_t id) {
+  tokens_[static_cast<size_t>(id)].special = true;
+}
+
 bool TokenTable::Contains(int32_t id) const {
   return id >= 0 && id < size() && tokens_[static_cast<size_t>(id)].known;
 }
@@ -80,7 +84,16 @@ void TokenTable::AppendBytes(std::string_view bytes, std::string& out) const {
     AppendLossyUtf8(bytes, out);
     return;
   }
-  for (size_t i = 0; i < bytes.size(); ++i) out.append(kReplacementCharacter);
+  for (size_t pos = 0; pos < bytes.size();) {
+    const Utf8Step step = NextUtf8(bytes, pos);
+    if (steps_.bytes_stand_alone && step.kind == Utf8Step::kCharacter) {
+      out.append(bytes.substr(pos, step.bytes));
+      pos += step.bytes;
+    } else {
+      out.append(kReplacementCharacter);
+      ++pos;
+    }
+  }
 }
 
 std::string TokenTable::Decode(std::span<const int32_t> ids,

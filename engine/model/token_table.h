@@ -13,19 +13,24 @@ namespace bullpen {
 struct DecodeSteps {
   bool byte_level = false;     // tokens are spelled in ByteAlphabet
   bool byte_fallback = false;  // tokens named <0xHH> are bytes
+  // Of a broken run of such bytes the whole characters stay; else none does.
+  bool bytes_stand_alone = false;
   std::vector<std::pair<std::string, std::string>> replace;  // in each token
   std::string separator;                                     // between tokens
   std::string strip;        // taken from the start of the text ...
   int32_t strip_count = 0;  // ... up to so many times
 };
 
-// The text of every token. Immutable after the last Set: any thread may use it.
+// The text of every token. Immutable after the last change: any thread may use
+// it.
 class TokenTable {
  public:
   // Ids are in [0, size).
   TokenTable(DecodeSteps steps, int32_t size);
 
   void Set(int32_t id, std::string_view spelling, bool special);
+
+  void MarkSpecial(int32_t id);
 
   int32_t size() const { return static_cast<int32_t>(tokens_.size()); }
   bool Contains(int32_t id) const;
@@ -40,7 +45,8 @@ class TokenTable {
   std::string Decode(std::span<const int32_t> ids, bool skip_special) const;
 
   // Appends a run of bytes: one U+FFFD for each maximal invalid subpart, or,
-  // with byte fallback, for each byte of a run that is not valid as a whole.
+  // with byte fallback, for each byte of a run that is not valid as a whole
+  // (each byte that belongs to no character if bytes_stand_alone).
   void AppendBytes(std::string_view bytes, std::string& out) const;
 
  private:

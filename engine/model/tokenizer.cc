@@ -1,18 +1,15 @@
 #include "engine/model/tokenizer.h"
 
 #include <algorithm>
-#include <fstream>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
+#include "base/file.h"
 #include "base/status.h"
 #include "base/strings.h"
-#include "engine/model/added_tokens.h"
-#include "engine/model/bpe.h"
-#include "engine/model/normalizer.h"
-#include "engine/model/pretokenizer.h"
-#include "engine/model/token_table.h"
+#include "engine/model/sentencepiece_model.h"
 #include "engine/model/tokenizer_json.h"
+#include "engine/model/tokenizer_parts.h"
 #include "engine/model/utf8.h"
 
 namespace bullpen {
@@ -78,22 +75,35 @@ absl::StatusOr<int32_t> TableSize(const TokenizerParts& parts) {
 }
 
 absl::StatusOr<nlohmann::json> ReadJson(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) {
-    return absl::NotFoundError(absl::StrCat("no ", path.string()));
-  }
-  std::error_code error;
-  const auto bytes = std::filesystem::file_size(path, error);
-  if (!error && bytes > static_cast<uint64_t>(kMaxFileBytes)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        path.string(), ": ", bytes, " bytes > ", kMaxFileBytes, ", the limit"));
-  }
-  nlohmann::json root = nlohmann::json::parse(file, nullptr, false);
+  ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path, kMaxFileBytes));
+  nlohmann::json root = nlohmann::json::parse(bytes, nullptr, false);
   if (root.is_discarded()) {
     return absl::InvalidArgumentError(
         absl::StrCat(path.string(), ": not valid JSON"));
   }
   return root;
+}
+
+absl::StatusOr<TokenizerParts> ReadSentencePiece(
+    const std::filesystem::path& dir, std::string_view model) {
+  absl::StatusOr<nlohmann::json> config =
+      ReadJson(dir / "tokenizer_config.json");
+  if (absl::IsNotFound(config.status())) config = nlohmann::json::object();
+  RETURN_IF_ERROR(config.status());
+  return ParseSentencePieceModel(model, *config);
+}
+
+// tokenizer.json, or else tokenizer.model.
+absl::StatusOr<TokenizerParts> ReadParts(const std::filesystem::path& dir) {
+  const absl::StatusOr<nlohmann::json> root = ReadJson(dir / "tokenizer.json");
+  if (root.ok()) return ParseTokenizerJson(*root);
+  if (!absl::IsNotFound(root.status())) return root.status();
+  const absl::StatusOr<std::string> model =
+      ReadFile(dir / "tokenizer.model", kSentencePieceFileLimit);
+  if (model.ok()) return ReadSentencePiece(dir, *model);
+  if (!absl::IsNotFound(model.status())) return model.status();
+  return absl::NotFoundError(absl::StrCat(
+      dir.string(), ": neither tokenizer.json nor tokenizer.model"));
 }
 
 }  // namespace
@@ -116,14 +126,19 @@ void Tokenizer::Data::Fill(const TokenizerParts& parts) {
   for (const auto& [token, id] : parts.bpe.vocabulary) {
     table.Set(id, token, false);
   }
+  for (const auto& [id, text] : parts.spellings) table.Set(id, text, false);
+  for (int32_t id : parts.special) table.MarkSpecial(id);
   std::string storage;
   for (const AddedToken& token : parts.added) {
     table.Set(token.id, token.content, token.special);
-    if (!token.normalized) {
+    if (token.where == AddedToken::Where::kText) {
       in_text.Add(token, token.content);
       continue;
     }
-    const std::string_view content = normalizer.Apply(token.content, storage);
+    const std::string_view content =
+        token.where == AddedToken::Where::kPieces
+            ? token.content
+            : normalizer.Apply(token.content, storage);
     if (!content.empty()) in_normalized.Add(token, content);
   }
 }
@@ -144,27 +159,33 @@ class WordEncoder {
     // Words that the pre-tokenizer has spelled afresh end with this call.
     const bool remember = remember_ && scratch_.storage.empty();
     for (std::string_view word : scratch_.words) {
-      if (!remember) {
-        model_.Encode(word, ids);
-        continue;
-      }
-      const auto it = seen_.find(Absl(word));
-      if (it != seen_.end()) {
-        const Range range = it->second;
-        const size_t end = ids.size();
-        ids.resize(end + range.count);
-        std::copy_n(ids.data() + range.begin, range.count, ids.data() + end);
-        continue;
-      }
-      const size_t begin = ids.size();
-      model_.Encode(word, ids);
-      if (seen_.size() < kMaxRememberedWords) {
-        seen_.emplace(Absl(word), Range{begin, ids.size() - begin});
+      while (!word.empty()) {
+        const size_t bytes = model_.IndependentPrefix(word);
+        EncodeWord(word.substr(0, bytes), remember, ids);
+        word.remove_prefix(bytes);
       }
     }
   }
 
  private:
+  void EncodeWord(std::string_view word, bool remember,
+                  std::vector<int32_t>& ids) {
+    if (!remember) return model_.Encode(word, ids);
+    const auto it = seen_.find(Absl(word));
+    if (it != seen_.end()) {
+      const Range range = it->second;
+      const size_t end = ids.size();
+      ids.resize(end + range.count);
+      std::copy_n(ids.data() + range.begin, range.count, ids.data() + end);
+      return;
+    }
+    const size_t begin = ids.size();
+    model_.Encode(word, ids);
+    if (seen_.size() < kMaxRememberedWords) {
+      seen_.emplace(Absl(word), Range{begin, ids.size() - begin});
+    }
+  }
+
   struct Range {
     size_t begin = 0;
     size_t count = 0;
@@ -184,8 +205,7 @@ Tokenizer::~Tokenizer() = default;
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromDirectory(
     const std::filesystem::path& dir) {
-  ASSIGN_OR_RETURN(const nlohmann::json root, ReadJson(dir / "tokenizer.json"));
-  ASSIGN_OR_RETURN(TokenizerParts parts, ParseTokenizerJson(root));
+  ASSIGN_OR_RETURN(TokenizerParts parts, ReadParts(dir));
   ASSIGN_OR_RETURN(BpeModel model, BpeModel::Create(parts.bpe));
   ASSIGN_OR_RETURN(AddedIds added_ids, ResolveAddedIds(model, parts));
   ASSIGN_OR_RETURN(const int32_t size, TableSize(parts));

@@ -15,11 +15,13 @@ namespace bullpen {
 
 class TokenTable;
 
-// Text to token ids and back, as the tokenizer.json of a model says.
+// Text to token ids and back, as a model's tokenizer.json says, or a
+// SentencePiece tokenizer.model where there is no tokenizer.json.
 // Immutable after creation: any thread may call it.
 class Tokenizer {
  public:
-  // NotFound: no tokenizer.json. InvalidArgument: a part that is not
+  // NotFound: neither file. ResourceExhausted: a file over the limit (256 MiB,
+  // 16 MiB for tokenizer.model). InvalidArgument: a part that is not
   // supported, named, with the list of those that are.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> FromDirectory(
       const std::filesystem::path& dir);

@@ -34,7 +34,9 @@ absl::StatusOr<AddedToken> ParseAddedToken(const json& node,
   ASSIGN_OR_RETURN(token.id, fields.Id("id"));
   ASSIGN_OR_RETURN(token.content, fields.String("content", ""));
   ASSIGN_OR_RETURN(token.special, fields.Bool("special", false));
-  ASSIGN_OR_RETURN(token.normalized, fields.Bool("normalized", !token.special));
+  ASSIGN_OR_RETURN(const bool normalized,
+                   fields.Bool("normalized", !token.special));
+  if (normalized) token.where = AddedToken::Where::kNormalized;
   ASSIGN_OR_RETURN(token.single_word, fields.Bool("single_word", false));
   ASSIGN_OR_RETURN(token.lstrip, fields.Bool("lstrip", false));
   ASSIGN_OR_RETURN(token.rstrip, fields.Bool("rstrip", false));

@@ -123,6 +123,10 @@ TEST(ChatTemplateGolden, Qwen3) {
   CheckGoldens("qwen3.chat.jsonl", "tests/golden/tokenizers/qwen3");
 }
 
+TEST(ChatTemplateGolden, DeepseekV3) {
+  CheckGoldens("deepseek_v3.chat.jsonl", "tests/golden/tokenizers/deepseek_v3");
+}
+
 TEST_F(ChatTemplateTest, SpecialTokensAreVariables) {
   LoadSource("{{ bos_token }}{{ eos_token }}{{ unk_token is defined }}");
   ExpectText("<s></s>False");
