@@ -101,7 +101,7 @@ absl::Status CheckModelField(BodyFields& fields, const ModelFacts& facts) {
 // says prompt and adds them.
 absl::StatusOr<json> Tokenize(const HttpRequest& request, Service& service) {
   ASSIGN_OR_RETURN(
-      const json body,
+      const nlohmann::ordered_json body,
       ParseJsonObject(request.body, service.limits().max_json_depth));
   BodyFields fields(body);
   const std::optional<std::string> content = fields.String("content");
@@ -128,10 +128,10 @@ absl::StatusOr<json> Tokenize(const HttpRequest& request, Service& service) {
 
 absl::StatusOr<json> Detokenize(const HttpRequest& request, Service& service) {
   ASSIGN_OR_RETURN(
-      const json body,
+      const nlohmann::ordered_json body,
       ParseJsonObject(request.body, service.limits().max_json_depth));
   BodyFields fields(body);
-  const json* tokens = fields.Any("tokens");
+  const nlohmann::ordered_json* tokens = fields.Any("tokens");
   const absl::Status model = CheckModelField(fields, service.facts());
   if (tokens == nullptr) fields.Fail("tokens", "is missing");
   RETURN_IF_ERROR(fields.Finish());

@@ -12,6 +12,7 @@
 #include "tools/logits_command.h"
 #include "tools/options.h"
 #include "tools/pack_command.h"
+#include "tools/perplexity_command.h"
 #include "tools/replay_command.h"
 #include "tools/tokenize_command.h"
 
@@ -95,6 +96,7 @@ int Main(int argc, char** argv) {
   PackCommand pack(app, chosen);
   TokenizeCommand tokenize(app, environment, chosen);
   LogitsCommand logits(app, environment, chosen);
+  PerplexityCommand perplexity(app, environment, chosen);
   ReplayCommand replay(app, chosen);
   try {
     app.parse(argc, argv);

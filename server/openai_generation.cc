@@ -38,7 +38,7 @@ absl::Status InChatTerms(const absl::Status& status) {
 
 absl::StatusOr<OpenAiCall> ParseCall(const GenerationArgs& args) {
   const RequestLimits& limits = args.service.limits();
-  ASSIGN_OR_RETURN(const nlohmann::json body,
+  ASSIGN_OR_RETURN(const nlohmann::ordered_json body,
                    ParseJsonObject(args.body, limits.max_json_depth));
   return args.chat ? ParseChatCall(body, limits)
                    : ParseCompletionCall(body, limits);
@@ -49,7 +49,7 @@ absl::StatusOr<OpenAiCall> ParseCall(const GenerationArgs& args) {
 absl::StatusOr<std::string> RenderChat(ChatTemplate& chat,
                                        const OpenAiCall& call) {
   absl::StatusOr<std::string> text =
-      chat.Render(call.messages, nlohmann::json(), call.variables);
+      chat.Render(call.messages, call.tools, call.variables);
   const absl::Status& status = text.status();
   if (absl::IsInvalidArgument(status) || absl::IsResourceExhausted(status)) {
     return FieldError("messages", Std(status.message()));

@@ -13,31 +13,36 @@
 namespace bullpen {
 namespace {
 
-using nlohmann::json;
+using json = nlohmann::ordered_json;
 
 constexpr size_t kShownBytes = 80;
 
-// What nlohmann's parser cannot be asked to check: depth and double keys.
-// Implements its SAX interface; every handler returns whether to go on.
-class BodyChecker {
+// Builds a document and checks what nlohmann's own parser cannot be asked to:
+// depth and double keys. That there are none lets members be appended without
+// a search, which in an ordered object is linear. Implements the SAX
+// interface; every handler returns whether to go on.
+class BodyReader {
  public:
-  explicit BodyChecker(int32_t max_depth) : max_depth_(max_depth) {}
+  explicit BodyReader(int32_t max_depth) : max_depth_(max_depth) {}
 
-  bool null() { return true; }
-  bool boolean(bool) { return true; }
-  bool number_integer(json::number_integer_t) { return true; }
-  bool number_unsigned(json::number_unsigned_t) { return true; }
-  bool number_float(json::number_float_t, const json::string_t&) {
-    return true;
+  bool null() { return Add(nullptr); }
+  bool boolean(bool value) { return Add(value); }
+  bool number_integer(json::number_integer_t value) { return Add(value); }
+  bool number_unsigned(json::number_unsigned_t value) { return Add(value); }
+  bool number_float(json::number_float_t value, const json::string_t&) {
+    return Add(value);
   }
-  bool string(json::string_t&) { return true; }
-  bool binary(json::binary_t&) { return true; }
-  bool start_object(size_t) { return Enter(); }
-  bool start_array(size_t) { return Enter(); }
+  bool string(json::string_t& value) { return Add(std::move(value)); }
+  bool binary(json::binary_t&) { return false; }  // not in JSON text
+  bool start_object(size_t) { return Enter(json::object()); }
+  bool start_array(size_t) { return Enter(json::array()); }
   bool end_object() { return Leave(); }
   bool end_array() { return Leave(); }
   bool key(json::string_t& name) {
-    if (keys_.back().insert(name).second) return true;
+    if (open_.back().keys.insert(name).second) {
+      key_ = std::move(name);
+      return true;
+    }
     status_ = FieldError(
         name.substr(0, kShownBytes),
         absl::StrCat("the body has the field ", ShortJson(name), " twice"));
@@ -51,22 +56,49 @@ class BodyChecker {
   }
 
   const absl::Status& status() const { return status_; }
+  json& root() { return root_; }
 
  private:
-  bool Enter() {
-    keys_.emplace_back();
-    if (keys_.size() <= static_cast<size_t>(max_depth_)) return true;
-    status_ = absl::InvalidArgumentError(absl::StrCat(
-        "the body is nested more than ", max_depth_, " levels deep"));
-    return false;
+  // An array or object whose end has not come. Its address is stable: what
+  // holds it does not grow meanwhile.
+  struct Open {
+    json* value;
+    std::set<std::string> keys;
+  };
+
+  json* Place(json value) {
+    if (open_.empty()) {
+      root_ = std::move(value);
+      return &root_;
+    }
+    json& parent = *open_.back().value;
+    if (parent.is_array()) return &parent.emplace_back(std::move(value));
+    auto& members = parent.get_ref<json::object_t&>();
+    members.emplace_back(std::move(key_), std::move(value));
+    return &members.back().second;
+  }
+  bool Add(json value) {
+    Place(std::move(value));
+    return true;
+  }
+  bool Enter(json value) {
+    if (open_.size() == static_cast<size_t>(max_depth_)) {
+      status_ = absl::InvalidArgumentError(absl::StrCat(
+          "the body is nested more than ", max_depth_, " levels deep"));
+      return false;
+    }
+    open_.push_back({Place(std::move(value)), {}});
+    return true;
   }
   bool Leave() {
-    keys_.pop_back();
+    open_.pop_back();
     return true;
   }
 
   int32_t max_depth_;
-  std::vector<std::set<std::string>> keys_;
+  json root_;
+  std::string key_;  // of the member to come
+  std::vector<Open> open_;
   absl::Status status_;
 };
 
@@ -100,14 +132,13 @@ absl::StatusOr<json> ParseJsonObject(std::string_view body, int32_t max_depth) {
   if (!IsValidUtf8(body)) {
     return absl::InvalidArgumentError("the body is not valid UTF-8");
   }
-  BodyChecker checker(max_depth);
-  const bool well_formed = json::sax_parse(body, &checker);
-  RETURN_IF_ERROR(checker.status());
-  json parsed = json::parse(body, nullptr, /*allow_exceptions=*/false);
-  if (!well_formed || !parsed.is_object()) {
+  BodyReader reader(max_depth);
+  const bool well_formed = json::sax_parse(body, &reader);
+  RETURN_IF_ERROR(reader.status());
+  if (!well_formed || !reader.root().is_object()) {
     return absl::InvalidArgumentError("the body must be a JSON object");
   }
-  return parsed;
+  return std::move(reader.root());
 }
 
 void AppendJsonString(std::string& out, std::string_view text) {

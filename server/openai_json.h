@@ -14,9 +14,9 @@ namespace bullpen {
 
 // Parses a request body that must be one JSON object in valid UTF-8, nested at
 // most `max_depth` deep, no key twice in an object. InvalidArgument says where
-// it went wrong.
-absl::StatusOr<nlohmann::json> ParseJsonObject(std::string_view body,
-                                               int32_t max_depth);
+// it went wrong. The order of keys is kept: templates print what they get.
+absl::StatusOr<nlohmann::ordered_json> ParseJsonObject(std::string_view body,
+                                                       int32_t max_depth);
 
 // Appends `text` in quotes. Ill-formed UTF-8 becomes U+FFFD.
 void AppendJsonString(std::string& out, std::string_view text);
@@ -29,7 +29,8 @@ void AppendJsonNumber(std::string& out, float value);
 class BodyFields {
  public:
   // `prefix` stands before field names in errors: "messages[3].".
-  explicit BodyFields(const nlohmann::json& object, std::string prefix = "");
+  explicit BodyFields(const nlohmann::ordered_json& object,
+                      std::string prefix = "");
 
   std::optional<int32_t> Int(std::string_view name);
   std::optional<int64_t> Int64(std::string_view name);
@@ -37,14 +38,14 @@ class BodyFields {
   std::optional<bool> Bool(std::string_view name);
   std::optional<std::string> String(std::string_view name);
   // Null if unset.
-  const nlohmann::json* Any(std::string_view name);
+  const nlohmann::ordered_json* Any(std::string_view name);
 
   // Fields that may hold anything and change nothing.
   void Ignore(std::initializer_list<std::string_view> names);
   // A field of other servers that is accepted only where it asks for nothing:
   // null or one of `harmless`.
   void Unsupported(std::string_view name,
-                   std::initializer_list<nlohmann::json> harmless = {});
+                   std::initializer_list<nlohmann::ordered_json> harmless = {});
 
   void Fail(absl::Status status);
   void Fail(std::string_view name, std::string_view what);
@@ -52,16 +53,16 @@ class BodyFields {
   absl::Status Finish() const;
 
  private:
-  void WrongType(std::string_view name, const nlohmann::json& value,
+  void WrongType(std::string_view name, const nlohmann::ordered_json& value,
                  std::string_view expected);
 
-  const nlohmann::json& object_;
+  const nlohmann::ordered_json& object_;
   std::string prefix_;
   std::set<std::string, std::less<>> read_;
   absl::Status status_;
 };
 
 // `value` as text for an error message, shortened.
-std::string ShortJson(const nlohmann::json& value);
+std::string ShortJson(const nlohmann::ordered_json& value);
 
 }  // namespace bullpen

@@ -11,7 +11,7 @@
 namespace bullpen {
 namespace {
 
-using nlohmann::json;
+using json = nlohmann::ordered_json;
 
 constexpr size_t kMaxVariables = 32;
 constexpr size_t kMaxVariableBytes = 1024;
@@ -56,6 +56,40 @@ absl::StatusOr<std::string> Content(const json* content,
   return text;
 }
 
+// {"type": "function", "function": {"name": ...}}; other fields are the
+// template's affair.
+absl::Status CheckFunction(const json& entry, const std::string& place) {
+  const auto is_function = [&] {
+    if (!entry.is_object()) return false;
+    const auto type = entry.find("type");
+    return type == entry.end() || *type == "function";
+  };
+  if (!is_function()) {
+    return FieldError(place, absl::StrCat(place,
+                                          " must be an object of type "
+                                          "\"function\", got ",
+                                          ShortJson(entry)));
+  }
+  const auto function = entry.find("function");
+  if (function != entry.end() && function->is_object()) {
+    const auto name = function->find("name");
+    if (name != function->end() && name->is_string()) return absl::OkStatus();
+  }
+  return FieldError(place, absl::StrCat(place, ".function.name is missing"));
+}
+
+// A list of functions, or of calls of them.
+absl::Status CheckFunctions(const json& list, const std::string& place) {
+  if (!list.is_array()) {
+    return FieldError(
+        place, absl::StrCat(place, " must be a list, got ", ShortJson(list)));
+  }
+  for (size_t i = 0; i < list.size(); ++i) {
+    RETURN_IF_ERROR(CheckFunction(list[i], absl::StrCat(place, "[", i, "]")));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<json> Message(const json& message, const std::string& place) {
   if (!message.is_object()) {
     return FieldError(place, absl::StrCat(place, " must be an object, got ",
@@ -75,7 +109,10 @@ absl::StatusOr<json> Message(const json& message, const std::string& place) {
   for (const char* name : {"name", "tool_call_id", "reasoning_content"}) {
     if (const auto text = fields.String(name)) parsed[name] = *text;
   }
-  fields.Unsupported("tool_calls", {json::array()});
+  const json* calls = fields.Any("tool_calls");
+  if (calls != nullptr) {
+    fields.Fail(CheckFunctions(*calls, place + ".tool_calls"));
+  }
   for (const char* name :
        {"function_call", "refusal", "audio", "annotations"}) {
     fields.Unsupported(name, {json::array()});
@@ -83,6 +120,11 @@ absl::StatusOr<json> Message(const json& message, const std::string& place) {
   RETURN_IF_ERROR(fields.Finish());
   parsed["role"] = *role;
   parsed["content"] = *content;
+  if (calls != nullptr && !calls->empty()) {
+    parsed["tool_calls"] = *calls;
+    // Templates tell a call without words by this.
+    if (said == nullptr) parsed["content"] = nullptr;
+  }
   return parsed;
 }
 
@@ -125,6 +167,12 @@ absl::StatusOr<json> ParseMessages(const json* messages) {
     parsed.push_back(std::move(message));
   }
   return parsed;
+}
+
+absl::StatusOr<json> ParseTools(const json* tools) {
+  if (tools == nullptr || *tools == json::array()) return nullptr;
+  RETURN_IF_ERROR(CheckFunctions(*tools, "tools"));
+  return *tools;
 }
 
 absl::StatusOr<json> ParseTemplateVariables(const json* variables) {

@@ -14,7 +14,7 @@
 namespace bullpen {
 namespace {
 
-using nlohmann::json;
+using json = nlohmann::ordered_json;
 
 // OpenAI's default for /v1/completions.
 constexpr int32_t kCompletionTokens = 16;
@@ -212,10 +212,15 @@ void ReadChatLogprobs(BodyFields& fields, GenerateParams& params) {
   }
 }
 
-// Tools are not served; requests that carry an empty set of them are.
-void ReadTools(BodyFields& fields) {
-  fields.Unsupported("tools", {json::array()});
+// Tools go to the template; what the model says of them comes back as text.
+// No choice can be forced: nothing constrains what the model writes.
+void ReadTools(BodyFields& fields, OpenAiCall& call) {
+  absl::StatusOr<json> tools = ParseTools(fields.Any("tools"));
+  fields.Fail(tools.status());
   fields.Unsupported("tool_choice", {"none", "auto"});
+  if (tools.ok() && fields.String("tool_choice") != "none") {
+    call.tools = *std::move(tools);
+  }
   fields.Unsupported("functions", {json::array()});
   fields.Unsupported("function_call", {"none", "auto"});
   fields.Ignore({"parallel_tool_calls"});
@@ -284,14 +289,14 @@ absl::StatusOr<OpenAiCall> ParseChatCall(const json& body,
   ReadStreaming(fields, call);
   ReadCounts(fields, limits, call);
   ReadUnserved(fields);
-  ReadTools(fields);
+  ReadTools(fields, call);
   fields.Unsupported("echo", {false});
   fields.Unsupported("add_special_tokens", {false});
   fields.Unsupported("continue_final_message", {false});
   fields.Unsupported("modalities", {json::array({"text"})});
   for (const char* name :
-       {"audio", "prediction", "reasoning_effort", "verbosity",
-        "web_search_options", "documents", "chat_template"}) {
+       {"audio", "prediction", "verbosity", "web_search_options", "documents",
+        "chat_template"}) {
     fields.Unsupported(name);
   }
   absl::StatusOr<json> variables =
@@ -299,11 +304,13 @@ absl::StatusOr<OpenAiCall> ParseChatCall(const json& body,
   fields.Fail(variables.status());
   absl::StatusOr<json> messages = ParseMessages(fields.Any("messages"));
   fields.Fail(messages.status());
+  const std::optional<std::string> effort = fields.String("reasoning_effort");
   const bool prompt_turn = fields.Bool("add_generation_prompt").value_or(true);
   RETURN_IF_ERROR(fields.Finish());
   call.messages = *std::move(messages);
   call.variables = *std::move(variables);
   call.variables["add_generation_prompt"] = prompt_turn;
+  if (effort.has_value()) call.variables["reasoning_effort"] = *effort;
   call.prompts.push_back(std::move(params));
   return call;
 }

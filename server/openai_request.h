@@ -19,21 +19,22 @@ struct OpenAiCall {
   int32_t n = 1;                        // choices for each prompt
   bool stream = false;
   bool include_usage = false;
-  // Chat: for the template. Contents are strings.
-  nlohmann::json messages;
-  nlohmann::json variables;
+  // Chat: for the template. Contents are strings, or null beside tool calls.
+  nlohmann::ordered_json messages;
+  nlohmann::ordered_json tools;  // null: none
+  nlohmann::ordered_json variables;
 };
 
 // InvalidArgument names the field. Fields that clients send by habit and that
 // change nothing are accepted; every other field that is not served is an
 // error, so that nothing is silently ignored.
-absl::StatusOr<OpenAiCall> ParseCompletionCall(const nlohmann::json& body,
-                                               const RequestLimits& limits);
-absl::StatusOr<OpenAiCall> ParseChatCall(const nlohmann::json& body,
+absl::StatusOr<OpenAiCall> ParseCompletionCall(
+    const nlohmann::ordered_json& body, const RequestLimits& limits);
+absl::StatusOr<OpenAiCall> ParseChatCall(const nlohmann::ordered_json& body,
                                          const RequestLimits& limits);
 
 // A list of token ids; InvalidArgument names `field`.
-absl::StatusOr<std::vector<int32_t>> ParseTokenIds(const nlohmann::json& list,
-                                                   const std::string& field);
+absl::StatusOr<std::vector<int32_t>> ParseTokenIds(
+    const nlohmann::ordered_json& list, const std::string& field);
 
 }  // namespace bullpen

@@ -10,7 +10,7 @@ import safetensors.numpy
 def test_help_and_version_answer(run_bullpen):
     help_text = run_bullpen("--help")
     assert help_text.returncode == 0
-    for command in ("serve", "generate", "chat", "pack", "tokenize", "logits"):
+    for command in ("serve", "generate", "chat", "pack", "tokenize", "logits", "perplexity"):
         assert command in help_text.stdout
         own = run_bullpen(command, "--help")
         assert own.returncode == 0 and own.stdout
@@ -22,7 +22,10 @@ def test_help_and_version_answer(run_bullpen):
     [], ["nonsense"], ["serve", "--no-such-flag"], ["serve", "--port", "70000"],
     ["serve", "--port", "x"], ["serve", "--threads", "-1"], ["serve", "--isa", "sse9"],
     ["serve", "--memory", "lots"], ["serve", "--kv-type", "q1"], ["pack"],
-    ["pack", "models/default"], ["logits", "models/default", "--ids", "1"],
+    ["pack", "models/default"], ["perplexity", "models/default"],
+    ["perplexity", "models/default", "--text", "no/such/text"],
+    ["perplexity", "models/default", "--text", "README.md", "--window", "1"],
+    ["logits", "models/default", "--ids", "1"],
     ["logits", "models/default", "--ids", "1,x", "--out", "/dev/null"],
     ["logits", "models/default", "--ids", "8192", "--out", "/dev/null"]])
 def test_bad_usage_exits_with_2_and_says_why(run_bullpen, cache_dir, arguments):
@@ -52,6 +55,21 @@ def test_chat_answers_each_line_and_ends_with_the_input(run_bullpen, cache_dir):
                          "--max-tokens", 16, input="What is a bird?\n")
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip()
+
+
+def test_perplexity_is_that_of_transformers(run_bullpen, cache_dir, golden):
+    reference = golden["perplexity"]
+    result = run_bullpen("perplexity", "models/default", "--cache-dir", cache_dir,
+                         "--text", f"models/default/{reference['file']}",
+                         "--window", reference["window"], "--json")
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert answer["scored_tokens"] == reference["scored_tokens"]
+    assert answer["mean_nll"] == pytest.approx(reference["mean_nll"], abs=1e-5)
+    assert answer["perplexity"] == pytest.approx(reference["perplexity"], abs=1e-3)
+    words = run_bullpen("perplexity", "models/default", "--cache-dir", cache_dir,
+                        "--text", f"models/default/{reference['file']}")
+    assert words.stdout.startswith(f"perplexity {reference['perplexity']:.2f}")
 
 
 def test_tokenize_reads_json_strings_and_writes_ids(run_bullpen, golden):

@@ -149,11 +149,20 @@ INSTANTIATE_TEST_SUITE_P(
         BadBody{
             true,
             R"({"messages":[{"role":"assistant","tool_calls":[{"id":"a"}]}]})",
-            "messages[0].tool_calls", "not supported"},
+            "messages[0].tool_calls[0]", ".function.name is missing"},
+        BadBody{true, R"({"messages":[{"role":"assistant","tool_calls":{}}]})",
+                "messages[0].tool_calls", "must be a list"},
+        BadBody{true,
+                R"({"messages":[{"role":"user","content":"a"}],"tools":[
+                    {"type":7,"function":{"name":"f"}}]})",
+                "tools[0]", "of type \"function\""},
+        BadBody{true,
+                R"({"messages":[{"role":"user","content":"a"}],"tools":"f"})",
+                "tools", "must be a list"},
         BadBody{true,
                 R"({"messages":[{"role":"user","content":"a"}],
                     "tools":[{"type":"function"}]})",
-                "tools", "null or [], got [{\"type\":\"function\"}]"},
+                "tools[0]", "tools[0].function.name is missing"},
         BadBody{true,
                 R"({"messages":[{"role":"user","content":"a"}],
                     "tool_choice":"required"})",
@@ -239,6 +248,37 @@ TEST(OpenAiRequestTest, ContentPartsAreJoinedAndNullIsEmpty) {
   EXPECT_EQ(call->messages[1]["content"], "a\nb");
 }
 
+TEST(OpenAiRequestTest, ToolsAndTheirCallsKeepTheOrderOfTheirKeys) {
+  const std::string tools =
+      R"([{"type":"function","function":{"name":"f","b":1.0,"a":{}}}])";
+  const std::string calls =
+      R"([{"id":"x","function":{"name":"f","arguments":"{}"}}])";
+  const std::string body = R"({"messages":[
+      {"role":"assistant","content":null,"tool_calls":)" +
+                           calls + R"(},
+      {"role":"tool","content":"7","tool_call_id":"x"},
+      {"role":"assistant","content":"","tool_calls":[]}],"tools":)" +
+                           tools;
+  const auto call = Parse(true, body + "}");
+  ASSERT_TRUE(call.ok()) << call.status();
+  EXPECT_EQ(call->tools.dump(), tools);
+  EXPECT_EQ(call->messages[0]["tool_calls"].dump(), calls);
+  EXPECT_TRUE(call->messages[0]["content"].is_null());
+  EXPECT_EQ(call->messages[1]["tool_call_id"], "x");
+  EXPECT_EQ(call->messages[2].dump(), R"({"role":"assistant","content":""})");
+  const auto none = Parse(true, body + R"(,"tool_choice":"none"})");
+  ASSERT_TRUE(none.ok()) << none.status();
+  EXPECT_TRUE(none->tools.is_null());
+}
+
+TEST(OpenAiRequestTest, ObjectsOfManyKeysAreReadInLinearTime) {
+  std::string body = R"({"prompt":"a","metadata":{)";
+  for (int i = 0; i < 200000; ++i) {
+    body += (i == 0 ? "\"" : ",\"") + std::to_string(i) + "\":1";
+  }
+  EXPECT_TRUE(Parse(false, body + "}}").ok());
+}
+
 TEST(OpenAiRequestTest, CompletionsMakeSixteenTokensAndChatAsManyAsFit) {
   const auto completion = Parse(false, R"({"prompt":"a"})");
   ASSERT_TRUE(completion.ok());
@@ -261,10 +301,12 @@ TEST(OpenAiRequestTest, ChatLogprobsAreABooleanAndACount) {
 
 TEST(OpenAiRequestTest, TemplateVariablesReachTheTemplate) {
   const auto call = Parse(true, R"({"messages":[{"role":"user","content":"a"}],
-      "chat_template_kwargs":{"enable_thinking":false}})");
+      "chat_template_kwargs":{"enable_thinking":false},
+      "reasoning_effort":"low"})");
   ASSERT_TRUE(call.ok()) << call.status();
   EXPECT_EQ(call->variables["enable_thinking"], false);
   EXPECT_EQ(call->variables["add_generation_prompt"], true);
+  EXPECT_EQ(call->variables["reasoning_effort"], "low");
 }
 
 TEST(OpenAiJsonTest, EscapesWhatJsonCannotHold) {
