@@ -31,24 +31,39 @@ std::string DefaultText(int64_t bytes) {
                                         : absl::StrCat(bytes);
 }
 
-}  // namespace
-
-CLI::Option* AddFlag(CLI::App& app, const std::string& name, Bytes& value,
-                     const std::string& help) {
-  const auto check = [](const std::string& text) {
-    const absl::StatusOr<int64_t> bytes = ParseBytes(text);
+// A size that may end in `suffix`, written into `value`.
+CLI::Option* AddSize(CLI::App& app, const std::string& name, int64_t& value,
+                     const std::string& suffix, const std::string& help) {
+  const auto parse = [suffix](std::string text) {
+    if (!suffix.empty() && text.ends_with(suffix)) {
+      text.resize(text.size() - suffix.size());
+    }
+    return ParseBytes(text);
+  };
+  const auto check = [parse](const std::string& text) {
+    const absl::StatusOr<int64_t> bytes = parse(text);
     return bytes.ok() ? std::string() : std::string(bytes.status().message());
   };
   return app
       .add_option_function<std::string>(
           "--" + name,
-          [&value](const std::string& text) {
-            value.count = *ParseBytes(text);
-          },
+          [&value, parse](const std::string& text) { value = *parse(text); },
           help)
       ->check(CLI::Validator(check, ""))
-      ->type_name("SIZE")
-      ->default_str(DefaultText(value.count));
+      ->default_str(DefaultText(value));
+}
+
+}  // namespace
+
+CLI::Option* AddFlag(CLI::App& app, const std::string& name, Bytes& value,
+                     const std::string& help) {
+  return AddSize(app, name, value.count, "", help)->type_name("SIZE");
+}
+
+CLI::Option* AddFlag(CLI::App& app, const std::string& name, Rate& value,
+                     const std::string& help) {
+  return AddSize(app, name, value.bytes_per_second, "/s", help)
+      ->type_name("RATE");
 }
 
 absl::StatusOr<ModelOptions> ToModelOptions(const ModelFlags& flags) {

@@ -17,6 +17,11 @@ struct Bytes {
   int64_t count = 0;
 };
 
+// A rate on the command line: 1GiB/s, 100MiB. 0 = no limit.
+struct Rate {
+  int64_t bytes_per_second = 0;
+};
+
 // What main finds out about its surroundings, so that nobody else has to.
 struct Environment {
   std::string version;
@@ -30,6 +35,8 @@ using Command = std::function<absl::Status()>;
 
 // Adds --name to `app`; dashes stand where the field's name has underscores.
 CLI::Option* AddFlag(CLI::App& app, const std::string& name, Bytes& value,
+                     const std::string& help);
+CLI::Option* AddFlag(CLI::App& app, const std::string& name, Rate& value,
                      const std::string& help);
 template <typename T>
 CLI::Option* AddFlag(CLI::App& app, const std::string& name, T& value,

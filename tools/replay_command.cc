@@ -6,16 +6,19 @@
 #include <map>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "base/file.h"
 #include "base/status.h"
 #include "base/strings.h"
 #include "nlohmann/json.hpp"
+#include "tools/line_chart.h"
+#include "tools/progress.h"
 
 namespace bullpen {
 namespace {
 
 constexpr int64_t kMaxTraceBytes = int64_t{4} << 30;
+constexpr size_t kMaxRuns = 10000;
 
 const std::map<std::string, PolicyKind> kPolicies = {
     {"crf", PolicyKind::kCrf},       {"lru", PolicyKind::kLru},
@@ -23,9 +26,50 @@ const std::map<std::string, PolicyKind> kPolicies = {
     {"belady", PolicyKind::kBelady},
 };
 
+struct PredictorChoice {
+  GuesserKind kind;
+  EvidenceSet evidence;
+};
+const std::map<std::string, PredictorChoice> kPredictors = {
+    {"none", {GuesserKind::kNone, 0}},
+    {"learned", {GuesserKind::kLearned, kAllEvidence}},
+    {"path", {GuesserKind::kLearned, Bit(Evidence::kPath)}},
+    {"popularity", {GuesserKind::kLearned, Bit(Evidence::kPopularity)}},
+    {"recent", {GuesserKind::kLearned, Bit(Evidence::kRecent)}},
+    {"oracle", {GuesserKind::kOracle, 0}},
+};
+
 std::string Percent(double share) {
-  return absl::StrCat(static_cast<double>(std::lround(share * 10000)) / 100,
-                      " %");
+  return absl::StrFormat("%.2f %%", share * 100);
+}
+
+// What a perfect overlap of computing and moving would give with these loads.
+double BoundTokensPerSecond(const ReplayReport& report) {
+  const double bound =
+      std::max(report.compute_seconds, report.link_busy_seconds);
+  return bound == 0 ? 0 : static_cast<double>(report.tokens) / bound;
+}
+
+nlohmann::ordered_json ToJson(const ReplayReport& report) {
+  return {{"tokens", report.tokens},
+          {"lookups", report.lookups},
+          {"hits", report.hits()},
+          {"resident", report.resident},
+          {"prefetched", report.prefetched},
+          {"prefetched_late", report.prefetched_late},
+          {"missed", report.missed},
+          {"hit_rate", report.hit_rate()},
+          {"loads", report.loads},
+          {"bytes", report.bytes()},
+          {"bytes_demand", report.bytes_demand},
+          {"bytes_prefetch_used", report.bytes_prefetch_used},
+          {"bytes_prefetch_wasted", report.bytes_prefetch_wasted},
+          {"seconds", report.seconds},
+          {"stall_seconds", report.stall_seconds},
+          {"compute_seconds", report.compute_seconds},
+          {"link_busy_seconds", report.link_busy_seconds},
+          {"tokens_per_second", report.tokens_per_second()},
+          {"bound_tokens_per_second", BoundTokensPerSecond(report)}};
 }
 
 }  // namespace
@@ -33,81 +77,229 @@ std::string Percent(double share) {
 ReplayCommand::ReplayCommand(CLI::App& app, Command& chosen) {
   CLI::App* command = app.add_subcommand(
       "replay", "Replay a routing trace against an expert cache");
-  command->add_option("TRACE", trace_, "the trace, CSV")->required();
+  command->add_option("TRACE", trace_, "the trace, binary or CSV")->required();
   command
-      ->add_option("--policy", policy_,
+      ->add_option("--policy", policies_,
                    "crf (decayed frequency, what the server does), lru, lfu, "
-                   "static or belady (these two know the future)")
+                   "static or belady (these two know the future); a list such "
+                   "as lru,crf replays each")
+      ->delimiter(',')
       ->check(CLI::IsMember(kPolicies))
       ->capture_default_str();
   command
-      ->add_option("--slots-per-layer", config_.slots_per_layer,
-                   "experts that each layer can hold; 0: twice those that a "
-                   "token uses")
+      ->add_option("--predictor", predictors_,
+                   "none; learned (all that a trace can teach), or path, "
+                   "popularity, recent alone; oracle (knows the future). A "
+                   "list replays each")
+      ->delimiter(',')
+      ->check(CLI::IsMember(kPredictors))
       ->capture_default_str();
   command
-      ->add_option("--half-life", config_.policy.half_life_tokens,
-                   "of crf, in tokens")
-      ->check(CLI::PositiveNumber)
+      ->add_option("--slots-per-layer", slots_,
+                   "experts that each layer can hold; 0: twice those that a "
+                   "token uses. A list replays each")
+      ->delimiter(',')
       ->capture_default_str();
-  command->add_option("--phase", phase_, "the rows to replay")
+  AddRunFlags(*command);
+  command->add_flag("--json", json_, "print one JSON object");
+  command->add_option("--csv", csv_, "write a table to this file");
+  command->add_option("--svg", svg_, "plot hit rate over slots to this file");
+  command->callback([this, &chosen] { chosen = [this] { return Run(); }; });
+}
+
+void ReplayCommand::AddRunFlags(CLI::App& command) {
+  command
+      .add_option("--half-life", config_.policy.half_life_tokens,
+                  "of crf, in tokens; 0: chosen while it runs")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command.add_option("--phase", phase_, "the rows to replay")
       ->check(CLI::IsMember({"prefill", "decode", "all"}))
       ->capture_default_str();
-  command->add_flag("--json", json_, "print one JSON object");
-  command->callback([this, &chosen] { chosen = [this] { return Run(); }; });
+  command
+      .add_option("--horizon", config_.predictor.horizon,
+                  "layers ahead that are guessed")
+      ->check(CLI::Range(1, 16))
+      ->capture_default_str();
+  command
+      .add_option("--min-probability", config_.predictor.min_probability,
+                  "of a guess that is prefetched")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  command
+      .add_option("--oracle-recall", config_.oracle_recall,
+                  "share of its guesses that are right")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  command.add_option("--seed", config_.seed, "of the oracle's mistakes")
+      ->capture_default_str();
+  AddFlag(command, "link-rate", link_rate_,
+          "of the slower place, such as 1GiB/s; 0: transfers take no time");
+  command
+      .add_option("--compute-us", compute_us_,
+                  "microseconds that a layer computes for one token")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command
+      .add_option("--prompt-us", prompt_us_,
+                  "the same for a token of a prompt; 0: an eighth")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+}
+
+absl::StatusOr<std::vector<ReplayCommand::Row>> ReplayCommand::Combinations(
+    const RoutingTrace& trace) const {
+  std::vector<Row> rows;
+  for (const std::string& policy : policies_) {
+    for (const std::string& predictor : predictors_) {
+      for (int32_t slots : slots_) {
+        if (slots == 0) slots = std::min(2 * trace.top_k(), trace.experts());
+        if (slots < 1 || slots > trace.experts()) {
+          return absl::InvalidArgumentError(
+              absl::StrCat("--slots-per-layer is ", slots, ", not 1 to ",
+                           trace.experts(), ", the experts of a layer"));
+        }
+        rows.push_back(
+            {.policy = policy, .predictor = predictor, .slots = slots});
+      }
+    }
+  }
+  if (rows.size() > kMaxRuns) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the lists make ", rows.size(),
+                     " combinations, more than the limit of ", kMaxRuns));
+  }
+  return rows;
+}
+
+ReplayConfig ReplayCommand::ConfigOf(const Row& row) const {
+  ReplayConfig config = config_;
+  config.policy.kind = kPolicies.at(row.policy);
+  config.slots_per_layer = row.slots;
+  const PredictorChoice& predictor = kPredictors.at(row.predictor);
+  config.guesser = predictor.kind;
+  config.predictor.evidence = predictor.evidence;
+  if (phase_ == "prefill") config.phase = Phase::kPrefill;
+  if (phase_ == "decode") config.phase = Phase::kDecode;
+  config.link_bytes_per_second =
+      static_cast<double>(link_rate_.bytes_per_second);
+  config.layer_seconds = compute_us_ * 1e-6;
+  config.prompt_row_seconds =
+      (prompt_us_ > 0 ? prompt_us_ : compute_us_ / 8) * 1e-6;
+  return config;
+}
+
+void ReplayCommand::RunAll(const RoutingTrace& trace,
+                           std::vector<Row>& rows) const {
+  std::map<int32_t, double> belady;
+  for (const Row& row : rows) belady[row.slots] = 0;
+  const int64_t runs = static_cast<int64_t>(rows.size() + belady.size());
+  int64_t run = 0;
+  Progress progress("replaying", Progress::Unit::kCount);
+  const auto tell = [&](int64_t done, int64_t total) {
+    progress.Update(run * total + done, runs * total);
+  };
+  for (auto& [slots, hit_rate] : belady) {
+    ReplayConfig config = ConfigOf({.policy = "belady", .predictor = "none"});
+    config.slots_per_layer = slots;
+    hit_rate = Replay(trace, config, tell).hit_rate();
+    ++run;
+  }
+  for (Row& row : rows) {
+    row.report = Replay(trace, ConfigOf(row), tell);
+    row.belady_hit_rate = belady[row.slots];
+    ++run;
+  }
+}
+
+std::string ReplayCommand::Json(const RoutingTrace& trace,
+                                const std::vector<Row>& rows) const {
+  nlohmann::ordered_json all = nlohmann::ordered_json::array();
+  for (const Row& row : rows) {
+    nlohmann::ordered_json object = {
+        {"policy", row.policy},     {"predictor", row.predictor},
+        {"phase", phase_},          {"slots_per_layer", row.slots},
+        {"layers", trace.layers()}, {"experts", trace.experts()}};
+    object.update(ToJson(row.report));
+    object["belady_hit_rate"] = row.belady_hit_rate;
+    all.push_back(std::move(object));
+  }
+  if (all.size() == 1) return all[0].dump() + "\n";
+  return nlohmann::ordered_json{{"runs", all}}.dump() + "\n";
+}
+
+absl::Status ReplayCommand::Write(const RoutingTrace& trace,
+                                  const std::vector<Row>& rows) const {
+  if (!csv_.empty()) {
+    std::string csv = "policy,predictor,slots_per_layer,belady_hit_rate";
+    const nlohmann::ordered_json names = ToJson({});
+    for (const auto& item : names.items()) csv += "," + item.key();
+    csv += "\n";
+    for (const Row& row : rows) {
+      csv += absl::StrFormat("%s,%s,%d,%.6f", row.policy, row.predictor,
+                             row.slots, row.belady_hit_rate);
+      const nlohmann::ordered_json values = ToJson(row.report);
+      for (const auto& item : values.items()) {
+        csv += "," + item.value().dump();
+      }
+      csv += "\n";
+    }
+    RETURN_IF_ERROR(WriteNewFile(csv_, csv));
+  }
+  if (svg_.empty()) return absl::OkStatus();
+  std::map<std::string, ChartSeries> lines;
+  for (const Row& row : rows) {
+    const double share = 100.0 * row.slots / trace.experts();
+    const std::string name = row.predictor == "none"
+                                 ? row.policy
+                                 : row.policy + " + " + row.predictor;
+    lines[name].points.emplace_back(share, 100 * row.report.hit_rate());
+    lines["belady"].points.emplace_back(share, 100 * row.belady_hit_rate);
+  }
+  std::vector<ChartSeries> series;
+  for (auto& [name, line] : lines) {
+    line.name = name;
+    std::ranges::sort(line.points);
+    const auto repeated = std::ranges::unique(line.points);
+    line.points.erase(repeated.begin(), repeated.end());
+    series.push_back(std::move(line));
+  }
+  return WriteNewFile(
+      svg_, LineChart({.title = trace_.filename().string() + ", " + phase_,
+                       .x = "slots, % of a layer's experts",
+                       .y = "hit rate, %"},
+                      series));
 }
 
 absl::Status ReplayCommand::Run() const {
   ASSIGN_OR_RETURN(const std::string text, ReadFile(trace_, kMaxTraceBytes));
   ASSIGN_OR_RETURN(const RoutingTrace trace, RoutingTrace::ParseCsv(text));
-  ReplayConfig config = config_;
-  config.policy.kind = kPolicies.at(policy_);
-  if (config.slots_per_layer == 0) {
-    config.slots_per_layer = std::min(2 * trace.top_k(), trace.experts());
-  }
-  if (config.slots_per_layer < 1 || config.slots_per_layer > trace.experts()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "--slots-per-layer is ", config.slots_per_layer, ", not 1 to ",
-        trace.experts(), ", the experts of a layer"));
-  }
-  if (phase_ == "prefill") config.phase = Phase::kPrefill;
-  if (phase_ == "decode") config.phase = Phase::kDecode;
-
-  const ReplayReport report = Replay(trace, config);
-  ReplayConfig best = config;
-  best.policy.kind = PolicyKind::kBelady;
-  const ReplayReport bound = Replay(trace, best);
+  ASSIGN_OR_RETURN(std::vector<Row> rows, Combinations(trace));
+  RunAll(trace, rows);
+  RETURN_IF_ERROR(Write(trace, rows));
   if (json_) {
-    const nlohmann::ordered_json object = {
-        {"policy", policy_},
-        {"phase", phase_},
-        {"slots_per_layer", config.slots_per_layer},
-        {"layers", trace.layers()},
-        {"experts", trace.experts()},
-        {"tokens", report.tokens},
-        {"lookups", report.lookups},
-        {"hits", report.hits},
-        {"loads", report.loads},
-        {"bytes", report.bytes},
-        {"hit_rate", report.hit_rate()},
-        {"belady_hit_rate", bound.hit_rate()},
-    };
-    std::printf("%s\n", object.dump().c_str());
+    std::fputs(Json(trace, rows).c_str(), stdout);
     return absl::OkStatus();
   }
-  std::printf("%d layers of %d experts, %d slots each, %lld tokens (%s)\n",
-              trace.layers(), trace.experts(), config.slots_per_layer,
-              static_cast<long long>(report.tokens), phase_.c_str());
-  std::printf("%-8s %10s %10s %10s %12s %9s\n", "policy", "lookups", "hits",
-              "loads", "bytes", "hit rate");
-  const std::pair<std::string, ReplayReport> rows[] = {{policy_, report},
-                                                       {"belady", bound}};
-  for (const auto& [name, row] : rows) {
-    std::printf(
-        "%-8s %10lld %10lld %10lld %12s %9s\n", name.c_str(),
-        static_cast<long long>(row.lookups), static_cast<long long>(row.hits),
-        static_cast<long long>(row.loads), FormatBytes(row.bytes).c_str(),
-        Percent(row.hit_rate()).c_str());
+  std::printf("%d layers of %d experts, %lld tokens (%s)\n", trace.layers(),
+              trace.experts(), static_cast<long long>(rows[0].report.tokens),
+              phase_.c_str());
+  std::printf("%-7s %-10s %5s %9s %9s %10s %9s %9s %9s %11s %9s\n", "policy",
+              "predictor", "slots", "hit rate", "belady", "prefetched", "late",
+              "missed", "loads", "bytes", "stall s");
+  for (const Row& row : rows) {
+    const ReplayReport& report = row.report;
+    absl::PrintF("%-7s %-10s %5d %9s %9s %10d %9d %9d %9d %11s %9.3f",
+                 row.policy, row.predictor, row.slots,
+                 Percent(report.hit_rate()), Percent(row.belady_hit_rate),
+                 report.prefetched, report.prefetched_late, report.missed,
+                 report.loads, FormatBytes(report.bytes()),
+                 report.stall_seconds);
+    if (report.seconds > 0) {
+      absl::PrintF("  %.2f tokens/s (bound %.2f)", report.tokens_per_second(),
+                   BoundTokensPerSecond(report));
+    }
+    absl::PrintF("\n");
   }
   return absl::OkStatus();
 }

@@ -18,8 +18,8 @@
 namespace bullpen {
 
 struct CacheConfig {
-  std::vector<int32_t> slots;  // per layer, 1..experts
-  double half_life_tokens = 16;
+  std::vector<int32_t> slots;   // per layer, 1..experts
+  double half_life_tokens = 0;  // 0: chosen on-line
 };
 
 // What the cache holds now; see ExpertCache::Snapshot.

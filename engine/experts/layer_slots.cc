@@ -8,7 +8,7 @@ namespace bullpen {
 
 LayerSlots::LayerSlots(int32_t experts, int32_t slots,
                        const PolicyConfig& policy)
-    : policy_(experts, policy),
+    : policy_(experts, slots, policy),
       slots_(static_cast<size_t>(slots)),
       slot_of_(static_cast<size_t>(experts), -1) {
   CHECK(slots >= 1 && slots <= experts)

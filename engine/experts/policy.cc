@@ -2,76 +2,131 @@
 
 #include <algorithm>
 #include <cmath>
-#include <tuple>
 
 #include "base/check.h"
 
 namespace bullpen {
 namespace {
-// A score grows by this many powers of two before all are scaled down: what
-// falls below the smallest number is long forgotten.
-constexpr double kEpochHalfLives = 512;
+// Steps of a layer after which a shadow's hit counts half.
+constexpr double kChoiceHalfLife = 32;
 }  // namespace
 
-EvictionPolicy::EvictionPolicy(int32_t experts, const PolicyConfig& config)
-    : config_(config), entries_(static_cast<size_t>(experts)) {
-  CHECK(experts > 0) << experts;
-  CHECK(config.half_life_tokens > 0) << config.half_life_tokens;
+void HalfLifeChoice::Count(std::span<const int32_t, kHalfLives.size()> hits,
+                           double layers) {
+  const double keep = std::exp2(-1 / (kChoiceHalfLife * layers));
+  for (size_t i = 0; i < hits.size(); ++i) {
+    hits_[i] = hits_[i] * keep + hits[i];
+  }
+  // Ties go to the first.
+  best_ = static_cast<size_t>(std::ranges::max_element(hits_) - hits_.begin());
 }
 
-double EvictionPolicy::Weight(int64_t now) {
-  if (now == weight_time_) return weight_;
-  double half_lives =
-      static_cast<double>(now - epoch_) / config_.half_life_tokens;
-  if (half_lives > kEpochHalfLives) {
-    // The same factor for all: their order stays.
-    const double factor = std::exp2(-half_lives);
-    for (Entry& entry : entries_) entry.score *= factor;
-    epoch_ = now;
-    half_lives = 0;
+EvictionPolicy::EvictionPolicy(int32_t experts, int32_t slots,
+                               const PolicyConfig& config)
+    : config_(config),
+      slots_(static_cast<size_t>(slots)),
+      last_(static_cast<size_t>(experts)),
+      scores_(static_cast<size_t>(experts)) {
+  CHECK(experts > 0) << experts;
+  CHECK(config.half_life_tokens >= 0) << config.half_life_tokens;
+  if (config.kind != PolicyKind::kCrf) return;
+  if (config.half_life_tokens > 0) {
+    counts_.emplace_back(experts, config.half_life_tokens);
+    return;
   }
-  weight_time_ = now;
-  weight_ = std::exp2(half_lives);
-  return weight_;
+  for (const double half_life : kHalfLives) {
+    counts_.emplace_back(experts, half_life);
+    Shadow& shadow = shadows_.emplace_back();
+    shadow.held.reserve(slots_);
+    shadow.holds.resize(static_cast<size_t>(experts));
+  }
+  step_uses_.reserve(static_cast<size_t>(experts));
 }
 
 void EvictionPolicy::Use(int32_t expert, int64_t now, double count) {
-  Entry& entry = entries_[expert];
-  entry.last = ++uses_;
-  switch (config_.kind) {
-    case PolicyKind::kCrf:
-      // Before the sum: Weight may scale the scores.
-      count *= Weight(now);
-      [[fallthrough]];
-    case PolicyKind::kLfu:
-      entry.score += count;
-      return;
-    case PolicyKind::kLru:
-    case PolicyKind::kStatic:
-    case PolicyKind::kBelady:
-      return;
+  if (chooses()) {
+    if (now != step_time_) {
+      EndStep();
+      step_time_ = now;
+      step_start_ = uses_;
+    }
+    if (last_[expert] <= step_start_) step_uses_.push_back(expert);
   }
+  last_[expert] = ++uses_;
+  if (config_.kind == PolicyKind::kLfu) scores_[expert] += count;
+  for (DecayedCounts& counts : counts_) counts.Add(expert, now, count);
 }
 
 void EvictionPolicy::SetScore(int32_t expert, double score) {
-  entries_[expert].score = score;
+  scores_[expert] = score;
 }
 
 double EvictionPolicy::Score(int32_t expert, int64_t now) const {
-  const double score = entries_[expert].score;
-  if (config_.kind != PolicyKind::kCrf) return score;
-  return score * std::exp2(static_cast<double>(epoch_ - now) /
-                           config_.half_life_tokens);
+  if (counts_.empty()) return scores_[expert];
+  return counts_[best()].Score(expert, now);
 }
 
 int32_t EvictionPolicy::Victim(std::span<const int32_t> candidates) const {
   CHECK(!candidates.empty());
-  return *std::min_element(
-      candidates.begin(), candidates.end(), [this](int32_t a, int32_t b) {
-        const Entry& x = entries_[a];
-        const Entry& y = entries_[b];
-        return std::tie(x.score, x.last, a) < std::tie(y.score, y.last, b);
-      });
+  const size_t half_life = best();
+  return *std::ranges::min_element(candidates,
+                                   [this, half_life](int32_t a, int32_t b) {
+                                     return GoesBefore(a, b, half_life);
+                                   });
+}
+
+size_t EvictionPolicy::best() const {
+  if (!chooses()) return 0;
+  return config_.choice != nullptr ? config_.choice->best()
+                                   : own_choice_.best();
+}
+
+double EvictionPolicy::Order(int32_t expert, size_t half_life) const {
+  return counts_.empty() ? scores_[expert] : counts_[half_life].Order(expert);
+}
+
+bool EvictionPolicy::GoesBefore(int32_t a, int32_t b, size_t half_life) const {
+  const double x = Order(a, half_life);
+  const double y = Order(b, half_life);
+  if (x != y) return x < y;
+  return last_[a] != last_[b] ? last_[a] < last_[b] : a < b;
+}
+
+// Shadows see a step once it is complete, so that they too keep what it needs.
+// One that needs more than the slots (a prompt) would tell nothing.
+void EvictionPolicy::EndStep() {
+  if (!step_uses_.empty() && step_uses_.size() <= slots_) {
+    std::array<int32_t, kHalfLives.size()> hits;
+    for (size_t i = 0; i < hits.size(); ++i) hits[i] = RunShadow(i);
+    choice().Count(hits, config_.layers);
+  }
+  step_uses_.clear();
+}
+
+// Returns how many of the step's lookups hit. The scores have the step's uses
+// in them already, as a live victim's do.
+int32_t EvictionPolicy::RunShadow(size_t half_life) {
+  Shadow& shadow = shadows_[half_life];
+  int32_t hits = 0;
+  for (const int32_t expert : step_uses_) hits += shadow.holds[expert];
+  for (const int32_t expert : step_uses_) {
+    if (shadow.holds[expert]) continue;
+    shadow.holds[expert] = true;
+    if (shadow.held.size() < slots_) {
+      shadow.held.push_back(expert);
+      continue;
+    }
+    int32_t* victim = nullptr;
+    for (int32_t& held : shadow.held) {
+      if (last_[held] > step_start_) continue;
+      if (victim == nullptr || GoesBefore(held, *victim, half_life)) {
+        victim = &held;
+      }
+    }
+    shadow.holds[*victim] = false;
+    *victim = expert;
+  }
+  return hits;
 }
 
 }  // namespace bullpen

@@ -1,8 +1,11 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
+
+#include "engine/experts/decayed_counts.h"
 
 namespace bullpen {
 
@@ -14,23 +17,46 @@ enum class PolicyKind : uint8_t {
   kBelady,  // scores are set from the future: simulator only
 };
 
+// The half-lives, in tokens, that kCrf chooses among: 0 is LRU, which wins when
+// the topic changes often; the longest wins when habits last.
+inline constexpr std::array<double, 3> kHalfLives = {8, 32, 0};
+
+// Which half-life would have hit most of late, over all layers of a cache that
+// share this object. Pure; one thread.
+class HalfLifeChoice {
+ public:
+  // Under each half-life, so many of a layer's lookups would have hit.
+  void Count(std::span<const int32_t, kHalfLives.size()> hits, double layers);
+  size_t best() const { return best_; }
+
+ private:
+  std::array<double, kHalfLives.size()> hits_ = {};  // decayed
+  size_t best_ = 0;
+};
+
 struct PolicyConfig {
   PolicyKind kind = PolicyKind::kCrf;
-  double half_life_tokens = 16;  // kCrf; > 0
+  // kCrf: of the decay, in tokens. 0: chosen on-line among kHalfLives.
+  double half_life_tokens = 0;
+  // For a half-life that is chosen: shared by `layers` layers, and outlives
+  // them. Null: each layer chooses by itself.
+  HalfLifeChoice* choice = nullptr;
+  int32_t layers = 1;
 };
 
 // Which resident expert of a layer goes first: the one with the least score,
 // ties to the least recently used (in the order of Use calls), then to the
-// lowest index. The kinds differ in the score alone. kCrf: s = sum over its
-// uses of count * 2^(-(now - then) / half_life), time in tokens. Scores outlive
-// residency. Pure: no clock, no threads; the live cache and the trace simulator
-// share it.
+// lowest index. The kinds differ in the score alone. kCrf: DecayedCounts, whose
+// half-life is fixed or the one under which a shadow of this cache, ids without
+// weights, hits most. Scores outlive residency. Pure: no clock, no threads; the
+// live cache and the trace simulator share it.
 class EvictionPolicy {
  public:
-  EvictionPolicy(int32_t experts, const PolicyConfig& config);
+  // For a layer of `slots` slots.
+  EvictionPolicy(int32_t experts, int32_t slots, const PolicyConfig& config);
 
   // `count` tokens used `expert` at time `now` (tokens seen by the layer),
-  // which never goes back.
+  // which never goes back and moves from step to step.
   void Use(int32_t expert, int64_t now, double count = 1);
   // For kStatic and kBelady: larger stays longer.
   void SetScore(int32_t expert, double score);
@@ -39,20 +65,33 @@ class EvictionPolicy {
   int32_t Victim(std::span<const int32_t> candidates) const;
 
  private:
-  struct Entry {
-    // kCrf: 2^((now - epoch_) / half_life) times the score at `now`. All
-    // entries have the same factor, so order needs no decay.
-    double score = 0;
-    int64_t last = 0;  // number of its last use; 0 = never used
+  // What the slots would hold under one half-life.
+  struct Shadow {
+    std::vector<int32_t> held;  // in no order
+    std::vector<bool> holds;    // by expert
   };
-  double Weight(int64_t now);
+  bool chooses() const { return counts_.size() > 1; }
+  HalfLifeChoice& choice() {
+    return config_.choice != nullptr ? *config_.choice : own_choice_;
+  }
+  size_t best() const;
+  double Order(int32_t expert, size_t half_life) const;
+  bool GoesBefore(int32_t a, int32_t b, size_t half_life) const;
+  void EndStep();
+  int32_t RunShadow(size_t half_life);
 
   PolicyConfig config_;
+  size_t slots_;
   int64_t uses_ = 0;
-  int64_t epoch_ = 0;  // moves up before a score could overflow
-  int64_t weight_time_ = -1;
-  double weight_ = 1;  // Weight(weight_time_)
-  std::vector<Entry> entries_;
+  std::vector<int64_t> last_;          // by expert: its last use; 0: never
+  std::vector<double> scores_;         // by expert: kLfu, kStatic, kBelady
+  std::vector<DecayedCounts> counts_;  // kCrf: one per half-life
+  HalfLifeChoice own_choice_;
+  std::vector<Shadow> shadows_;  // one per half-life that is chosen among
+  // Of the step whose time is step_time_.
+  int64_t step_time_ = -1;
+  int64_t step_start_ = 0;  // uses_ before it
+  std::vector<int32_t> step_uses_;
 };
 
 }  // namespace bullpen

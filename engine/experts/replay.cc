@@ -2,172 +2,298 @@
 
 #include <algorithm>
 #include <limits>
+#include <memory>
 #include <vector>
 
+#include "base/check.h"
+#include "engine/experts/guesser.h"
 #include "engine/experts/layer_slots.h"
+#include "engine/experts/simulated_link.h"
+#include "engine/experts/trace_steps.h"
 
 namespace bullpen {
 namespace {
 
-// What one layer needs in one step: as ExpertCache::Acquire is told.
-struct LayerStep {
-  Phase phase = Phase::kDecode;
-  int32_t turn = 0;
-  int32_t tokens = 0;
-  std::vector<int32_t> experts;  // distinct
-  std::vector<int32_t> counts;
+// Of the time of a layer, what comes before its router: attention and norms.
+constexpr double kDenseShare = 0.3;
+
+// For each run and each of its experts, how soon it is used again, negated: the
+// score that makes EvictionPolicy evict as Belady does.
+class FutureUses {
+ public:
+  FutureUses(const TraceSteps& steps, RunNeeds& needs) {
+    const RoutingTrace& trace = steps.trace();
+    const size_t experts = static_cast<size_t>(trace.experts());
+    std::vector<double> next(static_cast<size_t>(trace.layers()) * experts,
+                             -std::numeric_limits<double>::infinity());
+    const auto all = steps.all_runs();
+    scores_.resize(all.size());
+    for (size_t r = all.size(); r-- > 0;) {
+      needs.Assign(steps, all[r]);
+      const size_t row = static_cast<size_t>(all[r].layer) * experts;
+      for (const int32_t expert : needs.experts()) {
+        scores_[r].push_back(next[row + static_cast<size_t>(expert)]);
+        next[row + static_cast<size_t>(expert)] = -static_cast<double>(r);
+      }
+    }
+  }
+  std::span<const double> scores(int64_t run) const { return scores_[run]; }
+
+ private:
+  std::vector<std::vector<double>> scores_;
 };
 
-using LayerSteps = std::vector<LayerStep>;
-
-void Count(LayerStep& step, std::span<const int32_t> chosen) {
-  ++step.tokens;
-  for (const int32_t expert : chosen) {
-    const auto found = std::ranges::find(step.experts, expert);
-    if (found == step.experts.end()) {
-      step.experts.push_back(expert);
-      step.counts.push_back(1);
-    } else {
-      ++step.counts[found - step.experts.begin()];
-    }
-  }
-}
-
-std::vector<LayerSteps> StepsByLayer(const RoutingTrace& trace,
-                                     const std::optional<Phase>& phase) {
-  std::vector<LayerSteps> layers(static_cast<size_t>(trace.layers()));
-  for (const RoutingTrace::Choice& choice : trace.choices()) {
-    if (phase.has_value() && choice.phase != *phase) continue;
-    LayerSteps& steps = layers[choice.layer];
-    const bool same_prompt = !steps.empty() &&
-                             choice.phase == Phase::kPrefill &&
-                             steps.back().phase == Phase::kPrefill &&
-                             steps.back().turn == choice.turn;
-    if (!same_prompt) {
-      LayerStep& step = steps.emplace_back();
-      step.phase = choice.phase;
-      step.turn = choice.turn;
-    }
-    Count(steps.back(), trace.chosen(choice));
-  }
-  return layers;
-}
-
-// For each step and each of its experts, the step that uses it next.
-std::vector<std::vector<double>> NextUses(const LayerSteps& steps,
-                                          int32_t experts) {
-  constexpr double kNever = std::numeric_limits<double>::infinity();
-  std::vector<double> next(static_cast<size_t>(experts), kNever);
-  std::vector<std::vector<double>> uses(steps.size());
-  for (size_t i = steps.size(); i-- > 0;) {
-    for (const int32_t expert : steps[i].experts) {
-      uses[i].push_back(next[expert]);
-    }
-    for (const int32_t expert : steps[i].experts) {
-      next[expert] = static_cast<double>(i);
-    }
-  }
-  return uses;
-}
-
-// Runs one layer's steps through its slots.
-class LayerReplay {
+class CacheReplay {
  public:
-  LayerReplay(const LayerSteps& steps, int32_t experts,
-              const ReplayConfig& config)
+  CacheReplay(const TraceSteps& steps, const ReplayConfig& config)
       : steps_(steps),
-        kind_(config.policy.kind),
-        slots_(experts, config.slots_per_layer, config.policy) {
-    if (kind_ == PolicyKind::kBelady) next_uses_ = NextUses(steps, experts);
-    if (kind_ == PolicyKind::kStatic) PinByCounts(experts);
+        config_(config),
+        guesser_(MakeGuesser(steps, config)),
+        link_(config.link_bytes_per_second, config.chunk_bytes),
+        needs_(steps.trace().experts()) {
+    const RoutingTrace& trace = steps.trace();
+    PolicyConfig policy = config.policy;
+    policy.choice = &half_life_;
+    policy.layers = trace.layers();
+    layers_.reserve(static_cast<size_t>(trace.layers()));
+    for (int32_t l = 0; l < trace.layers(); ++l) {
+      const int64_t bytes = trace.expert_bytes(l);
+      layers_.push_back(
+          {.slots = LayerSlots(trace.experts(), config.slots_per_layer, policy),
+           .expert_bytes = bytes > 0 ? bytes : config.expert_bytes,
+           .guessed = std::vector<bool>(static_cast<size_t>(trace.experts()))});
+    }
+    if (belady()) future_ = std::make_unique<FutureUses>(steps, needs_);
+    if (config.policy.kind == PolicyKind::kStatic) PinByCounts();
   }
 
-  ReplayReport Run() {
-    for (size_t i = 0; i < steps_.size(); ++i) Step(i);
+  ReplayReport Run(const std::function<void(int64_t, int64_t)>& progress) {
+    int64_t done = 0;
+    for (const TraceSteps::Step& step : steps_.steps()) {
+      for (int64_t r = step.first_run; r < step.first_run + step.runs; ++r) {
+        RunLayer(r, step.phase);
+      }
+      if (progress) progress(++done, std::ssize(steps_.steps()));
+    }
+    for (const Layer& layer : layers_) {
+      report_.tokens = std::max(report_.tokens, layer.tokens);
+    }
+    report_.bytes_prefetch_wasted = guess_bytes_ - report_.bytes_prefetch_used;
+    report_.lookups = report_.resident + report_.prefetched +
+                      report_.prefetched_late + report_.missed;
+    report_.seconds = now_;
+    report_.link_busy_seconds = link_.busy_seconds();
     return report_;
   }
 
  private:
-  void PinByCounts(int32_t experts) {
-    std::vector<double> counts(static_cast<size_t>(experts));
-    for (const LayerStep& step : steps_) {
-      for (size_t j = 0; j < step.experts.size(); ++j) {
-        counts[step.experts[j]] += step.counts[j];
+  struct Layer {
+    LayerSlots slots;
+    int64_t expert_bytes = 0;
+    int64_t tokens = 0;
+    std::vector<bool> guessed;  // loaded by a guess that was not used yet
+  };
+
+  bool belady() const { return config_.policy.kind == PolicyKind::kBelady; }
+
+  void PinByCounts() {
+    std::vector<std::vector<double>> counts(
+        layers_.size(),
+        std::vector<double>(static_cast<size_t>(steps_.trace().experts())));
+    for (const TraceSteps::Run& run : steps_.all_runs()) {
+      needs_.Assign(steps_, run);
+      for (size_t j = 0; j < needs_.experts().size(); ++j) {
+        counts[run.layer][needs_.experts()[j]] += needs_.counts()[j];
       }
     }
-    for (int32_t e = 0; e < experts; ++e) {
-      slots_.policy().SetScore(e, counts[e]);
+    for (size_t l = 0; l < counts.size(); ++l) {
+      for (size_t e = 0; e < counts[l].size(); ++e) {
+        layers_[l].slots.policy().SetScore(static_cast<int32_t>(e),
+                                           counts[l][e]);
+      }
     }
   }
 
-  void Step(size_t index) {
-    const LayerStep& step = steps_[index];
+  void Spend(double seconds) {
+    now_ += seconds;
+    report_.compute_seconds += seconds;
+  }
+
+  void RunLayer(int64_t index, Phase phase) {
+    const TraceSteps::Run& run = steps_.all_runs()[index];
+    const double whole = phase == Phase::kDecode
+                             ? config_.layer_seconds * run.rows
+                             : std::max(config_.layer_seconds,
+                                        config_.prompt_row_seconds * run.rows);
+    Spend(kDenseShare * whole);
+    TakeArrivals();
+    if (guesser_ != nullptr) guesser_->Observe(run);
+    layer_ = run.layer;
+    layers_[layer_].tokens += run.rows;
+    LookUp(index, phase);
+    StartDemands();
+    if (guesser_ != nullptr) Prefetch(index);
+    const size_t distinct = needs_.experts().size();
+    Compute((1 - kDenseShare) * whole / static_cast<double>(distinct));
+    layer_ = -1;
+  }
+
+  void LookUp(int64_t index, Phase phase) {
+    const TraceSteps::Run& run = steps_.all_runs()[index];
+    Layer& layer = layers_[layer_];
+    needs_.Assign(steps_, run);
     // The oracle is a bound on what any rule does with these slots, and so
     // does not hold itself to the prefill ring.
-    slots_.BeginStep(step.tokens, kind_ == PolicyKind::kBelady ? Phase::kDecode
-                                                               : step.phase);
-    missing_.clear();
-    for (size_t j = 0; j < step.experts.size(); ++j) {
-      const int32_t expert = step.experts[j];
-      const int32_t slot = slots_.Use(expert, step.counts[j]);
-      if (kind_ == PolicyKind::kBelady) {
-        slots_.policy().SetScore(expert, -next_uses_[index][j]);
+    layer.slots.BeginStep(run.rows, belady() ? Phase::kDecode : phase);
+    for (size_t j = 0; j < needs_.experts().size(); ++j) {
+      const int32_t expert = needs_.experts()[j];
+      const int32_t slot = layer.slots.Use(expert, needs_.counts()[j]);
+      if (belady()) {
+        layer.slots.policy().SetScore(expert, future_->scores(index)[j]);
       }
       if (slot < 0) {
-        missing_.push_back(expert);
+        waiting_.push_back(expert);
+        ++report_.missed;
+        continue;
+      }
+      const bool guessed = layer.guessed[expert];
+      if (guessed) {
+        layer.guessed[expert] = false;
+        report_.bytes_prefetch_used += layer.expert_bytes;
+      }
+      layer.slots.Lease(slot);
+      if (layer.slots.state(slot) == SlotState::kResident) {
+        ++(guessed ? report_.prefetched : report_.resident);
+        ready_.push_back(slot);
       } else {
-        slots_.Lease(slot);
-        leased_.push_back(slot);
+        ++report_.prefetched_late;
+        link_.Promote({layer_, expert}, now_);
       }
     }
-    report_.tokens += step.tokens;
-    report_.lookups += static_cast<int64_t>(step.experts.size());
-    report_.loads += static_cast<int64_t>(missing_.size());
-    report_.hits = report_.lookups - report_.loads;
-    for (const int32_t expert : missing_) Load(expert);
-    ReleaseAll();
+    std::ranges::reverse(waiting_);
+    remaining_ = static_cast<int32_t>(needs_.experts().size());
   }
 
-  void Load(int32_t expert) {
-    int32_t slot = slots_.ClaimForDemand(expert);
-    if (slot < 0) {
-      // All slots are in use: this group is computed, and the next begins.
-      ReleaseAll();
-      slot = slots_.ClaimForDemand(expert);
+  void StartDemands() {
+    Layer& layer = layers_[layer_];
+    while (!waiting_.empty()) {
+      const int32_t expert = waiting_.back();
+      if (layer.slots.ClaimForDemand(expert) < 0) return;
+      waiting_.pop_back();
+      layer.guessed[expert] = false;
+      ++report_.loads;
+      report_.bytes_demand += layer.expert_bytes;
+      link_.Submit({layer_, expert}, layer.expert_bytes, Cause::kDemand, now_);
     }
-    slots_.FinishLoad(slot, /*ok=*/true);
-    leased_.push_back(slot);
   }
 
-  void ReleaseAll() {
-    for (const int32_t slot : leased_) slots_.Release(slot);
-    leased_.clear();
+  // Computes each needed expert, `seconds` each, as they come.
+  void Compute(double seconds) {
+    LayerSlots& slots = layers_[layer_].slots;
+    while (remaining_ > 0) {
+      StartDemands();
+      TakeArrivals();
+      if (ready_.empty()) {
+        Wait();
+        continue;
+      }
+      Spend(seconds * static_cast<double>(ready_.size()));
+      for (const int32_t slot : ready_) slots.Release(slot);
+      remaining_ -= static_cast<int32_t>(ready_.size());
+      ready_.clear();
+    }
   }
 
-  const LayerSteps& steps_;
-  const PolicyKind kind_;
-  LayerSlots slots_;
-  std::vector<std::vector<double>> next_uses_;  // kBelady
-  std::vector<int32_t> missing_;                // scratch
-  std::vector<int32_t> leased_;
+  void Wait() {
+    const LayerSlots& slots = layers_[layer_].slots;
+    if (!waiting_.empty()) {
+      // Guesses may fill the layer: the step needs one of their slots.
+      for (int32_t slot = 0; slot < slots.slots(); ++slot) {
+        if (slots.state(slot) == SlotState::kLoading) {
+          link_.Promote({layer_, slots.expert(slot)}, now_);
+        }
+      }
+    }
+    arrivals_.clear();
+    link_.RunUntilArrival(arrivals_);
+    for (const SimulatedLink::Arrival& arrival : arrivals_) {
+      report_.stall_seconds += std::max(0.0, arrival.time - now_);
+      now_ = std::max(now_, arrival.time);
+      Settle(arrival.key);
+    }
+  }
+
+  void TakeArrivals() {
+    arrivals_.clear();
+    link_.RunUntil(now_, arrivals_);
+    for (const SimulatedLink::Arrival& arrival : arrivals_) Settle(arrival.key);
+  }
+
+  void Settle(ExpertKey key) {
+    LayerSlots& slots = layers_[key.layer].slots;
+    const int32_t slot = slots.Find(key.expert);
+    slots.FinishLoad(slot, /*ok=*/true);
+    if (key.layer == layer_ && slots.leased(slot)) ready_.push_back(slot);
+  }
+
+  // Guesses may wait on the link for no longer than until their layer runs.
+  void Prefetch(int64_t index) {
+    const auto runs = steps_.all_runs();
+    for (int32_t h = 1; h <= config_.predictor.horizon; ++h) {
+      const int64_t ahead = index + h;
+      if (ahead >= std::ssize(runs)) return;
+      Layer& layer = layers_[runs[ahead].layer];
+      if (runs[ahead].layer == layer_) continue;
+      for (const ExpertGuess& guess : guesser_->Guess(runs[ahead], h)) {
+        if (layer.slots.Find(guess.expert) >= 0) continue;
+        const double wait = static_cast<double>(link_.queued_guess_bytes()) /
+                            std::max(config_.link_bytes_per_second, 1.0);
+        if (config_.link_bytes_per_second > 0 &&
+            wait > config_.layer_seconds * h) {
+          return;
+        }
+        if (layer.slots.ClaimForGuess(guess.expert) < 0) break;
+        layer.guessed[guess.expert] = true;
+        ++report_.loads;
+        guess_bytes_ += layer.expert_bytes;
+        link_.Submit({runs[ahead].layer, guess.expert}, layer.expert_bytes,
+                     Cause::kPrefetch, now_);
+      }
+    }
+  }
+
+  const TraceSteps& steps_;
+  const ReplayConfig& config_;
+  std::unique_ptr<Guesser> guesser_;
+  SimulatedLink link_;
+  HalfLifeChoice half_life_;
+  std::vector<Layer> layers_;
+  std::unique_ptr<FutureUses> future_;  // of Belady
+  double now_ = 0;
+  int64_t guess_bytes_ = 0;
   ReplayReport report_;
+
+  // The run at hand: each expert that it needs is waiting (no slot yet), on its
+  // way, ready (a slot to compute), or done.
+  int32_t layer_ = -1;
+  RunNeeds needs_;
+  std::vector<int32_t> waiting_;  // the last one goes first
+  std::vector<int32_t> ready_;
+  int32_t remaining_ = 0;
+  std::vector<SimulatedLink::Arrival> arrivals_;  // scratch
 };
 
 }  // namespace
 
-ReplayReport Replay(const RoutingTrace& trace, const ReplayConfig& config) {
-  ReplayReport total;
-  const std::vector<LayerSteps> layers = StepsByLayer(trace, config.phase);
-  for (int32_t l = 0; l < trace.layers(); ++l) {
-    const ReplayReport layer =
-        LayerReplay(layers[l], trace.experts(), config).Run();
-    total.lookups += layer.lookups;
-    total.hits += layer.hits;
-    total.loads += layer.loads;
-    total.bytes += layer.loads * trace.expert_bytes(l);
-    total.tokens = std::max(total.tokens, layer.tokens);
-  }
-  return total;
+ReplayReport Replay(const RoutingTrace& trace, const ReplayConfig& config,
+                    const std::function<void(int64_t, int64_t)>& progress) {
+  CHECK(config.slots_per_layer >= 1 &&
+        config.slots_per_layer <= trace.experts())
+      << config.slots_per_layer;
+  const bool prefill = config.phase != Phase::kDecode;
+  const bool decode = config.phase != Phase::kPrefill;
+  const TraceSteps steps(trace, prefill, decode);
+  return CacheReplay(steps, config).Run(progress);
 }
 
 }  // namespace bullpen

@@ -23,7 +23,7 @@ struct ModelOptions {
   int32_t max_sequences = 8;       // at a time, for the split of the budget
   int32_t max_batch_tokens = 256;  // rows of one forward pass
   MemoryBudget memory;
-  double half_life_tokens = 16;
+  double half_life_tokens = 0;  // 0: chosen on-line
   int32_t transfer_threads = 2;
 };
 

@@ -1,7 +1,9 @@
 #include "engine/experts/policy.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
+#include <iterator>
 #include <random>
 #include <vector>
 
@@ -13,7 +15,7 @@ namespace {
 constexpr std::array<int32_t, 3> kAll = {0, 1, 2};
 
 TEST(EvictionPolicy, ScoreHalvesWithEachHalfLife) {
-  EvictionPolicy policy(1, {.half_life_tokens = 8});
+  EvictionPolicy policy(1, 1, {.half_life_tokens = 8});
   policy.Use(0, 10, 3);
   EXPECT_DOUBLE_EQ(policy.Score(0, 10), 3);
   EXPECT_DOUBLE_EQ(policy.Score(0, 18), 1.5);
@@ -23,8 +25,8 @@ TEST(EvictionPolicy, ScoreHalvesWithEachHalfLife) {
 }
 
 TEST(EvictionPolicy, FrequentBeatsRecentWithinTheHalfLife) {
-  EvictionPolicy crf(3, {.half_life_tokens = 16});
-  EvictionPolicy lru(3, {.kind = PolicyKind::kLru});
+  EvictionPolicy crf(3, 2, {.half_life_tokens = 16});
+  EvictionPolicy lru(3, 2, {.kind = PolicyKind::kLru});
   for (EvictionPolicy* policy : {&crf, &lru}) {
     for (int64_t now = 1; now <= 6; ++now) policy->Use(0, now);
     policy->Use(1, 7);
@@ -35,8 +37,8 @@ TEST(EvictionPolicy, FrequentBeatsRecentWithinTheHalfLife) {
 }
 
 TEST(EvictionPolicy, OldFrequencyIsForgotten) {
-  EvictionPolicy crf(3, {.half_life_tokens = 16});
-  EvictionPolicy lfu(3, {.kind = PolicyKind::kLfu});
+  EvictionPolicy crf(3, 2, {.half_life_tokens = 16});
+  EvictionPolicy lfu(3, 2, {.kind = PolicyKind::kLfu});
   for (EvictionPolicy* policy : {&crf, &lfu}) {
     policy->Use(0, 1, 100);
     policy->Use(1, 200, 2);
@@ -47,7 +49,7 @@ TEST(EvictionPolicy, OldFrequencyIsForgotten) {
 }
 
 TEST(EvictionPolicy, TiesGoToTheLeastRecentThenTheLowestIndex) {
-  EvictionPolicy policy(3, {.kind = PolicyKind::kLfu});
+  EvictionPolicy policy(3, 2, {.kind = PolicyKind::kLfu});
   EXPECT_EQ(policy.Victim(kAll), 0);
   policy.Use(2, 1);
   policy.Use(0, 2);
@@ -60,14 +62,14 @@ TEST(EvictionPolicy, TiesGoToTheLeastRecentThenTheLowestIndex) {
 }
 
 TEST(EvictionPolicy, NeverUsedGoesFirst) {
-  EvictionPolicy policy(3, {});
+  EvictionPolicy policy(3, 2, {});
   policy.Use(0, 0);
   policy.Use(2, 0);
   EXPECT_EQ(policy.Victim(kAll), 1);
 }
 
 TEST(EvictionPolicy, FixedScoresDoNotMoveWithUse) {
-  EvictionPolicy policy(3, {.kind = PolicyKind::kStatic});
+  EvictionPolicy policy(3, 2, {.kind = PolicyKind::kStatic});
   policy.SetScore(0, 5);
   policy.SetScore(1, 1);
   policy.SetScore(2, 3);
@@ -80,7 +82,7 @@ TEST(EvictionPolicy, StaysExactOverATrillionTokens) {
   // Against the definition, summed in long double over the last uses.
   std::mt19937_64 random(7);
   for (const double half_life : {0.5, 8.0, 17.3, 1e6}) {
-    EvictionPolicy policy(1, {.half_life_tokens = half_life});
+    EvictionPolicy policy(1, 1, {.half_life_tokens = half_life});
     long double expected = 0;
     int64_t now = 0;
     for (int i = 0; i < 20000; ++i) {
@@ -100,7 +102,7 @@ TEST(EvictionPolicy, StaysExactOverATrillionTokens) {
 
 TEST(EvictionPolicy, OrderIsTheSameWhenAskedLater) {
   std::mt19937_64 random(11);
-  EvictionPolicy policy(32, {.half_life_tokens = 5});
+  EvictionPolicy policy(32, 8, {.half_life_tokens = 5});
   std::vector<int32_t> all(32);
   for (int32_t i = 0; i < 32; ++i) all[i] = i;
   int64_t now = 0;
@@ -111,6 +113,68 @@ TEST(EvictionPolicy, OrderIsTheSameWhenAskedLater) {
     for (const int32_t other : all) {
       ASSERT_LE(policy.Score(victim, now), policy.Score(other, now)) << i;
     }
+  }
+}
+
+// A layer of 32 experts and 8 slots, run through a policy.
+class OneLayer {
+ public:
+  explicit OneLayer(const PolicyConfig& config) : policy_(32, 8, config) {}
+
+  void Step(const std::vector<int32_t>& experts) {
+    ++now_;
+    for (const int32_t expert : experts) policy_.Use(expert, now_);
+    for (const int32_t expert : experts) {
+      if (std::ranges::count(held_, expert) > 0) {
+        ++hits_;
+        continue;
+      }
+      if (held_.size() == 8) {
+        std::vector<int32_t> others;
+        std::ranges::copy_if(held_, std::back_inserter(others), [&](int32_t e) {
+          return std::ranges::count(experts, e) == 0;
+        });
+        std::erase(held_, policy_.Victim(others));
+      }
+      held_.push_back(expert);
+    }
+  }
+  int hits() const { return hits_; }
+
+ private:
+  EvictionPolicy policy_;
+  int64_t now_ = 0;
+  std::vector<int32_t> held_;
+  int hits_ = 0;
+};
+
+// Where habits change with each 12 steps LRU is the better rule, where they
+// last long memory is; the half-life that is chosen follows both.
+TEST(EvictionPolicy, AChosenHalfLifeIsNearTheBestOfEach) {
+  for (const bool lasting : {false, true}) {
+    std::mt19937_64 random(lasting ? 3 : 5);
+    std::array<OneLayer, 4> layers = {OneLayer({.kind = PolicyKind::kLru}),
+                                      OneLayer({.half_life_tokens = 32}),
+                                      OneLayer({.half_life_tokens = 8}),
+                                      OneLayer({})};
+    for (int step = 0; step < 3000; ++step) {
+      const int topic = lasting ? 0 : step / 12;
+      std::vector<int32_t> experts;
+      while (experts.size() < 2) {
+        const int32_t expert = static_cast<int32_t>(
+            lasting && random() % 2 == 0
+                ? random() % 32
+                : (static_cast<uint64_t>(topic) * 7 + random() % 7) % 32);
+        if (std::ranges::count(experts, expert) == 0) {
+          experts.push_back(expert);
+        }
+      }
+      for (OneLayer& layer : layers) layer.Step(experts);
+    }
+    const auto [lru, slow, fast, chosen] = std::array{
+        layers[0].hits(), layers[1].hits(), layers[2].hits(), layers[3].hits()};
+    EXPECT_EQ(lasting, slow > lru) << slow << " " << lru;
+    EXPECT_GT(chosen, 0.98 * std::max({lru, slow, fast})) << lasting;
   }
 }
 

@@ -1,5 +1,6 @@
 #include "engine/experts/replay.h"
 
+#include <algorithm>
 #include <string>
 
 #include "base/file.h"
@@ -115,16 +116,16 @@ TEST(Replay, CountsHitsLoadsAndBytes) {
   const ReplayReport two = Replay(
       trace, {.policy = {.kind = PolicyKind::kLru}, .slots_per_layer = 2});
   EXPECT_EQ(two.lookups, 8);
-  EXPECT_EQ(two.hits, 3);
+  EXPECT_EQ(two.hits(), 3);
   EXPECT_EQ(two.loads, 5);
-  EXPECT_EQ(two.bytes, 4 * 100 + 10);
+  EXPECT_EQ(two.bytes(), 4 * 100 + 10);
   EXPECT_EQ(two.tokens, 3);
   const ReplayReport three = Replay(
       trace, {.policy = {.kind = PolicyKind::kLru}, .slots_per_layer = 3});
-  EXPECT_EQ(three.hits, 4);
+  EXPECT_EQ(three.hits(), 4);
   const ReplayReport one = Replay(
       trace, {.policy = {.kind = PolicyKind::kLru}, .slots_per_layer = 1});
-  EXPECT_EQ(one.hits + one.loads, one.lookups);
+  EXPECT_EQ(one.hits() + one.loads, one.lookups);
 }
 
 TEST(Replay, APromptIsOneStepAndPhasesCanBeTakenAlone) {
@@ -138,10 +139,10 @@ TEST(Replay, APromptIsOneStepAndPhasesCanBeTakenAlone) {
   const ReplayReport decode =
       Replay(trace, {.slots_per_layer = 4, .phase = Phase::kDecode});
   EXPECT_EQ(decode.lookups, 1);
-  EXPECT_EQ(decode.hits, 0);
+  EXPECT_EQ(decode.hits(), 0);
   const ReplayReport all = Replay(trace, {.slots_per_layer = 4});
   EXPECT_EQ(all.lookups, 3);
-  EXPECT_EQ(all.hits, 1);
+  EXPECT_EQ(all.hits(), 1);
 }
 
 TEST(Replay, EqualsAnIndependentSimulation) {
@@ -161,7 +162,7 @@ TEST(Replay, EqualsAnIndependentSimulation) {
                                                .slots_per_layer = slots,
                                                .phase = Phase::kDecode});
     EXPECT_EQ(report.lookups, 3600);
-    EXPECT_EQ(report.hits, hits) << slots;
+    EXPECT_EQ(report.hits(), hits) << slots;
     EXPECT_EQ(report.loads, 3600 - hits) << slots;
   }
 }
@@ -172,15 +173,91 @@ TEST(Replay, NoRuleBeatsBeladyAndEverySlotHelpsIt) {
   for (const int32_t slots : {6, 12, 24, 64, 128}) {
     ReplayConfig config{.slots_per_layer = slots, .phase = Phase::kDecode};
     config.policy.kind = PolicyKind::kBelady;
-    const int64_t best = Replay(trace, config).hits;
+    const int64_t best = Replay(trace, config).hits();
     EXPECT_GE(best, fewer_slots);
     fewer_slots = best;
     for (const PolicyKind kind : {PolicyKind::kCrf, PolicyKind::kLru,
                                   PolicyKind::kLfu, PolicyKind::kStatic}) {
       config.policy.kind = kind;
-      EXPECT_LE(Replay(trace, config).hits, best) << slots;
+      EXPECT_LE(Replay(trace, config).hits(), best) << slots;
     }
   }
+}
+
+ReplayConfig Timed(GuesserKind guesser) {
+  return {.slots_per_layer = 24,
+          .guesser = guesser,
+          .link_bytes_per_second = 4e9,
+          .layer_seconds = 1e-3,
+          .prompt_row_seconds = 1e-4};
+}
+
+TEST(Replay, WhatALookupFindsIsOneOfFourAndTheBytesAreThoseOfTheLoads) {
+  const RoutingTrace trace = Recorded();
+  int64_t least = trace.expert_bytes(0);
+  int64_t most = least;
+  for (int32_t l = 0; l < trace.layers(); ++l) {
+    least = std::min(least, trace.expert_bytes(l));
+    most = std::max(most, trace.expert_bytes(l));
+  }
+  for (const GuesserKind guesser :
+       {GuesserKind::kNone, GuesserKind::kLearned, GuesserKind::kOracle}) {
+    for (const double rate : {0.0, 1e8, 4e9, 1e11}) {
+      for (const int32_t slots : {1, 6, 12, 128}) {
+        ReplayConfig config = Timed(guesser);
+        config.slots_per_layer = slots;
+        config.link_bytes_per_second = rate;
+        config.oracle_recall = 0.7;
+        const ReplayReport report = Replay(trace, config);
+        EXPECT_EQ(report.lookups, report.resident + report.prefetched +
+                                      report.prefetched_late + report.missed);
+        EXPECT_GE(report.bytes(), report.loads * least);
+        EXPECT_LE(report.bytes(), report.loads * most);
+        EXPECT_GE(report.bytes_prefetch_wasted, 0);
+        EXPECT_NEAR(report.seconds,
+                    report.compute_seconds + report.stall_seconds, 1e-9);
+        EXPECT_LE(report.link_busy_seconds, report.seconds + 0.1);
+        EXPECT_EQ(report.loads, Replay(trace, config).loads);
+      }
+    }
+  }
+}
+
+TEST(Replay, TheLinkSlowsButDoesNotChangeWhatALruHits) {
+  const RoutingTrace trace = Recorded();
+  ReplayConfig config = Timed(GuesserKind::kNone);
+  config.policy.kind = PolicyKind::kLru;
+  const ReplayReport fast = Replay(trace, config);
+  config.link_bytes_per_second = 1e8;
+  const ReplayReport slow = Replay(trace, config);
+  EXPECT_EQ(fast.hits(), slow.hits());
+  EXPECT_GT(slow.stall_seconds, fast.stall_seconds);
+  // One after the other, nothing to hide them behind but a layer's own work.
+  const double moving = static_cast<double>(slow.bytes()) / 1e8;
+  EXPECT_GT(slow.seconds, moving);
+  EXPECT_LE(slow.seconds, moving + slow.compute_seconds);
+}
+
+TEST(Replay, WhoKnowsTheFutureInTimeMissesLittle) {
+  const RoutingTrace trace = Recorded();
+  ReplayConfig config = Timed(GuesserKind::kOracle);
+  config.phase = Phase::kDecode;
+  config.predictor.horizon = 1;
+  config.link_bytes_per_second = 1e11;
+  const ReplayReport report = Replay(trace, config);
+  EXPECT_LT(report.missed, report.lookups / 50);
+  EXPECT_GT(report.prefetched, report.lookups / 4);
+  EXPECT_EQ(report.prefetched_late, 0);
+}
+
+TEST(Replay, LearnedGuessesRaiseTheHitRateWhereTheLinkIsIdle) {
+  const RoutingTrace trace = Recorded();
+  ReplayConfig config = Timed(GuesserKind::kNone);
+  config.slots_per_layer = 12;
+  const double without = Replay(trace, config).hit_rate();
+  config.guesser = GuesserKind::kLearned;
+  config.link_bytes_per_second = 2e10;
+  EXPECT_GT(Replay(trace, config).hit_rate(), without + 0.02);
 }
 
 TEST(Replay, DecayedFrequencyBeatsLruOnRecordedRouting) {

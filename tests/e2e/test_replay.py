@@ -1,0 +1,60 @@
+"""`bullpen replay`: counts, sweeps and files, as a user gets them."""
+
+import csv
+import json
+import subprocess
+import xml.etree.ElementTree
+
+TRACE = "tests/golden/traces/qwen3-30b-a3b.12-layers.csv"
+
+
+def replay(binary, *arguments):
+    done = subprocess.run(
+        [binary, "replay", TRACE, *map(str, arguments)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_one_run_is_one_json_object_whose_parts_add_up(binary):
+    result = json.loads(
+        replay(binary, "--json", "--policy", "lru", "--slots-per-layer", 12, "--phase", "decode",
+               "--predictor", "learned", "--link-rate", "4GiB/s", "--compute-us", 1000)
+    )  # fmt: skip
+    parts = ("resident", "prefetched", "prefetched_late", "missed")
+    assert result["lookups"] == 3600 == sum(result[part] for part in parts)
+    assert result["hits"] == result["resident"] + result["prefetched"]
+    assert abs(result["hit_rate"] - result["hits"] / 3600) < 1e-9
+    causes = ("bytes_demand", "bytes_prefetch_used", "bytes_prefetch_wasted")
+    assert result["bytes"] == sum(result[cause] for cause in causes)
+    assert result["stall_seconds"] > 0 and result["tokens_per_second"] > 0
+    assert result["tokens_per_second"] <= result["bound_tokens_per_second"]
+
+
+def test_counts_are_those_of_an_independent_simulation(binary):
+    def hits(policy, slots):
+        run = ("--json", "--policy", policy, "--slots-per-layer", slots, "--phase", "decode")
+        return json.loads(replay(binary, *run))["hits"]
+
+    assert (hits("lru", 12), hits("lru", 24)) == (1695, 2334)
+    assert (hits("belady", 12), hits("belady", 24)) == (2237, 2738)
+
+
+def test_lists_make_a_sweep_with_table_and_plot(binary, tmp_path):
+    table, plot = tmp_path / "sweep.csv", tmp_path / "sweep.svg"
+    out = replay(binary, "--json", "--policy", "lru,crf", "--slots-per-layer", "12,24,48",
+                 "--predictor", "none,oracle", "--csv", table, "--svg", plot)  # fmt: skip
+    runs = json.loads(out)["runs"]
+    assert len(runs) == 12
+    rows = list(csv.DictReader(table.open()))
+    assert [int(row["hits"]) for row in rows] == [run["hits"] for run in runs]
+    lines = xml.etree.ElementTree.parse(plot).findall("{http://www.w3.org/2000/svg}polyline")
+    assert len(lines) == 5  # each policy with and without guesses, and the bound
+
+
+def test_a_bad_value_is_named(binary):
+    for flag, value in (("--slots-per-layer", 129), ("--policy", "fifo"), ("--link-rate", "fast")):
+        done = subprocess.run(
+            [binary, "replay", TRACE, flag, str(value)], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode != 0 and str(value) in done.stderr
