@@ -96,6 +96,8 @@ struct Engine::State {
   Scheduler scheduler;
   Sampler sampler;
   FlatBatch flat;
+  std::unique_ptr<RoutingRecorder> recorder;  // null: nothing is recorded
+  int32_t next_number = 0;
   // Of the batch in work, by item: its next token, and what became of it.
   std::vector<std::optional<TokenEvent>> sampled;
   std::vector<absl::Status> item_status;
@@ -201,6 +203,7 @@ bool Engine::State::TakeArrivals() {
     heartbeat.store(Clock::now().time_since_epoch(), std::memory_order_relaxed);
     idle.store(false, std::memory_order_relaxed);
     for (std::unique_ptr<Sequence>& sequence : arrived) {
+      sequence->number = next_number++;
       scheduler.Add(std::move(sequence));
     }
     arrived.clear();
@@ -248,6 +251,7 @@ void Engine::State::Step(Clock::time_point now) {
   PublishQueue();
   if (batch.empty()) return;
   flat.Assign(batch);
+  if (recorder != nullptr) recorder->BeginStep(batch);
   SetGauges();
   absl::StatusOr<ForwardResult> result = model->Forward(flat.forward());
   metrics.engine_steps.Increment();
@@ -439,6 +443,17 @@ absl::Status Engine::Submit(std::vector<Submission> submissions) {
     sequences.push_back(std::move(sequence));
   }
   return state_->Accept(std::move(sequences));
+}
+
+void Engine::Record(std::unique_ptr<RoutingRecorder> recorder) {
+  State& s = *state_;
+  s.recorder = std::move(recorder);
+  s.model->set_tap({.hidden = {},
+                    .routing = [to = s.recorder.get()](
+                                   int layer, std::span<const int32_t> experts,
+                                   std::span<const float> weights) {
+                      to->Routed(layer, experts, weights);
+                    }});
 }
 
 void Engine::Drain() {

@@ -8,6 +8,7 @@
 #include "base/metrics.h"
 #include "engine/model/model.h"
 #include "engine/request.h"
+#include "engine/routing_recorder.h"
 #include "engine/scheduler.h"
 #include "engine/token_stream.h"
 
@@ -46,6 +47,9 @@ class Engine {
   bool WaitDrained(Clock::time_point until);
   // Ends everything with Unavailable and joins the thread.
   void Stop();
+
+  // Before the first Submit: records what every request is routed to.
+  void Record(std::unique_ptr<RoutingRecorder> recorder);
 
   // Any thread. The last published (at most 0.2 s old while busy).
   CacheSnapshot cache_snapshot() const;

@@ -19,6 +19,7 @@ struct SchedulerConfig {
 // A request's life in the engine. tokens = prompt + output; `computed` of them
 // are in the KV blocks.
 struct Sequence {
+  int32_t number = 0;  // of its request, in the order in which they came
   Request request;
   std::shared_ptr<TokenStream> stream;
   std::vector<int32_t> output;

@@ -54,6 +54,8 @@ GenerateCommand::GenerateCommand(CLI::App& app, const Environment& environment,
   command->add_flag("--print-ids", print_ids_,
                     "print token ids, 1,2,3, instead of text");
   command->add_flag("--stats", stats_, "print timing to standard error");
+  command->add_option("--record-routing", load_.record_routing,
+                      "write which experts each token used to this new file");
   AddFlags(*command, load_.flags, kModelFlagsGroup);
   command->callback([this, &chosen] { chosen = [this] { return Run(); }; });
 }

@@ -50,6 +50,11 @@ absl::StatusOr<LoadedModel> LoadForServing(const LoadOptions& options,
                    Model::Load(std::move(packed), model_options, metrics));
   texts.reset();  // Joins.
 
+  std::unique_ptr<RoutingRecorder> recorder;
+  if (!options.record_routing.empty()) {
+    ASSIGN_OR_RETURN(recorder, RoutingRecorder::Create(options.record_routing,
+                                                       model->packed()));
+  }
   LoadedModel loaded;
   ASSIGN_OR_RETURN(loaded.tokenizer, std::move(tokenizer));
   ASSIGN_OR_RETURN(loaded.chat, std::move(chat));
@@ -60,6 +65,7 @@ absl::StatusOr<LoadedModel> LoadForServing(const LoadOptions& options,
                    .max_sequences = options.flags.max_sequences,
                    .max_batch_tokens = options.flags.max_batch_tokens},
       metrics);
+  if (recorder != nullptr) loaded.engine->Record(std::move(recorder));
   return loaded;
 }
 

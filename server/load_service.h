@@ -29,6 +29,7 @@ struct LoadOptions {
   std::string python;
   ModelFlags flags;
   int32_t max_queue = 256;
+  std::filesystem::path record_routing;  // a new file; empty: none
 };
 
 // Packs the model if need be; loads tokenizer and weights side by side.

@@ -15,6 +15,7 @@
 #include "tools/perplexity_command.h"
 #include "tools/replay_command.h"
 #include "tools/tokenize_command.h"
+#include "tools/trace_command.h"
 
 namespace bullpen {
 namespace {
@@ -98,6 +99,7 @@ int Main(int argc, char** argv) {
   LogitsCommand logits(app, environment, chosen);
   PerplexityCommand perplexity(app, environment, chosen);
   ReplayCommand replay(app, chosen);
+  TraceCommand trace(app, chosen);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

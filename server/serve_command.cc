@@ -10,6 +10,7 @@
 #include <fstream>
 #include <memory>
 #include <optional>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -108,6 +109,24 @@ absl::Status WithFlag(const absl::Status& status, std::string_view flag) {
   return absl::Status(
       status.code(),
       absl::StrCat(status.message(), "; choose another with ", Absl(flag)));
+}
+
+// A new name in `directory` for this run; empty if that is.
+absl::StatusOr<std::filesystem::path> TracePath(
+    const std::filesystem::path& directory) {
+  if (directory.empty()) return std::filesystem::path();
+  std::error_code error;
+  std::filesystem::create_directories(directory, error);
+  if (error) {
+    return absl::PermissionDeniedError(
+        absl::StrCat("--record-routing: cannot make '", directory.string(),
+                     "': ", error.message()));
+  }
+  const int64_t seconds =
+      std::chrono::duration_cast<std::chrono::seconds>(
+          std::chrono::system_clock::now().time_since_epoch())
+          .count();
+  return directory / absl::StrCat("routing-", seconds, "-", getpid(), ".trace");
 }
 
 // The two front ends, listening.
@@ -210,6 +229,7 @@ absl::Status ServeCommand::Run() {
   load_.name = flags_.served_model_name;
   load_.python = flags_.python;
   load_.max_queue = flags_.max_queue;
+  ASSIGN_OR_RETURN(load_.record_routing, TracePath(flags_.record_routing));
   std::signal(SIGPIPE, SIG_IGN);
   StopSignal stop;
 

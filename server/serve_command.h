@@ -18,6 +18,7 @@ struct ServeFlags {
   int32_t max_queue = 256;
   Bytes max_body = {int64_t{8} << 20};
   double drain_timeout = 30;
+  std::filesystem::path record_routing;
   std::string python;
 
   // Lists every field once: names, defaults, help and parsing follow from it.
@@ -35,6 +36,9 @@ struct ServeFlags {
     visit("max_body", max_body, "size of one request's body");
     visit("drain_timeout", drain_timeout,
           "seconds that running work has to finish after SIGTERM");
+    visit("record_routing", record_routing,
+          "directory for traces of which experts each token used (never text); "
+          "unset: none");
     visit("python", python,
           "the interpreter with jinja2 that renders chat templates");
   }

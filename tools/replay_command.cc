@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/status.h"
 #include "base/strings.h"
+#include "engine/experts/trace_file.h"
 #include "nlohmann/json.hpp"
 #include "tools/line_chart.h"
 #include "tools/progress.h"
@@ -17,7 +18,6 @@
 namespace bullpen {
 namespace {
 
-constexpr int64_t kMaxTraceBytes = int64_t{4} << 30;
 constexpr size_t kMaxRuns = 10000;
 
 const std::map<std::string, PolicyKind> kPolicies = {
@@ -272,8 +272,7 @@ absl::Status ReplayCommand::Write(const RoutingTrace& trace,
 }
 
 absl::Status ReplayCommand::Run() const {
-  ASSIGN_OR_RETURN(const std::string text, ReadFile(trace_, kMaxTraceBytes));
-  ASSIGN_OR_RETURN(const RoutingTrace trace, RoutingTrace::ParseCsv(text));
+  ASSIGN_OR_RETURN(const RoutingTrace trace, ReadTrace(trace_));
   ASSIGN_OR_RETURN(std::vector<Row> rows, Combinations(trace));
   RunAll(trace, rows);
   RETURN_IF_ERROR(Write(trace, rows));

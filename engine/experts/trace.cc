@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "base/status.h"
 #include "base/strings.h"
 
@@ -178,6 +179,63 @@ class TraceCsvReader {
   int32_t top_layer_ = 0;
   int32_t top_expert_ = 0;
 };
+
+RoutingTrace::RoutingTrace(int32_t experts, std::vector<int64_t> expert_bytes)
+    : experts_(experts), expert_bytes_(std::move(expert_bytes)) {}
+
+absl::Status RoutingTrace::Add(const Choice& choice,
+                               std::span<const int32_t> experts,
+                               std::span<const float> weights) {
+  if (choice.layer < 0 || choice.layer >= layers()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "layer ", choice.layer, " of a routing trace of ", layers()));
+  }
+  if (experts.empty() || experts.size() != weights.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a token with ", experts.size(), " experts and ",
+                     weights.size(), " weights"));
+  }
+  for (size_t i = 0; i < experts.size(); ++i) {
+    if (experts[i] < 0 || experts[i] >= experts_ ||
+        std::ranges::count(experts.first(i), experts[i]) > 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("expert ", experts[i],
+                       " is chosen twice or is not below ", experts_));
+    }
+    if (!std::isfinite(weights[i])) {
+      return absl::InvalidArgumentError("a weight that is not finite");
+    }
+  }
+  choices_.push_back(choice);
+  choices_.back().first = static_cast<int64_t>(chosen_.size());
+  choices_.back().count = static_cast<int32_t>(experts.size());
+  top_k_ = std::max(top_k_, choices_.back().count);
+  chosen_.insert(chosen_.end(), experts.begin(), experts.end());
+  weights_.insert(weights_.end(), weights.begin(), weights.end());
+  return absl::OkStatus();
+}
+
+std::string RoutingTrace::ToCsv() const {
+  std::string csv =
+      absl::StrCat("# route_trace v1\n# model=bullpen n_layer=", layers(),
+                   " n_expert=", experts_, " n_expert_used=", top_k_, "\n");
+  for (int32_t l = 0; l < layers(); ++l) {
+    absl::StrAppend(&csv, "# layer=", l, " expert_bytes=", expert_bytes_[l],
+                    "\n");
+  }
+  absl::StrAppend(&csv, Absl(kNames), "\n");
+  for (const Choice& choice : choices_) {
+    const bool decode = choice.phase == Phase::kDecode;
+    for (int32_t rank = 0; rank < choice.count; ++rank) {
+      const size_t at = static_cast<size_t>(choice.first + rank);
+      // Nine digits bring a float back as it was.
+      absl::StrAppendFormat(&csv, "%d,%d,%d,%d,%d,%d,%.9g\n", choice.turn,
+                            decode ? 1 : 0, choice.step, choice.layer, rank,
+                            chosen_[at], weights_[at]);
+    }
+  }
+  return csv;
+}
 
 absl::StatusOr<RoutingTrace> RoutingTrace::ParseCsv(std::string_view text) {
   return TraceCsvReader().Read(text);

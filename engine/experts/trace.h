@@ -2,16 +2,18 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/experts/expert.h"
 
 namespace bullpen {
 
 // Which experts each token was sent to, in each layer, as a model recorded it:
-// ids and weights only, never text. Immutable once read.
+// ids and weights only, never text. See trace_file.h for its files.
 class RoutingTrace {
  public:
   // What one layer chose for one token.
@@ -31,6 +33,14 @@ class RoutingTrace {
   // layer in a block; phase 0 = prefill, 1 = decode. InvalidArgument names the
   // line, the field and what is allowed.
   static absl::StatusOr<RoutingTrace> ParseCsv(std::string_view text);
+  std::string ToCsv() const;
+
+  // Makes a trace of `expert_bytes.size()` layers of `experts` experts.
+  RoutingTrace(int32_t experts, std::vector<int64_t> expert_bytes);
+  // `choice`'s first and count are set here. InvalidArgument for a layer or
+  // expert that there is not, one chosen twice, or a weight that is no number.
+  absl::Status Add(const Choice& choice, std::span<const int32_t> experts,
+                   std::span<const float> weights);
 
   int32_t layers() const { return static_cast<int32_t>(expert_bytes_.size()); }
   int32_t experts() const { return experts_; }  // per layer
@@ -47,6 +57,7 @@ class RoutingTrace {
 
  private:
   friend class TraceCsvReader;
+  RoutingTrace() = default;
   int32_t experts_ = 0;
   int32_t top_k_ = 0;
   std::vector<int64_t> expert_bytes_;  // by layer; 0 = not given

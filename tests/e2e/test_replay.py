@@ -58,3 +58,19 @@ def test_a_bad_value_is_named(binary):
             [binary, "replay", TRACE, flag, str(value)], capture_output=True, text=True, timeout=60
         )
         assert done.returncode != 0 and str(value) in done.stderr
+
+
+def test_recorded_routing_goes_both_ways_and_replays(binary, cache_dir, tmp_path):
+    def run(*arguments):
+        subprocess.run([binary, *map(str, arguments)], check=True, capture_output=True, timeout=120)
+
+    first, table, second = tmp_path / "a.trace", tmp_path / "a.csv", tmp_path / "b.trace"
+    run("generate", "--ids", "1,2,3,4,5", "--max-tokens", 12, "--ignore-eos",
+        "--cache-dir", cache_dir, "--record-routing", first)  # fmt: skip
+    run("trace", first, table)
+    run("trace", table, second)
+    assert first.read_bytes() == second.read_bytes()
+    rows = [row.split(",") for row in table.read_text().splitlines() if row[0].isdigit()]
+    tokens = {(row[1], row[2]) for row in rows}  # phase, step
+    # The last token is given out and not computed.
+    assert tokens == {("0", str(i)) for i in range(5)} | {("1", str(i)) for i in range(11)}

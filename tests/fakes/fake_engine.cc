@@ -184,6 +184,8 @@ absl::Status Engine::Submit(std::vector<Submission> submissions) {
                                   state_->arrived);
 }
 
+void Engine::Record(std::unique_ptr<RoutingRecorder>) {}
+
 void Engine::Drain() {}
 
 bool Engine::WaitDrained(Clock::time_point) {

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/experts/trace_file.h"
+#include "engine/model/model.h"
+#include "engine/scheduler.h"
+
+namespace bullpen {
+
+// Writes what each token of each request was routed to into one binary trace:
+// ids and weights of experts, never text or token ids. A request is a turn.
+// Ends by itself, with a line in the log, when the file cannot be written or
+// has reached the most that ReadTrace takes. Engine thread, after it was made.
+class RoutingRecorder {
+ public:
+  // For a model that routes; FailedPrecondition for one that does not.
+  static absl::StatusOr<std::unique_ptr<RoutingRecorder>> Create(
+      const std::filesystem::path& path, const PackedModel& model);
+  ~RoutingRecorder();  // Writes what is left.
+
+  // The rows of the step that begins.
+  void BeginStep(const Batch& batch);
+  // A layer's choice for all rows: [rows, k].
+  void Routed(int32_t layer, std::span<const int32_t> experts,
+              std::span<const float> weights);
+
+ private:
+  explicit RoutingRecorder(TraceWriter writer) : writer_(std::move(writer)) {}
+  void Stop();
+
+  TraceWriter writer_;
+  bool stopped_ = false;
+  std::vector<RoutingTrace::Choice> rows_;  // without layer
+};
+
+}  // namespace bullpen
