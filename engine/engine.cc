@@ -446,14 +446,8 @@ absl::Status Engine::Submit(std::vector<Submission> submissions) {
 }
 
 void Engine::Record(std::unique_ptr<RoutingRecorder> recorder) {
-  State& s = *state_;
-  s.recorder = std::move(recorder);
-  s.model->set_tap({.hidden = {},
-                    .routing = [to = s.recorder.get()](
-                                   int layer, std::span<const int32_t> experts,
-                                   std::span<const float> weights) {
-                      to->Routed(layer, experts, weights);
-                    }});
+  state_->model->set_tap(recorder->Tap());
+  state_->recorder = std::move(recorder);
 }
 
 void Engine::Drain() {

@@ -41,6 +41,15 @@ void RoutingRecorder::Stop() {
   }
 }
 
+ForwardTap RoutingRecorder::Tap() {
+  ForwardTap tap;
+  tap.routing = [this](int layer, std::span<const int32_t> experts,
+                       std::span<const float> weights) {
+    Routed(layer, experts, weights);
+  };
+  return tap;
+}
+
 void RoutingRecorder::BeginStep(const Batch& batch) {
   rows_.clear();
   for (const Batch::Item& item : batch.items) {

@@ -26,13 +26,15 @@ class RoutingRecorder {
 
   // The rows of the step that begins.
   void BeginStep(const Batch& batch);
-  // A layer's choice for all rows: [rows, k].
-  void Routed(int32_t layer, std::span<const int32_t> experts,
-              std::span<const float> weights);
+  // Brings it the choice of each layer; must not outlive it.
+  ForwardTap Tap();
 
  private:
   explicit RoutingRecorder(TraceWriter writer) : writer_(std::move(writer)) {}
   void Stop();
+  // A layer's choice for all rows: [rows, k].
+  void Routed(int32_t layer, std::span<const int32_t> experts,
+              std::span<const float> weights);
 
   TraceWriter writer_;
   bool stopped_ = false;
