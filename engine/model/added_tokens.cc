@@ -5,16 +5,10 @@
 #include <algorithm>
 
 #include "engine/model/utf8.h"
+#include "engine/model/white_space.h"
 
 namespace bullpen {
 namespace {
-
-bool IsSpace(int32_t point) {
-  if ((point >= 0x09 && point <= 0x0D) || point == 0x85) return true;
-  const utf8proc_category_t category = utf8proc_category(point);
-  return category == UTF8PROC_CATEGORY_ZS || category == UTF8PROC_CATEGORY_ZL ||
-         category == UTF8PROC_CATEGORY_ZP;
-}
 
 bool IsWord(int32_t point) {
   switch (utf8proc_category(point)) {
@@ -31,16 +25,13 @@ bool IsWord(int32_t point) {
     case UTF8PROC_CATEGORY_PC:
       return true;
     default:
-      return point == 0x200C || point == 0x200D;  // the joiners
+      // The joiners, and circled and squared letters.
+      return point == 0x200C || point == 0x200D ||
+             (point >= 0x24B6 && point <= 0x24E9) ||
+             (point >= 0x1F130 && point <= 0x1F149) ||
+             (point >= 0x1F150 && point <= 0x1F169) ||
+             (point >= 0x1F170 && point <= 0x1F189);
   }
-}
-
-size_t LastCharacterStart(std::string_view text) {
-  size_t pos = text.size() - 1;
-  while (pos > 0 && (static_cast<unsigned char>(text[pos]) & 0xC0) == 0x80) {
-    --pos;
-  }
-  return pos;
 }
 
 bool EndsWithWord(std::string_view text) {
@@ -50,25 +41,6 @@ bool EndsWithWord(std::string_view text) {
 
 bool StartsWithWord(std::string_view text) {
   return !text.empty() && IsWord(NextUtf8(text, 0).code_point);
-}
-
-// Where the white space at the end of text[floor, end) begins.
-size_t SpaceBefore(std::string_view text, size_t end, size_t floor) {
-  while (end > floor) {
-    const size_t start = LastCharacterStart(text.substr(0, end));
-    if (start < floor || !IsSpace(NextUtf8(text, start).code_point)) break;
-    end = start;
-  }
-  return end;
-}
-
-size_t SpaceAfter(std::string_view text, size_t begin) {
-  while (begin < text.size()) {
-    const Utf8Step step = NextUtf8(text, begin);
-    if (!IsSpace(step.code_point)) break;
-    begin += step.bytes;
-  }
-  return begin;
 }
 
 }  // namespace
@@ -135,8 +107,8 @@ void AddedTokenMatcher::Split(std::string_view text,
                                StartsWithWord(text.substr(end)))) {
       continue;
     }
-    if (entry->lstrip) begin = SpaceBefore(text, begin, done);
-    if (entry->rstrip) end = SpaceAfter(text, end);
+    if (entry->lstrip) begin = WhiteSpaceBefore(text, begin, done);
+    if (entry->rstrip) end = WhiteSpaceAfter(text, end);
     if (done < begin) out.push_back({text.substr(done, begin - done)});
     out.push_back({text.substr(begin, end - begin), entry->id});
     done = std::max(done, end);

@@ -77,8 +77,9 @@ absl::StatusOr<BpeModel> BpeModel::Create(const BpeParts& parts) {
             .value_or(-1);
   }
   // A whole word in the vocabulary is taken as it is; in bytes there is no
-  // U+2581.
-  model.cuts_at_spaces_ = !parts.ignore_merges && !parts.byte_level;
+  // U+2581; where it is unknown, it may join an unknown before it.
+  model.cuts_at_spaces_ = !parts.ignore_merges && !parts.byte_level &&
+                          model.IdOf(kMetaspace).has_value();
   RETURN_IF_ERROR(parts.pieces.empty() ? model.AddMerges(parts)
                                        : model.AddScoredMerges(parts));
   return model;

@@ -6,8 +6,10 @@
 #include <cstdint>
 #include <utility>
 
+#include "engine/model/byte_alphabet.h"
 #include "engine/model/unicode_version.h"
 #include "engine/model/utf8.h"
+#include "engine/model/white_space.h"
 
 namespace bullpen {
 namespace {
@@ -96,21 +98,52 @@ std::string ToForm(std::string_view text, Normalizer::Form form) {
   return out;
 }
 
-std::string ReplaceAll(std::string_view text,
-                       const Normalizer::Replace& replace) {
-  std::string out;
-  size_t pos = 0;
-  while (true) {
-    const size_t hit = text.find(replace.pattern, pos);
+// One function for each kind of step: whether the text (not empty) changes,
+// and to what.
+bool Change(const Normalizer::Form& form, std::string_view text,
+            std::string& out) {
+  if (form == Normalizer::Form::kNfc && IsTriviallyComposed(text)) return false;
+  out = ToForm(text, form);
+  return true;
+}
+
+bool Change(const Normalizer::Replace& replace, std::string_view text,
+            std::string& out) {
+  size_t hit = text.find(replace.pattern);
+  if (hit == std::string_view::npos) return false;
+  for (size_t pos = 0;;) {
     out.append(text.substr(pos, hit - pos));
-    if (hit == std::string_view::npos) return out;
+    if (hit == std::string_view::npos) return true;
     out.append(replace.content);
     pos = hit + replace.pattern.size();
+    hit = text.find(replace.pattern, pos);
   }
 }
 
-std::string WithSingleSpaces(std::string_view text) {
-  std::string out;
+bool Change(const Normalizer::ReplaceMatches& replace, std::string_view text,
+            std::string& out) {
+  out = replace.pattern.Replace(text, replace.content);
+  return true;
+}
+
+bool Change(const Normalizer::Prepend& prepend, std::string_view text,
+            std::string& out) {
+  out.append(prepend.text).append(text);
+  return true;
+}
+
+bool Change(const Normalizer::Strip& strip, std::string_view text,
+            std::string& out) {
+  size_t begin = 0;
+  size_t end = text.size();
+  if (strip.left) begin = WhiteSpaceAfter(text, 0);
+  if (strip.right) end = WhiteSpaceBefore(text, end, begin);
+  out = text.substr(begin, end - begin);
+  return true;
+}
+
+bool Change(const Normalizer::SingleSpaces&, std::string_view text,
+            std::string& out) {
   bool pending = false;
   for (char c : text) {
     if (c == ' ') {
@@ -120,27 +153,50 @@ std::string WithSingleSpaces(std::string_view text) {
     if (std::exchange(pending, false)) out.push_back(' ');
     out.push_back(c);
   }
-  return out;
+  return true;
+}
+
+bool Change(const Normalizer::Lowercase&, std::string_view text,
+            std::string& out) {
+  for (size_t pos = 0; pos < text.size();) {
+    const Utf8Step step = NextUtf8(text, pos);
+    pos += step.bytes;
+    AppendUtf8(utf8proc_tolower(step.code_point), out);
+    // The one character whose lower case is two.
+    if (step.code_point == 0x130) out.replace(out.size() - 1, 1, "i\u0307");
+  }
+  return true;
+}
+
+bool Change(const Normalizer::StripAccents&, std::string_view text,
+            std::string& out) {
+  for (size_t pos = 0; pos < text.size();) {
+    const Utf8Step step = NextUtf8(text, pos);
+    if (!IsMark(step.code_point)) out.append(text.substr(pos, step.bytes));
+    pos += step.bytes;
+  }
+  return true;
+}
+
+bool Change(const Normalizer::SpellBytes&, std::string_view text,
+            std::string& out) {
+  out = ByteAlphabet::Get().Spelling(text);
+  return true;
 }
 
 }  // namespace
 
+void Normalizer::Add(Step step) { steps_.push_back(std::move(step)); }
+
 std::string_view Normalizer::Apply(std::string_view text,
                                    std::string& storage) const {
   for (const Step& step : steps_) {
-    if (const Form* form = std::get_if<Form>(&step)) {
-      if (*form == Form::kNfc && IsTriviallyComposed(text)) continue;
-      storage = ToForm(text, *form);
-    } else if (const Replace* replace = std::get_if<Replace>(&step)) {
-      if (text.find(replace->pattern) == std::string_view::npos) continue;
-      storage = ReplaceAll(text, *replace);
-    } else if (std::holds_alternative<SingleSpaces>(step)) {
-      storage = WithSingleSpaces(text);
-    } else {
-      if (text.empty()) continue;
-      std::string longer = std::get<Prepend>(step).text;
-      storage = std::move(longer.append(text));
-    }
+    if (text.empty()) break;
+    std::string changed;
+    const bool changes = std::visit(
+        [&](const auto& kind) { return Change(kind, text, changed); }, step);
+    if (!changes) continue;
+    storage = std::move(changed);
     text = storage;
   }
   return text;

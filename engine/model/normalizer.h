@@ -5,10 +5,13 @@
 #include <variant>
 #include <vector>
 
+#include "engine/model/split_pattern.h"
+
 namespace bullpen {
 
-// What a tokenizer does to text before it splits it: Unicode normal forms,
-// literal replacement, a prefix. Immutable; linear in the text.
+// What a tokenizer does to text before it splits it: the steps that
+// tokenizer.json names, in order. Immutable; linear in the text, but for
+// replacements by an expression that is not.
 class Normalizer {
  public:
   enum class Form { kNfc, kNfd, kNfkc, kNfkd };
@@ -16,13 +19,25 @@ class Normalizer {
     std::string pattern;  // not empty
     std::string content;
   };
+  struct ReplaceMatches {
+    SplitPattern pattern;
+    std::string content;
+  };
   struct Prepend {
     std::string text;
   };
+  struct Strip {  // white space at the ends
+    bool left = true;
+    bool right = true;
+  };
   struct SingleSpaces {};  // runs of spaces become one, at the ends none
-  using Step = std::variant<Form, Replace, Prepend, SingleSpaces>;
+  struct Lowercase {};
+  struct StripAccents {};  // marks go
+  struct SpellBytes {};    // each byte as its character of ByteAlphabet
+  using Step = std::variant<Form, Replace, ReplaceMatches, Prepend, Strip,
+                            SingleSpaces, Lowercase, StripAccents, SpellBytes>;
 
-  void Add(Step step) { steps_.push_back(std::move(step)); }
+  void Add(Step step);
 
   // `text` is valid UTF-8. The result is `text` itself where nothing changes,
   // else a view of `storage`.

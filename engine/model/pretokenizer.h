@@ -15,9 +15,18 @@ namespace bullpen {
 class PreTokenizer {
  public:
   struct PrefixSpace {};  // a space before a piece that does not start with one
-  using Step = std::variant<SplitPattern, PrefixSpace>;
+  // Spaces become `replacement`; pieces may get one in front and are cut
+  // before each.
+  struct Metaspace {
+    enum class Prepend { kAlways, kFirst, kNever };
+    std::string replacement = "\u2581";
+    Prepend prepend = Prepend::kAlways;  // kFirst: where the text begins
+    bool split = true;
+  };
+  using Step = std::variant<SplitPattern, PrefixSpace, Metaspace>;
 
-  // What one call of Split owns; its words may be views of it.
+  // What calls of Split work with. Words are views of the text or of storage,
+  // which only grows: those of earlier calls stay valid.
   struct Scratch {
     std::vector<std::string_view> words;
     std::vector<std::string_view> previous;
@@ -27,9 +36,12 @@ class PreTokenizer {
   void Add(Step step) { steps_.push_back(std::move(step)); }
 
   // Fills scratch.words with the words of `text` (valid UTF-8, not empty).
-  void Split(std::string_view text, Scratch& scratch) const;
+  // at_start: nothing of the whole text comes before.
+  void Split(std::string_view text, bool at_start, Scratch& scratch) const;
 
  private:
+  static void Apply(const Metaspace& step, bool at_start, Scratch& scratch);
+
   std::vector<Step> steps_;
 };
 

@@ -179,6 +179,23 @@ SplitPattern SplitPattern::Literal(std::string_view literal, Options options) {
   return pattern;
 }
 
+std::string SplitPattern::Replace(std::string_view text,
+                                  std::string_view content) const {
+  Owned<pcre2_match_data> data;
+  if (code_->regex != nullptr) data.reset(pcre2_match_data_create(1, nullptr));
+  std::string storage;
+  const std::string_view subject =
+      code_->regex == nullptr ? text : WithOlderCharacters(text, storage);
+  std::string out;
+  size_t done = 0;
+  Match match;
+  while (done < text.size() && code_->Find(subject, done, data.get(), match)) {
+    out.append(text.substr(done, match.begin - done)).append(content);
+    done = match.end;
+  }
+  return out.append(text.substr(done));
+}
+
 void SplitPattern::Split(std::span<const std::string_view> texts,
                          std::vector<std::string_view>& out) const {
   Owned<pcre2_match_data> data;

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -38,6 +39,9 @@ class SplitPattern {
   SplitPattern(SplitPattern&&) noexcept;
   SplitPattern& operator=(SplitPattern&&) noexcept;
   ~SplitPattern();
+
+  // `text` with `content` in place of each match; empty matches stay.
+  std::string Replace(std::string_view text, std::string_view content) const;
 
   // Appends the pieces of each text (valid UTF-8), none empty. Where an
   // expression exceeds the match limit, the rest of that text is one piece.

@@ -2,6 +2,7 @@
 
 #include <cctype>
 #include <optional>
+#include <utility>
 
 #include "base/strings.h"
 #include "engine/model/byte_alphabet.h"
@@ -27,11 +28,15 @@ std::optional<char> NamedByte(std::string_view spelling) {
   return static_cast<char>(value);
 }
 
-void ReplaceIn(std::string& text, std::string_view pattern,
-               std::string_view content) {
-  for (size_t pos = text.find(pattern); pos != std::string::npos;
-       pos = text.find(pattern, pos + content.size())) {
-    text.replace(pos, pattern.size(), content);
+std::string Replaced(std::string_view text, std::string_view pattern,
+                     std::string_view content) {
+  std::string out;
+  for (size_t pos = 0;;) {
+    const size_t hit = text.find(pattern, pos);
+    out.append(text.substr(pos, hit - pos));
+    if (hit == std::string_view::npos) return out;
+    out.append(content);
+    pos = hit + pattern.size();
   }
 }
 
@@ -48,8 +53,13 @@ void TokenTable::Set(int32_t id, std::string_view spelling, bool special) {
     if (auto bytes = ByteAlphabet::Get().Bytes(spelling)) token.bytes = *bytes;
     return;
   }
+  const std::string& removed = steps_.removed_in_first;
+  if (!removed.empty() && spelling.find(removed) != std::string_view::npos) {
+    first_forms_[id] = Replaced(spelling, removed, "");
+  }
   for (const auto& [pattern, content] : steps_.replace) {
-    ReplaceIn(token.bytes, pattern, content);
+    if (token.bytes.find(pattern) == std::string::npos) continue;
+    token.bytes = Replaced(token.bytes, pattern, content);
   }
   if (!steps_.byte_fallback) return;
   if (const std::optional<char> byte = NamedByte(token.bytes)) {
@@ -79,6 +89,11 @@ std::string_view TokenTable::Bytes(int32_t id) const {
   return tokens_[static_cast<size_t>(id)].bytes;
 }
 
+std::string_view TokenTable::FirstBytes(int32_t id) const {
+  const auto it = first_forms_.find(id);
+  return it == first_forms_.end() ? Bytes(id) : it->second;
+}
+
 void TokenTable::AppendBytes(std::string_view bytes, std::string& out) const {
   if (!steps_.byte_fallback || IsValidUtf8(bytes)) {
     AppendLossyUtf8(bytes, out);
@@ -103,15 +118,15 @@ std::string TokenTable::Decode(std::span<const int32_t> ids,
   bool first = true;
   for (int32_t id : ids) {
     if (!Contains(id) || (skip_special && IsSpecial(id))) continue;
-    if (!first) out.append(steps_.separator);
-    first = false;
+    const std::string_view bytes = first ? FirstBytes(id) : Bytes(id);
+    if (!std::exchange(first, false)) out.append(steps_.separator);
     if (steps_.byte_level || IsByte(id)) {
-      run.append(Bytes(id));
+      run.append(bytes);
       continue;
     }
     AppendBytes(run, out);
     run.clear();
-    out.append(Bytes(id));
+    out.append(bytes);
   }
   AppendBytes(run, out);
   size_t start = 0;

@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
+
 namespace bullpen {
 
 // How tokens become text again, as the decoder of tokenizer.json says.
@@ -16,9 +18,10 @@ struct DecodeSteps {
   // Of a broken run of such bytes the whole characters stay; else none does.
   bool bytes_stand_alone = false;
   std::vector<std::pair<std::string, std::string>> replace;  // in each token
-  std::string separator;                                     // between tokens
-  std::string strip;        // taken from the start of the text ...
-  int32_t strip_count = 0;  // ... up to so many times
+  std::string removed_in_first;  // goes from the first token altogether
+  std::string separator;         // between tokens
+  std::string strip;             // taken from the start of the text ...
+  int32_t strip_count = 0;       // ... up to so many times
 };
 
 // The text of every token. Immutable after the last change: any thread may use
@@ -39,6 +42,8 @@ class TokenTable {
   bool IsByte(int32_t id) const;
   // "" for an unknown id.
   std::string_view Bytes(int32_t id) const;
+  // The same for the first token of a text.
+  std::string_view FirstBytes(int32_t id) const;
   const DecodeSteps& steps() const { return steps_; }
 
   // Unknown ids give nothing; broken characters become U+FFFD.
@@ -59,6 +64,7 @@ class TokenTable {
 
   DecodeSteps steps_;
   std::vector<Token> tokens_;
+  absl::flat_hash_map<int32_t, std::string> first_forms_;  // where it differs
 };
 
 }  // namespace bullpen

@@ -153,24 +153,22 @@ class WordEncoder {
               bool remember)
       : pretokenizer_(pretokenizer), model_(model), remember_(remember) {}
 
-  // `text` must outlive this object when `remember` is set.
-  void Encode(std::string_view text, std::vector<int32_t>& ids) {
-    pretokenizer_.Split(text, scratch_);
-    // Words that the pre-tokenizer has spelled afresh end with this call.
-    const bool remember = remember_ && scratch_.storage.empty();
+  // `text` must outlive this object when `remember` is set. at_start: nothing
+  // of the whole text comes before.
+  void Encode(std::string_view text, bool at_start, std::vector<int32_t>& ids) {
+    pretokenizer_.Split(text, at_start, scratch_);
     for (std::string_view word : scratch_.words) {
       while (!word.empty()) {
         const size_t bytes = model_.IndependentPrefix(word);
-        EncodeWord(word.substr(0, bytes), remember, ids);
+        EncodeWord(word.substr(0, bytes), ids);
         word.remove_prefix(bytes);
       }
     }
   }
 
  private:
-  void EncodeWord(std::string_view word, bool remember,
-                  std::vector<int32_t>& ids) {
-    if (!remember) return model_.Encode(word, ids);
+  void EncodeWord(std::string_view word, std::vector<int32_t>& ids) {
+    if (!remember_) return model_.Encode(word, ids);
     const auto it = seen_.find(Absl(word));
     if (it != seen_.end()) {
       const Range range = it->second;
@@ -250,7 +248,8 @@ std::vector<int32_t> Tokenizer::Encode(std::string_view text,
       if (segment.id >= 0) {
         ids.push_back(segment.id);
       } else {
-        words.Encode(segment.text, ids);
+        const bool at_start = i == 0 && &segment == inner.data();
+        words.Encode(segment.text, at_start, ids);
       }
     }
   }
@@ -290,13 +289,13 @@ std::string DecodeStream::Push(int32_t id) {
   if (!table_.Contains(id) || (skip_special_ && table_.IsSpecial(id))) {
     return "";
   }
-  std::string out;
+  const std::string_view bytes = std::exchange(first_, false)
+                                     ? table_.FirstBytes(id)
+                                     : table_.Bytes(id);
   if (!table_.steps().byte_level && !table_.IsByte(id)) {
-    out = TakePending(0);
-    out.append(table_.Bytes(id));
-    return Start(std::move(out));
+    return Start(TakePending(0).append(bytes));
   }
-  pending_.append(table_.Bytes(id));
+  pending_.append(bytes);
   const size_t tail = IncompleteUtf8Tail(pending_);
   // A token that ends within a character waits for it as a whole.
   if (tail > 0 && pending_.size() <= kMaxPending) return "";

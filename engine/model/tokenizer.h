@@ -66,7 +66,8 @@ class DecodeStream {
   bool skip_special_;
   std::string pending_;  // ends in an incomplete character
   int32_t strip_left_;   // how often the start may still be stripped
-  bool at_start_ = true;
+  bool first_ = true;     // no token has come
+  bool at_start_ = true;  // no text has been given
 };
 
 }  // namespace bullpen

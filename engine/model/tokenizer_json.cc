@@ -7,25 +7,14 @@
 #include "base/status.h"
 #include "base/strings.h"
 #include "engine/model/json_fields.h"
+#include "engine/model/normalizer_json.h"
+#include "engine/model/pretokenizer_json.h"
+#include "engine/model/tokenizer_part.h"
 
 namespace bullpen {
 namespace {
 
 using nlohmann::json;
-
-// Sequences within sequences; more is an attempt on the stack.
-constexpr int kMaxDepth = 8;
-
-constexpr std::string_view kGpt2Pattern =
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|"
-    "\\s+(?!\\S)|\\s+";
-
-absl::Status Unsupported(const JsonFields& part, std::string_view type,
-                         std::string_view supported) {
-  return part.Error("type", absl::StrCat("'", Absl(type),
-                                         "' is not supported; supported are ",
-                                         Absl(supported)));
-}
 
 absl::StatusOr<AddedToken> ParseAddedToken(const json& node,
                                            std::string_view path) {
@@ -42,152 +31,6 @@ absl::StatusOr<AddedToken> ParseAddedToken(const json& node,
   ASSIGN_OR_RETURN(token.rstrip, fields.Bool("rstrip", false));
   return token;
 }
-
-// {"String": "..."} or {"Regex": "..."}.
-struct Pattern {
-  std::string text;
-  bool is_regex = false;
-};
-
-absl::StatusOr<Pattern> ParsePattern(const JsonFields& part) {
-  ASSIGN_OR_RETURN(const JsonFields fields, part.Object("pattern"));
-  Pattern pattern;
-  pattern.is_regex = fields.Find("Regex") != nullptr;
-  ASSIGN_OR_RETURN(pattern.text,
-                   fields.String(pattern.is_regex ? "Regex" : "String", ""));
-  if (pattern.text.empty()) return part.Error("pattern", "is empty");
-  return pattern;
-}
-
-absl::Status ParseNormalizer(const json& node, const std::string& path,
-                             int depth, Normalizer& out) {
-  ASSIGN_OR_RETURN(const JsonFields part, JsonFields::Of(node, path));
-  ASSIGN_OR_RETURN(const std::string type, part.String("type", ""));
-  if (type == "Sequence") {
-    if (depth == kMaxDepth) return part.Error("type", "nested too deeply");
-    ASSIGN_OR_RETURN(const json* steps, part.Array("normalizers"));
-    for (size_t i = 0; i < steps->size(); ++i) {
-      RETURN_IF_ERROR(ParseNormalizer(
-          (*steps)[i], absl::StrCat(path, ".normalizers[", i, "]"), depth + 1,
-          out));
-    }
-  } else if (type == "NFC") {
-    out.Add(Normalizer::Form::kNfc);
-  } else if (type == "NFD") {
-    out.Add(Normalizer::Form::kNfd);
-  } else if (type == "NFKC") {
-    out.Add(Normalizer::Form::kNfkc);
-  } else if (type == "NFKD") {
-    out.Add(Normalizer::Form::kNfkd);
-  } else if (type == "Prepend") {
-    Normalizer::Prepend prepend;
-    ASSIGN_OR_RETURN(prepend.text, part.String("prepend", ""));
-    out.Add(std::move(prepend));
-  } else if (type == "Replace") {
-    ASSIGN_OR_RETURN(Pattern pattern, ParsePattern(part));
-    if (pattern.is_regex) {
-      return part.Error("pattern", "a Regex is not supported, only a String");
-    }
-    Normalizer::Replace replace;
-    replace.pattern = std::move(pattern.text);
-    ASSIGN_OR_RETURN(replace.content, part.String("content", ""));
-    out.Add(std::move(replace));
-  } else {
-    return Unsupported(part, type,
-                       "NFC, NFD, NFKC, NFKD, Prepend, Replace, Sequence");
-  }
-  return absl::OkStatus();
-}
-
-absl::StatusOr<SplitBehavior> ParseBehavior(const JsonFields& part) {
-  ASSIGN_OR_RETURN(const std::string name, part.String("behavior", "Isolated"));
-  if (name == "Removed") return SplitBehavior::kRemoved;
-  if (name == "Isolated") return SplitBehavior::kIsolated;
-  if (name == "MergedWithPrevious") return SplitBehavior::kMergedWithPrevious;
-  if (name == "MergedWithNext") return SplitBehavior::kMergedWithNext;
-  if (name == "Contiguous") return SplitBehavior::kContiguous;
-  return part.Error("behavior",
-                    absl::StrCat("'", name,
-                                 "' is none of Removed, Isolated, "
-                                 "MergedWithPrevious, MergedWithNext, "
-                                 "Contiguous"));
-}
-
-// Collects the steps of a pre-tokenizer and whether it ends in bytes.
-class PreTokenizerReader {
- public:
-  explicit PreTokenizerReader(TokenizerParts& parts) : parts_(parts) {}
-
-  absl::Status Read(const json& node, const std::string& path, int depth) {
-    ASSIGN_OR_RETURN(const JsonFields part, JsonFields::Of(node, path));
-    ASSIGN_OR_RETURN(const std::string type, part.String("type", ""));
-    if (parts_.bpe.byte_level) {
-      return part.Error("type", absl::StrCat("'", type,
-                                             "' after ByteLevel is not "
-                                             "supported; it must come last"));
-    }
-    if (type == "Sequence") return ReadSequence(part, depth);
-    if (type == "Split") return ReadSplit(part);
-    if (type == "ByteLevel") return ReadByteLevel(part);
-    if (type == "Digits") {
-      ASSIGN_OR_RETURN(const bool single,
-                       part.Bool("individual_digits", false));
-      return AddRegex(single ? "\\p{N}" : "\\p{N}+", {});
-    }
-    if (type == "Punctuation") {
-      SplitPattern::Options options;
-      ASSIGN_OR_RETURN(options.behavior, ParseBehavior(part));
-      return AddRegex("[\\p{P}$+<=>^`|~]", options);
-    }
-    if (type == "WhitespaceSplit") {
-      return AddRegex("\\s+", {.behavior = SplitBehavior::kRemoved});
-    }
-    return Unsupported(
-        part, type,
-        "ByteLevel, Digits, Punctuation, Sequence, Split, WhitespaceSplit");
-  }
-
- private:
-  absl::Status ReadSequence(const JsonFields& part, int depth) {
-    if (depth == kMaxDepth) return part.Error("type", "nested too deeply");
-    ASSIGN_OR_RETURN(const json* steps, part.Array("pretokenizers"));
-    for (size_t i = 0; i < steps->size(); ++i) {
-      RETURN_IF_ERROR(Read((*steps)[i],
-                           absl::StrCat(part.path(), ".pretokenizers[", i, "]"),
-                           depth + 1));
-    }
-    return absl::OkStatus();
-  }
-
-  absl::Status ReadSplit(const JsonFields& part) {
-    ASSIGN_OR_RETURN(const Pattern pattern, ParsePattern(part));
-    SplitPattern::Options options;
-    ASSIGN_OR_RETURN(options.behavior, ParseBehavior(part));
-    ASSIGN_OR_RETURN(options.invert, part.Bool("invert", false));
-    if (pattern.is_regex) return AddRegex(pattern.text, options);
-    parts_.pretokenizer.Add(SplitPattern::Literal(pattern.text, options));
-    return absl::OkStatus();
-  }
-
-  absl::Status ReadByteLevel(const JsonFields& part) {
-    ASSIGN_OR_RETURN(const bool prefix, part.Bool("add_prefix_space", true));
-    ASSIGN_OR_RETURN(const bool split, part.Bool("use_regex", true));
-    if (prefix) parts_.pretokenizer.Add(PreTokenizer::PrefixSpace{});
-    if (split) RETURN_IF_ERROR(AddRegex(kGpt2Pattern, {}));
-    parts_.bpe.byte_level = true;
-    return absl::OkStatus();
-  }
-
-  absl::Status AddRegex(std::string_view expression,
-                        SplitPattern::Options options) {
-    ASSIGN_OR_RETURN(SplitPattern pattern,
-                     SplitPattern::Regex(expression, options));
-    parts_.pretokenizer.Add(std::move(pattern));
-    return absl::OkStatus();
-  }
-
-  TokenizerParts& parts_;
-};
 
 absl::StatusOr<std::pair<std::string, std::string>> ParseMerge(const json& node,
                                                                size_t rank) {
@@ -231,7 +74,7 @@ absl::Status CheckUnusedModelFields(const JsonFields& model) {
 
 absl::Status ParseModel(const JsonFields& model, BpeParts& bpe) {
   ASSIGN_OR_RETURN(const std::string type, model.String("type", "BPE"));
-  if (type != "BPE") return Unsupported(model, type, "BPE");
+  if (type != "BPE") return UnsupportedPart(model, type, "BPE");
   RETURN_IF_ERROR(CheckUnusedModelFields(model));
   ASSIGN_OR_RETURN(bpe.byte_fallback, model.Bool("byte_fallback", false));
   ASSIGN_OR_RETURN(bpe.fuse_unknown, model.Bool("fuse_unk", false));
@@ -262,6 +105,20 @@ absl::Status ParseModel(const JsonFields& model, BpeParts& bpe) {
   return absl::OkStatus();
 }
 
+// Every replacement becomes a space; those of the first token go where
+// encoding put one in front.
+absl::Status ParseMetaspaceDecoder(const JsonFields& part, DecodeSteps& out) {
+  ASSIGN_OR_RETURN(std::string replacement,
+                   part.String("replacement", "\u2581"));
+  ASSIGN_OR_RETURN(const bool prefix, part.Bool("add_prefix_space", true));
+  ASSIGN_OR_RETURN(const std::string scheme,
+                   part.String("prepend_scheme", prefix ? "always" : "never"));
+  if (replacement.empty()) return part.Error("replacement", "is empty");
+  if (scheme != "never") out.removed_in_first = replacement;
+  out.replace.emplace_back(std::move(replacement), " ");
+  return absl::OkStatus();
+}
+
 absl::Status ParseDecoder(const json& node, const std::string& path, int depth,
                           DecodeSteps& out) {
   ASSIGN_OR_RETURN(const JsonFields part, JsonFields::Of(node, path));
@@ -272,7 +129,7 @@ absl::Status ParseDecoder(const json& node, const std::string& path, int depth,
                                            "supported"));
   }
   if (type == "Sequence") {
-    if (depth == kMaxDepth) return part.Error("type", "nested too deeply");
+    if (depth == kMaxPartDepth) return part.Error("type", "nested too deeply");
     ASSIGN_OR_RETURN(const json* steps, part.Array("decoders"));
     for (size_t i = 0; i < steps->size(); ++i) {
       RETURN_IF_ERROR(ParseDecoder((*steps)[i],
@@ -284,7 +141,7 @@ absl::Status ParseDecoder(const json& node, const std::string& path, int depth,
   } else if (type == "ByteFallback") {
     out.byte_fallback = true;
   } else if (type == "Replace") {
-    ASSIGN_OR_RETURN(Pattern pattern, ParsePattern(part));
+    ASSIGN_OR_RETURN(PartPattern pattern, ParsePartPattern(part));
     if (pattern.is_regex) {
       return part.Error("pattern", "a Regex is not supported, only a String");
     }
@@ -296,10 +153,12 @@ absl::Status ParseDecoder(const json& node, const std::string& path, int depth,
     ASSIGN_OR_RETURN(const int32_t stop, part.Id("stop"));
     if (stop != 0) return part.Error("stop", "is not supported, only 0");
     if (out.strip.empty()) return part.Error("content", "is empty");
+  } else if (type == "Metaspace") {
+    return ParseMetaspaceDecoder(part, out);
   } else if (type != "Fuse") {
-    return Unsupported(part, type,
-                       "ByteFallback, ByteLevel, Fuse, Replace, Sequence, "
-                       "Strip");
+    return UnsupportedPart(part, type,
+                           "ByteFallback, ByteLevel, Fuse, Metaspace, Replace, "
+                           "Sequence, Strip");
   }
   return absl::OkStatus();
 }
@@ -329,16 +188,34 @@ absl::Status ParseTemplate(const JsonFields& part, TokenizerParts& out) {
   return absl::OkStatus();
 }
 
+// ["<s>", 0]
+absl::Status ParseSurrounding(const JsonFields& part, std::string_view key,
+                              std::vector<int32_t>& ids) {
+  ASSIGN_OR_RETURN(const json* pair, part.Array(key));
+  if (pair->size() != 2) return part.Error(key, "must be [token, id]");
+  ASSIGN_OR_RETURN(
+      const int32_t id,
+      JsonId((*pair)[1], absl::StrCat(part.path(), ".", Absl(key))));
+  ids.push_back(id);
+  return absl::OkStatus();
+}
+
 absl::Status ParsePostProcessor(const json& node, const std::string& path,
                                 int depth, TokenizerParts& out) {
   ASSIGN_OR_RETURN(const JsonFields part, JsonFields::Of(node, path));
   ASSIGN_OR_RETURN(const std::string type, part.String("type", ""));
   if (type == "ByteLevel") return absl::OkStatus();  // moves offsets only
   if (type == "TemplateProcessing") return ParseTemplate(part, out);
-  if (type != "Sequence") {
-    return Unsupported(part, type, "ByteLevel, Sequence, TemplateProcessing");
+  if (type == "BertProcessing" || type == "RobertaProcessing") {
+    RETURN_IF_ERROR(ParseSurrounding(part, "cls", out.prefix));
+    return ParseSurrounding(part, "sep", out.suffix);
   }
-  if (depth == kMaxDepth) return part.Error("type", "nested too deeply");
+  if (type != "Sequence") {
+    return UnsupportedPart(part, type,
+                           "BertProcessing, ByteLevel, RobertaProcessing, "
+                           "Sequence, TemplateProcessing");
+  }
+  if (depth == kMaxPartDepth) return part.Error("type", "nested too deeply");
   ASSIGN_OR_RETURN(const json* steps, part.Array("processors"));
   for (size_t i = 0; i < steps->size(); ++i) {
     RETURN_IF_ERROR(ParsePostProcessor(
@@ -366,10 +243,10 @@ absl::StatusOr<TokenizerParts> ParseTokenizerJson(const json& root) {
     }
   }
   if (const json* node = fields.Find("normalizer")) {
-    RETURN_IF_ERROR(ParseNormalizer(*node, "normalizer", 0, parts.normalizer));
+    RETURN_IF_ERROR(ParseNormalizer(*node, parts.normalizer));
   }
   if (const json* node = fields.Find("pre_tokenizer")) {
-    RETURN_IF_ERROR(PreTokenizerReader(parts).Read(*node, "pre_tokenizer", 0));
+    RETURN_IF_ERROR(ParsePreTokenizer(*node, parts));
   }
   if (const json* node = fields.Find("post_processor")) {
     RETURN_IF_ERROR(ParsePostProcessor(*node, "post_processor", 0, parts));

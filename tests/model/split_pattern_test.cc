@@ -81,6 +81,33 @@ TEST(SplitPatternTest, OtherSpellingsOfOnigurumaAreTranslated) {
   EXPECT_THAT(RegexPieces("\\w+", "a\u0301_-"), ElementsAre("a\u0301_", "-"));
 }
 
+TEST(SplitPatternTest, ClassesHoldSetsOfClasses) {
+  EXPECT_THAT(RegexPieces("[\\p{L}&&[^\\p{Han}]]+", "ab\u4e2dc"),
+              ElementsAre("ab", "\u4e2d", "c"));
+  EXPECT_THAT(RegexPieces("[\\p{L}&&a-f]+", "abxyf"),
+              ElementsAre("ab", "xy", "f"));
+  EXPECT_THAT(RegexPieces("[a[bc]]+", "abcd"), ElementsAre("abc", "d"));
+  EXPECT_THAT(RegexPieces("[^a[bc]]+", "abcdxy"), ElementsAre("abc", "dxy"));
+  EXPECT_THAT(RegexPieces("[^\\W]+", "ab,c"), ElementsAre("ab", ",", "c"));
+  EXPECT_THAT(RegexPieces("[]a]+", "x]a"), ElementsAre("x", "]a"));
+}
+
+TEST(SplitPatternTest, IntervalsAreNotPossessive) {
+  EXPECT_THAT(RegexPieces("\\p{N}{1,3}+", "a1234567"),
+              ElementsAre("a", "1234567"));
+  EXPECT_THAT(RegexPieces("(?:ab|c){2}+", "xcabcabx"),
+              ElementsAre("x", "cabcab", "x"));
+  EXPECT_THAT(RegexPieces("a{,2}", "aaa"), ElementsAre("aa", "a"));
+  EXPECT_THAT(RegexPieces("a{x", "a{x"), ElementsAre("a{x"));
+  EXPECT_THAT(RegexPieces("a++b", "aab"), ElementsAre("aab"));
+}
+
+TEST(SplitPatternTest, LongNamesAndRubysFlagsAreKnown) {
+  EXPECT_THAT(RegexPieces("\\p{Uppercase_Letter}|\\p{^Letter}", "aB1"),
+              ElementsAre("a", "B", "1"));
+  EXPECT_THAT(RegexPieces("(?m:a.)", "xa\ny"), ElementsAre("x", "a\n", "y"));
+}
+
 // Unicode 15 and 16: emoji, digits, letters, ideographs.
 TEST(SplitPatternTest, CharactersThatPcre2DoesNotKnowHaveTheirCategory) {
   EXPECT_THAT(RegexPieces("\\p{S}+", "a\U0001FA77b"),
@@ -94,7 +121,7 @@ TEST(SplitPatternTest, CharactersThatPcre2DoesNotKnowHaveTheirCategory) {
 
 TEST(SplitPatternTest, WhatHasNoTranslationIsRefused) {
   for (const char* expression :
-       {"[a&&b]", "[a[bc]]", "[^\\W]", "\\uZZ", "a\\", "(", "[", "*"}) {
+       {"[a&&]", "\\uZZ", "a\\", "(", "[", "*", "[a", "\\p{L", "\\p{Nope}"}) {
     EXPECT_EQ(SplitPattern::Regex(expression, {}).status().code(),
               absl::StatusCode::kInvalidArgument)
         << expression;

@@ -1,0 +1,59 @@
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "engine/model/tokenizer.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+
+namespace bullpen {
+namespace {
+
+using nlohmann::json;
+using Ids = std::vector<int32_t>;
+
+constexpr char kFolder[] = "tests/golden/tokenizers/parts/";
+
+// Small tokenizers that use the parts of tokenizer.json one by one, with what
+// the tokenizers library makes of random text; the folder's maker is
+// tests/golden/make/tokenizer_parts.py.
+class TokenizerParts : public testing::TestWithParam<std::string> {};
+
+TEST_P(TokenizerParts, EncodesAndDecodesAsTheLibraryDoes) {
+  const std::string folder = kFolder + GetParam();
+  const auto tokenizer = Tokenizer::FromDirectory(folder);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  std::ifstream file(folder + "/cases.jsonl");
+  int lines = 0;
+  for (std::string text; std::getline(file, text); ++lines) {
+    const json line = json::parse(text);
+    const auto ids = line["ids"].get<Ids>();
+    const auto special =
+        line.contains("special") ? line["special"].get<Ids>() : ids;
+    if (line.contains("text")) {
+      const auto input = line["text"].get<std::string>();
+      EXPECT_EQ((*tokenizer)->Encode(input, false), ids) << text;
+      EXPECT_EQ((*tokenizer)->Encode(input, true), special) << text;
+    }
+    const std::string decoded =
+        line.contains("decoded") ? line["decoded"] : line["text"];
+    EXPECT_EQ((*tokenizer)->Decode(special, false), decoded) << text;
+    EXPECT_EQ((*tokenizer)->Decode(special, true),
+              line.value("decoded_skip", decoded))
+        << text;
+  }
+  EXPECT_GT(lines, 60);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Made, TokenizerParts,
+    testing::Values("added", "bert", "byte_normalizer", "cl100k", "delimiter",
+                    "digits", "gpt2", "kimi", "llama2", "llama3",
+                    "metaspace_always_split", "metaspace_always_whole",
+                    "metaspace_first_split", "metaspace_first_whole",
+                    "metaspace_never_split", "metaspace_never_whole", "o200k",
+                    "words"),
+    [](const auto& info) { return info.param; });
+
+}  // namespace
+}  // namespace bullpen
