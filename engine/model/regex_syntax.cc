@@ -86,14 +86,15 @@ struct Operand {
   std::vector<std::string> patterns;  // that match one character each
 
   std::string Pattern() const {
-    std::string brackets = members.empty() ? "" : "[" + members + "]";
+    const std::string brackets =
+        members.empty() ? std::string() : absl::StrCat("[", members, "]");
     if (patterns.empty()) return brackets;
-    std::string alternatives = "(?:" + brackets;
+    std::string alternatives = absl::StrCat("(?:", brackets);
     for (const std::string& pattern : patterns) {
       if (alternatives.size() > 3) alternatives += '|';
       alternatives += pattern;
     }
-    return alternatives + ")";
+    return absl::StrCat(alternatives, ")");
   }
 };
 
@@ -265,14 +266,14 @@ class Translator {
       }
     }
     if (operands.size() == 1 && last.patterns.empty()) {
-      return (negated ? "[^" : "[") + last.members + "]";
+      return absl::StrCat(negated ? "[^" : "[", last.members, "]");
     }
     std::string all;
     for (size_t i = 0; i + 1 < operands.size(); ++i) {
-      all += "(?=" + operands[i].Pattern() + ")";
+      absl::StrAppend(&all, "(?=", operands[i].Pattern(), ")");
     }
     all += last.Pattern();
-    if (!negated) return "(?:" + all + ")";
+    if (!negated) return absl::StrCat("(?:", all, ")");
     return absl::StrCat("(?:(?!", all, ")", Absl(kAnyCharacter), ")");
   }
 
@@ -291,7 +292,7 @@ class Translator {
       return Property();
     }
     Take(1);
-    return "\\" + std::string(Take(NextUtf8(in_, pos_).bytes));
+    return absl::StrCat("\\", Absl(Take(NextUtf8(in_, pos_).bytes)));
   }
 
   // \p{Name}, \p{^Name}

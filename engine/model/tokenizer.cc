@@ -204,6 +204,11 @@ Tokenizer::~Tokenizer() = default;
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromDirectory(
     const std::filesystem::path& dir) {
   ASSIGN_OR_RETURN(TokenizerParts parts, ReadParts(dir));
+  return FromParts(std::move(parts));
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromParts(
+    TokenizerParts parts) {
   ASSIGN_OR_RETURN(BpeModel model, BpeModel::Create(parts.bpe));
   ASSIGN_OR_RETURN(AddedIds added_ids, ResolveAddedIds(model, parts));
   ASSIGN_OR_RETURN(const int32_t size, TableSize(parts));
@@ -289,9 +294,8 @@ std::string DecodeStream::Push(int32_t id) {
   if (!table_.Contains(id) || (skip_special_ && table_.IsSpecial(id))) {
     return "";
   }
-  const std::string_view bytes = std::exchange(first_, false)
-                                     ? table_.FirstBytes(id)
-                                     : table_.Bytes(id);
+  const std::string_view bytes =
+      std::exchange(first_, false) ? table_.FirstBytes(id) : table_.Bytes(id);
   if (!table_.steps().byte_level && !table_.IsByte(id)) {
     return Start(TakePending(0).append(bytes));
   }

@@ -14,6 +14,7 @@
 namespace bullpen {
 
 class TokenTable;
+struct TokenizerParts;
 
 // Text to token ids and back, as a model's tokenizer.json says, or a
 // SentencePiece tokenizer.model where there is no tokenizer.json.
@@ -25,6 +26,9 @@ class Tokenizer {
   // supported, named, with the list of those that are.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> FromDirectory(
       const std::filesystem::path& dir);
+  // InvalidArgument: parts that contradict each other.
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> FromParts(
+      TokenizerParts parts);
   ~Tokenizer();
 
   // `text` is valid UTF-8 (the caller has checked). Special tokens written in
@@ -64,8 +68,8 @@ class DecodeStream {
 
   const TokenTable& table_;
   bool skip_special_;
-  std::string pending_;  // ends in an incomplete character
-  int32_t strip_left_;   // how often the start may still be stripped
+  std::string pending_;   // ends in an incomplete character
+  int32_t strip_left_;    // how often the start may still be stripped
   bool first_ = true;     // no token has come
   bool at_start_ = true;  // no text has been given
 };

@@ -1,0 +1,14 @@
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "engine/model/sentencepiece_model.h"
+#include "nlohmann/json.hpp"
+#include "tests/fuzz/use_tokenizer.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const std::string_view bytes(reinterpret_cast<const char*>(data), size);
+  bullpen::UseTokenizer(
+      bullpen::ParseSentencePieceModel(bytes, nlohmann::json::object()), bytes);
+  return 0;
+}
