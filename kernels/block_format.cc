@@ -69,14 +69,20 @@ void UnpackQ8_0(const std::byte* block, UnpackedBlock& out) {
   std::memcpy(out.quants, block + 2, 32);
 }
 
+void SetGroup(UnpackedBlock& out, int g, int scale, int minimum) {
+  out.group_scales[g] = static_cast<int8_t>(scale);
+  out.group_minimums[g] = static_cast<int8_t>(minimum);
+  out.scales[g] = out.d * static_cast<float>(scale);
+  out.minimums[g] = out.dmin * static_cast<float>(minimum);
+}
+
 // 16 scales (low nibbles) and minimums (high), then 2-bit codes: 32 bytes hold
 // 128 elements, each 2 bits of them 32.
 void UnpackQ2_K(const std::byte* block, UnpackedBlock& out) {
-  const float d = Half(block + 80);
-  const float dmin = Half(block + 82);
+  out.d = Half(block + 80);
+  out.dmin = Half(block + 82);
   for (int g = 0; g < 16; ++g) {
-    out.scales[g] = d * static_cast<float>(Low(block[g]));
-    out.minimums[g] = dmin * static_cast<float>(High(block[g]));
+    SetGroup(out, g, Low(block[g]), High(block[g]));
   }
   for (int i = 0; i < kSuper; ++i) {
     const int byte = Int(block[16 + i / 128 * 32 + i % 32]);
@@ -88,12 +94,12 @@ void UnpackQ2_K(const std::byte* block, UnpackedBlock& out) {
 // have 6 bits: low nibbles in 8 bytes, two high bits each in 4 more.
 void UnpackQ3_K(const std::byte* block, UnpackedBlock& out) {
   const std::byte* scales = block + 96;
-  const float d = Half(block + 108);
+  out.d = Half(block + 108);
+  out.dmin = 0;
   for (int g = 0; g < 16; ++g) {
     const int low = g < 8 ? Low(scales[g]) : High(scales[g - 8]);
     const int high = Int(scales[8 + g % 4]) >> (g / 4 * 2) & 3;
-    out.scales[g] = d * static_cast<float>((low | high << 4) - 32);
-    out.minimums[g] = 0;
+    SetGroup(out, g, (low | high << 4) - 32, 0);
   }
   for (int i = 0; i < kSuper; ++i) {
     const int low = Int(block[32 + i / 128 * 32 + i % 32]);
@@ -107,8 +113,8 @@ void UnpackQ3_K(const std::byte* block, UnpackedBlock& out) {
 // in 12 bytes: 4 bytes of scales, 4 of minimums, whose two high bits belong to
 // the scales and minimums of groups 4 to 7, and 4 of their low nibbles.
 void UnpackScalesAndMinimums(const std::byte* block, UnpackedBlock& out) {
-  const float d = Half(block);
-  const float dmin = Half(block + 2);
+  out.d = Half(block);
+  out.dmin = Half(block + 2);
   const std::byte* packed = block + 4;
   for (int g = 0; g < 8; ++g) {
     int scale, minimum;
@@ -119,8 +125,7 @@ void UnpackScalesAndMinimums(const std::byte* block, UnpackedBlock& out) {
       scale = Low(packed[g + 4]) | Int(packed[g - 4]) >> 6 << 4;
       minimum = High(packed[g + 4]) | Int(packed[g]) >> 6 << 4;
     }
-    out.scales[g] = d * static_cast<float>(scale);
-    out.minimums[g] = dmin * static_cast<float>(minimum);
+    SetGroup(out, g, scale, minimum);
   }
 }
 
@@ -146,10 +151,10 @@ void UnpackQ5_K(const std::byte* block, UnpackedBlock& out) {
 }
 
 void UnpackQ6_K(const std::byte* block, UnpackedBlock& out) {
-  const float d = Half(block + 208);
+  out.d = Half(block + 208);
+  out.dmin = 0;
   for (int g = 0; g < 16; ++g) {
-    out.scales[g] = d * static_cast<float>(static_cast<int8_t>(block[192 + g]));
-    out.minimums[g] = 0;
+    SetGroup(out, g, static_cast<int8_t>(block[192 + g]), 0);
   }
   for (int i = 0; i < kSuper; ++i) {
     // 64 bytes hold the low nibbles of 128 elements, 32 the two high bits.
@@ -171,14 +176,13 @@ void UnpackIQ4_NL(const std::byte* block, UnpackedBlock& out) {
 // 8 groups of IQ4_NL codes with scales of 6 bits: two high bits each in a
 // 16-bit word, low nibbles in 4 bytes.
 void UnpackIQ4_XS(const std::byte* block, UnpackedBlock& out) {
-  const float d = Half(block);
+  out.d = Half(block);
+  out.dmin = 0;
   const int high = Int(block[2]) | Int(block[3]) << 8;
   for (int g = 0; g < 8; ++g) {
     const std::byte nibbles = block[4 + g / 2];
     const int low = g % 2 == 0 ? Low(nibbles) : High(nibbles);
-    out.scales[g] =
-        d * static_cast<float>((low | (high >> (2 * g) & 3) << 4) - 32);
-    out.minimums[g] = 0;
+    SetGroup(out, g, (low | (high >> (2 * g) & 3) << 4) - 32, 0);
     UnpackNibbles(
         block + 8 + 16 * g, [](int code, int) { return kIq4Values[code]; },
         out.quants + 32 * g);

@@ -13,11 +13,15 @@ inline constexpr int kMaxBlockElements = 256;
 
 // One block in the form that all formats share: element i is
 //   scales[g] * quants[i] - minimums[g], g = i / BlockFormat::group_elements,
-// each operation rounded to float32.
+// each operation rounded to float32. Where groups have integers for scales,
+// scales[g] is d * group_scales[g] and minimums[g] dmin * group_minimums[g].
 struct UnpackedBlock {
   int8_t quants[kMaxBlockElements];
   float scales[kMaxBlockElements / 16];
   float minimums[kMaxBlockElements / 16];
+  float d, dmin;
+  int8_t group_scales[kMaxBlockElements / 16];
+  int8_t group_minimums[kMaxBlockElements / 16];
 };
 
 // A storage format of weights: a row is a sequence of blocks of `elements`
@@ -48,13 +52,6 @@ const BlockFormat* FindBlockFormat(int64_t gguf_id);
 // Values of `count` elements, a whole number of blocks of a readable format.
 void Dequantise(const BlockFormat& format, const std::byte* blocks,
                 int64_t count, float* out);
-
-// The values of MXFP4's and IQ4_NL's 16 codes. Those of MXFP4 are twice the
-// E2M1 numbers, so that they are integers; its scale is half as large.
-inline constexpr int8_t kMxfp4Values[16] = {0, 1,  2,  3,  4,  6,  8,  12,
-                                            0, -1, -2, -3, -4, -6, -8, -12};
-inline constexpr int8_t kIq4Values[16] = {
-    -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
 // 2^(exponent - 128), the scale that belongs to kMxfp4Values.
 float Mxfp4Scale(uint8_t exponent);

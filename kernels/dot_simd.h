@@ -6,6 +6,8 @@
 
 #include "kernels/dot_tile_simd.h"
 #include "kernels/math_simd.h"
+#include "kernels/quant_panels.h"
+#include "kernels/quant_tile_simd.h"
 #include "kernels/types.h"
 
 // Dot products of rows of x with panels of weights.
@@ -23,9 +25,7 @@ struct PanelSpan {
   int32_t cols = 0;
   int32_t count = 0;  // <= kDotPanels
 
-  int64_t panel_bytes() const {
-    return int64_t{cols} * kPanelRows * DTypeBytes(dtype);
-  }
+  int64_t panel_bytes() const { return ColumnBytes(dtype, cols); }
 };
 
 // Copies columns [first, first + columns) of the rows into DotBlock's order.
@@ -41,30 +41,49 @@ void PackRows(const float* const* rows, int tokens, int32_t first,
   }
 }
 
+// GroupSum of each group of columns [first, first + columns), all tokens of a
+// group side by side.
+inline void SumGroups(const float* const* rows, int tokens, int32_t first,
+                      int32_t columns, int32_t group, float* out) {
+  for (int32_t c = first; c < first + columns; c += group) {
+    for (int t = 0; t < tokens; ++t) *out++ = GroupSum(rows[t] + c, group);
+  }
+}
+
 // sums[p][t][lane] = row `16 p + lane` of the span . rows[t], for
 // 1 <= tokens <= V::kDotTokens.
 template <typename V>
 void Dots(const PanelSpan& span, const float* const* rows, int tokens,
           float* sums) {
   alignas(64) float packed[kDotColumns * V::kDotTokens];
-  const DotFunction dot = ChooseDot<V>(span.dtype, tokens);
-  const int32_t step = tokens == 1 ? std::max(span.cols, 1) : kDotColumns;
+  const PanelFormat& format = FormatOf(span.dtype);
+  const bool plain = format.plain();
+  const DotFunction dot = plain ? ChoosePlainDot<V>(span.dtype, tokens)
+                                : ChooseQuantDot<V>(format, tokens);
+  // A row alone need not be packed; only sums of its groups take room.
+  float x_sums[kDotColumns / kPanelRows * V::kDotTokens];
+  const int32_t step =
+      tokens == 1 && !format.minimum ? std::max(span.cols, 1) : kDotColumns;
   int32_t first = 0;
   do {  // Once even without columns: the sums are zero then.
     const int32_t columns = std::min(step, span.cols - first);
-    const float* x = rows[0];
+    const float* x = rows[0] + first;
     if (tokens > 1) {
       PackRows<V>(rows, tokens, first, columns, packed);
       x = packed;
     }
-    dot({.weights =
-             span.data + int64_t{first} * kPanelRows * DTypeBytes(span.dtype),
+    if (format.minimum) {
+      SumGroups(rows, tokens, first, columns, format.group_cols, x_sums);
+    }
+    dot({.weights = span.data + ColumnBytes(span.dtype, first),
          .panel_bytes = span.panel_bytes(),
          .panels = span.count,
          .columns = columns,
          .x = x,
          .sums = sums,
-         .resume = first > 0});
+         .resume = first > 0,
+         .format = &format,
+         .x_sums = x_sums});
     first += columns;
   } while (first < span.cols);
 }

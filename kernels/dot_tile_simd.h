@@ -23,6 +23,9 @@ struct DotBlock {
   const float* x = nullptr;  // [columns / 16][tokens][16]
   float* sums = nullptr;     // [panels][tokens][16]
   bool resume = false;       // go on from `sums` instead of from zero
+  // For block types.
+  const PanelFormat* format = nullptr;
+  const float* x_sums = nullptr;  // [groups][tokens], if there are minimums
 };
 
 // Prefetched by one tile at a time, over all its panels: what memory delivers
@@ -104,18 +107,17 @@ DotFunction ChooseTokens(int tokens, std::integer_sequence<int, kIndex...>) {
   return kFunctions[tokens - 1];
 }
 
+// The loop for a plain type.
 template <typename V>
-DotFunction ChooseDot(DType dtype, int tokens) {
+DotFunction ChoosePlainDot(DType dtype, int tokens) {
   constexpr auto kTokens = std::make_integer_sequence<int, V::kDotTokens>();
-  switch (dtype) {
-    case DType::kF32:
-      return ChooseTokens<V, DType::kF32>(tokens, kTokens);
-    case DType::kF16:
-      return ChooseTokens<V, DType::kF16>(tokens, kTokens);
-    case DType::kBF16:
-      return ChooseTokens<V, DType::kBF16>(tokens, kTokens);
+  if (dtype == DType::kF16) {
+    return ChooseTokens<V, DType::kF16>(tokens, kTokens);
   }
-  __builtin_unreachable();
+  if (dtype == DType::kBF16) {
+    return ChooseTokens<V, DType::kBF16>(tokens, kTokens);
+  }
+  return ChooseTokens<V, DType::kF32>(tokens, kTokens);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-#include "kernels/element.h"
 #include "kernels/oracle.h"
+#include "kernels/quant_panels.h"
 
 namespace bullpen::kernels::oracle {
 
@@ -8,8 +8,8 @@ absl::Status Embed(const EmbedArgs& args, Stream&) {
   for (int64_t t = 0; t < args.tokens; ++t) {
     for (int64_t c = 0; c < dim; ++c) {
       args.out[t * dim + c] =
-          args.scale * LoadElement(args.table.dtype, args.table.data,
-                                   PanelIndex(args.ids[t], c, dim));
+          args.scale *
+          PanelElement(args.table.dtype, args.table.data, args.ids[t], c, dim);
     }
   }
   return absl::OkStatus();

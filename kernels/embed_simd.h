@@ -5,6 +5,7 @@
 
 #include "kernels/math_simd.h"
 #include "kernels/parallel.h"
+#include "kernels/quant_panels.h"
 #include "kernels/types.h"
 
 namespace bullpen::kernels {
@@ -48,6 +49,20 @@ void EmbedRows(const EmbedArgs& args, Stream& stream) {
   });
 }
 
+// A few rows of a block type: element by element.
+inline void EmbedBlockRows(const EmbedArgs& args, Stream& stream) {
+  const int64_t dim = args.table.cols;
+  ForParts(stream, args.tokens, 8 * dim, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) {
+      for (int64_t c = 0; c < dim; ++c) {
+        args.out[t * dim + c] =
+            args.scale * PanelElement(args.table.dtype, args.table.data,
+                                      args.ids[t], c, dim);
+      }
+    }
+  });
+}
+
 template <typename V>
 absl::Status Embed(const EmbedArgs& args, Stream& stream) {
   switch (args.table.dtype) {
@@ -60,6 +75,8 @@ absl::Status Embed(const EmbedArgs& args, Stream& stream) {
     case DType::kBF16:
       EmbedRows<V, DType::kBF16>(args, stream);
       break;
+    default:
+      EmbedBlockRows(args, stream);
   }
   return absl::OkStatus();
 }

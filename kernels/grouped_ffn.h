@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "kernels/types.h"
 
@@ -26,11 +27,13 @@ struct ExpertShape {
   int32_t dim = 0;
   int32_t inner = 0;
   bool bias = false;
+  std::optional<DType> other_down = {};  // of down, if it is not `dtype`
 
+  DType down_dtype() const { return other_down.value_or(dtype); }
   int64_t gate_bytes() const { return Align(PanelBytes(dtype, inner, dim)); }
   int64_t down_offset() const { return 2 * gate_bytes(); }
   int64_t gate_bias_offset() const {
-    return down_offset() + Align(PanelBytes(dtype, dim, inner));
+    return down_offset() + Align(PanelBytes(down_dtype(), dim, inner));
   }
   int64_t up_bias_offset() const {
     return gate_bias_offset() + Align(int64_t{4} * inner);

@@ -1,22 +1,11 @@
-#include <cmath>
 #include <cstddef>
 
-#include "kernels/element.h"
 #include "kernels/exp.h"
 #include "kernels/oracle.h"
+#include "kernels/quant_panels.h"
 
 namespace bullpen::kernels::oracle {
 namespace {
-
-float Dot(DType dtype, const void* panels, int64_t row, int64_t cols,
-          const float* x) {
-  float sum = 0.0f;
-  for (int64_t c = 0; c < cols; ++c) {
-    sum = std::fma(x[c], LoadElement(dtype, panels, PanelIndex(row, c, cols)),
-                   sum);
-  }
-  return sum;
-}
 
 // NaN passes both bounds.
 float Activate(const Activation& activation, float g, float u) {
@@ -59,11 +48,12 @@ absl::Status GroupedFfn(const GroupedFfnArgs& args, Stream&) {
       for (int64_t j = 0; j < shape.inner; ++j) {
         h[j] = Activate(
             args.activation,
-            Biased(Dot(shape.dtype, gate, j, shape.dim, x), gate_bias, j),
-            Biased(Dot(shape.dtype, up, j, shape.dim, x), up_bias, j));
+            Biased(PanelDot(shape.dtype, gate, j, shape.dim, x), gate_bias, j),
+            Biased(PanelDot(shape.dtype, up, j, shape.dim, x), up_bias, j));
       }
       for (int64_t j = 0; j < shape.dim; ++j) {
-        y[j] = Biased(Dot(shape.dtype, down, j, shape.inner, h), down_bias, j);
+        y[j] = Biased(PanelDot(shape.down_dtype(), down, j, shape.inner, h),
+                      down_bias, j);
       }
     }
   }

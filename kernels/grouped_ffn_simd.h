@@ -84,8 +84,9 @@ template <typename V>
 void DownPart(const GroupedFfnArgs& args, const ExpertRows& group,
               int64_t part) {
   const ExpertShape& shape = args.shape;
-  const PanelSpan down = PartOf(group.blob, shape.down_offset(), shape.dtype,
-                                shape.dim, shape.inner, part, kDownPanels);
+  const PanelSpan down =
+      PartOf(group.blob, shape.down_offset(), shape.down_dtype(), shape.dim,
+             shape.inner, part, kDownPanels);
   const float* bias = BiasAt(shape, group, shape.down_bias_offset());
   alignas(64) float sums[kDownPanels * V::kDotTokens * kPanelRows];
   ForTokenTiles<V>(group.begin, group.end, [&](int64_t first, int count) {

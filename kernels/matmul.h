@@ -9,7 +9,10 @@ namespace bullpen::kernels {
 
 // y[m][n] = scale * (sum over k of x[m][k] * w[n][k] (+ bias[n]))
 //           (+ the old y[m][n]).
-// The sum is one chain of fused multiply-adds, k ascending, from +0; bias (if
+// The sum is one chain of fused multiply-adds, k ascending, from +0. With a
+// block type it is one over the groups, ascending: the chain of a group's
+// integers, from +0, times its scale; then, if the type has minimums, minus
+// the group's one times GroupSum of its x (quant_panels.h). Then bias (if
 // any) is added to it, the result multiplied by scale, then the old y added
 // (if `add`). So the result depends on nothing else: not on m, the number of
 // rows, threads, or the instruction set.

@@ -1,7 +1,5 @@
-#include <cmath>
-
-#include "kernels/element.h"
 #include "kernels/oracle.h"
+#include "kernels/quant_panels.h"
 
 namespace bullpen::kernels::oracle {
 namespace {
@@ -12,12 +10,7 @@ void MultiplyHead(const MatMulArgs& args) {
     const float* x = args.x + m * args.x_stride;
     float* y = args.y + m * args.y_stride;
     for (int64_t n = 0; n < w.rows; ++n) {
-      float sum = 0.0f;
-      for (int64_t k = 0; k < w.cols; ++k) {
-        const float weight =
-            LoadElement(w.dtype, w.data, PanelIndex(n, k, w.cols));
-        sum = std::fma(x[k], weight, sum);
-      }
+      float sum = PanelDot(w.dtype, w.data, n, w.cols, x);
       if (args.bias != nullptr) sum += args.bias[n];
       sum *= args.scale;
       y[n] = args.add ? y[n] + sum : sum;

@@ -108,6 +108,28 @@ struct Avx2 {
     _mm_storeu_si128(out + 1, _mm256_cvtps_ph(a.hi, _MM_FROUND_TO_NEAREST_INT));
   }
 
+  // Sixteen bytes; their integers; and what a table of 16 integers gives for
+  // their low and high nibbles.
+  using Bytes = __m128i;
+  using Table = __m128i;
+  static Bytes LoadBytes(const std::byte* p) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  }
+  static Table MakeTable(const int8_t* values) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(values));
+  }
+  static F FromInt8(Bytes a) {
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(a)),
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(a, 8)))};
+  }
+  static F LowValues(Bytes a, Table table) {
+    const Bytes low = _mm_and_si128(a, _mm_set1_epi8(15));
+    return FromInt8(_mm_shuffle_epi8(table, low));
+  }
+  static F HighValues(Bytes a, Table table) {
+    return LowValues(_mm_srli_epi16(a, 4), table);
+  }
+
   // a * 2^n, where `rounded` holds n as ExpTerms::kRound + n.
   static F ScaleByPower(F a, F rounded) {
     return {ScaleByPower(a.lo, rounded.lo), ScaleByPower(a.hi, rounded.hi)};

@@ -69,6 +69,27 @@ struct Avx512 {
                         _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
   }
 
+  using Bytes = __m128i;
+  using Table = __m512;
+  static Bytes LoadBytes(const std::byte* p) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  }
+  static Table MakeTable(const int8_t* values) {
+    return FromInt8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values)))
+        .v;
+  }
+  static F FromInt8(Bytes a) {
+    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(a))};
+  }
+  // The permutation looks at the low 4 bits of an index only.
+  static F LowValues(Bytes a, Table table) {
+    return {_mm512_permutexvar_ps(_mm512_cvtepu8_epi32(a), table)};
+  }
+  static F HighValues(Bytes a, Table table) {
+    return {_mm512_permutexvar_ps(_mm512_srli_epi32(_mm512_cvtepu8_epi32(a), 4),
+                                  table)};
+  }
+
   static F ScaleByPower(F a, F rounded) {
     const __m512i n = _mm512_sub_epi32(_mm512_castps_si512(rounded.v),
                                        _mm512_set1_epi32(0x4B400000));

@@ -64,6 +64,27 @@ TEST_P(MatMulTest, EqualsOracleForAnyShape) {
   }
 }
 
+TEST_P(MatMulTest, EqualsOracleForEveryBlockType) {
+  for (size_t type = 0; type < std::size(kPanelFormats); ++type) {
+    const DType dtype = static_cast<DType>(type);
+    if (IsPlain(dtype)) continue;
+    for (uint32_t seed = 0; seed < 12; ++seed) {
+      Random random(seed);
+      const int32_t tokens = random.OneOf({0, 1, 2, 5, 13, 30});
+      const int32_t rows = random.OneOf({1, 16, 33, 100, 257});
+      const int32_t cols =
+          FormatOf(dtype).block_cols * random.OneOf({1, 2, 3, 5});
+      const Problem problem(random, tokens, rows, cols, dtype);
+      const Floats expected = problem.Run(oracle(), Threads(1));
+      for (int threads : {1, 3}) {
+        ASSERT_TRUE(SameBits(problem.Run(ops(), Threads(threads)), expected))
+            << "seed " << seed << ": " << tokens << " x " << rows << " x "
+            << cols << " " << DTypeName(dtype) << ", " << threads << " threads";
+      }
+    }
+  }
+}
+
 // Heads of matrices that follow each other, inputs and outputs interleaved by
 // token, as the projections of each head of latent attention are.
 TEST_P(MatMulTest, EveryHeadHasItsMatrix) {

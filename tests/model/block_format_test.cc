@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "kernels/quant_panels.h"
 #include "tests/fakes/checkpoint_writer.h"
 
 namespace bullpen {
@@ -68,6 +69,33 @@ TEST_P(BlockFormatTest, ItsExactTypeHoldsEveryValue) {
     ASSERT_EQ(kernels::ToFloat(kernels::FromFloat(value, format->exact),
                                format->exact),
               value);
+  }
+}
+
+// Panels of the format's own type and of the one for all formats.
+TEST_P(BlockFormatTest, PanelsKeepEveryValue) {
+  constexpr int64_t kRows = 6, kCols = 768;
+  const BlockFormat* format = kernels::FindBlockFormat(GetParam());
+  ASSERT_NE(format, nullptr);
+  auto goldens = Goldens();
+  const std::string& blocks =
+      goldens.at(std::string(GetParam()) + ".blocks").bytes;
+  const std::vector<float> wanted =
+      Floats(goldens.at(std::string(GetParam()) + ".values").bytes);
+  EXPECT_EQ(kernels::DTypeName(kernels::PanelTypeOf(*format)), GetParam());
+  for (const DType type : {kernels::PanelTypeOf(*format), DType::kQ8_ANY}) {
+    std::vector<std::byte> panels(kernels::PanelBytes(type, kRows, kCols));
+    kernels::PackBlockPanels(type, *format,
+                             reinterpret_cast<const std::byte*>(blocks.data()),
+                             kRows, kCols, panels.data());
+    for (int64_t i = 0; i < kRows * kCols; ++i) {
+      const float got = kernels::PanelElement(type, panels.data(), i / kCols,
+                                              i % kCols, kCols);
+      // Two of MXFP4's codes are zeros.
+      ASSERT_TRUE(got == wanted[i] &&
+                  (got == 0 || Bits(got) == Bits(wanted[i])))
+          << "element " << i << ": " << got << " for " << wanted[i];
+    }
   }
 }
 

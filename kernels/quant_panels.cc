@@ -1,0 +1,233 @@
+#include "kernels/quant_panels.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/check.h"
+#include "kernels/element.h"
+
+namespace bullpen::kernels {
+namespace {
+
+float LoadHalf(const std::byte* base, int index, DType type) {
+  uint16_t bits;
+  std::memcpy(&bits, base + 2 * index, sizeof(bits));
+  return ToFloat(bits, type);
+}
+
+void StoreHalf(std::byte* base, int index, float value, DType type) {
+  const uint16_t bits = FromFloat(value, type);
+  std::memcpy(base + 2 * index, &bits, sizeof(bits));
+}
+
+// One of the group's scales, or of its minimums.
+void StoreScale(ScaleCode code, std::byte* base, int lane, float value,
+                int8_t factor) {
+  switch (code) {
+    case ScaleCode::kNone:
+      break;
+    case ScaleCode::kF16:
+      StoreHalf(base, lane, value, DType::kF16);
+      break;
+    case ScaleCode::kBF16:
+      StoreHalf(base, lane, value, DType::kBF16);
+      break;
+    case ScaleCode::kF32:
+      std::memcpy(base + 4 * lane, &value, sizeof(value));
+      break;
+    case ScaleCode::kProduct:
+      base[lane] = static_cast<std::byte>(factor);
+      break;
+  }
+}
+
+float LoadScale(ScaleCode code, const std::byte* base, int lane,
+                float of_block) {
+  float value = 0.0f;
+  switch (code) {
+    case ScaleCode::kNone:
+      break;
+    case ScaleCode::kF16:
+      return LoadHalf(base, lane, DType::kF16);
+    case ScaleCode::kBF16:
+      return LoadHalf(base, lane, DType::kBF16);
+    case ScaleCode::kF32:
+      std::memcpy(&value, base + 4 * lane, sizeof(value));
+      break;
+    case ScaleCode::kProduct:
+      return of_block * static_cast<float>(static_cast<int8_t>(base[lane]));
+  }
+  return value;
+}
+
+int CodeOf(const PanelFormat& format, int8_t quant) {
+  const int8_t* end = format.values + 16;
+  const int8_t* found = std::find(format.values, end, quant);
+  CHECK(found != end) << int{quant} << " is no value of " << format.name;
+  return static_cast<int>(found - format.values);
+}
+
+// Columns [0, group_cols) of one group of one lane.
+void StoreCodes(const PanelFormat& format, const int8_t* quants, int lane,
+                std::byte* codes) {
+  for (int c = 0; c < format.group_cols; ++c) {
+    if (format.code_bits == 8) {
+      codes[c * kPanelRows + lane] = static_cast<std::byte>(quants[c]);
+    } else {
+      std::byte& pair = codes[c / 2 * kPanelRows + lane];
+      pair |= static_cast<std::byte>(CodeOf(format, quants[c]) << c % 2 * 4);
+    }
+  }
+}
+
+// What one source block gives to one lane; `cols` of it lie before the panel's
+// block that begins at `block`.
+void StoreBlock(const PanelFormat& format, const BlockFormat& source,
+                const UnpackedBlock& unpacked, int first_col, int lane,
+                std::byte* block) {
+  if (format.scale == ScaleCode::kProduct) {
+    StoreHalf(block, lane, unpacked.d, DType::kF16);
+    if (format.minimum) {
+      StoreHalf(block, kPanelRows + lane, unpacked.dmin, DType::kF16);
+    }
+  }
+  std::byte* group = block + format.block_header_bytes();
+  for (int g = 0; g < format.block_cols / format.group_cols; ++g) {
+    const int col = first_col + g * format.group_cols;
+    const int from = col / source.group_elements;
+    StoreScale(format.scale, group, lane, unpacked.scales[from],
+               unpacked.group_scales[from]);
+    if (format.minimum) {
+      StoreScale(format.scale, group + kPanelRows * format.scale_bytes(), lane,
+                 unpacked.minimums[from], unpacked.group_minimums[from]);
+    }
+    StoreCodes(format, unpacked.quants + col, lane,
+               group + format.group_header_bytes());
+    group += format.group_bytes();
+  }
+}
+
+}  // namespace
+
+void PackBlockPanels(DType type, const BlockFormat& source,
+                     const std::byte* blocks, int64_t rows, int64_t cols,
+                     std::byte* out) {
+  const PanelFormat& format = FormatOf(type);
+  CHECK(source.unpack != nullptr && cols % source.elements == 0 &&
+        (type == DType::kQ8_ANY || format.name == source.name))
+      << source.name << " into panels of " << format.name << ", cols " << cols;
+  std::memset(out, 0, static_cast<size_t>(PanelBytes(type, rows, cols)));
+  const int64_t panel_bytes = ColumnBytes(type, cols);
+  UnpackedBlock unpacked = {};
+  for (int64_t row = 0; row < rows; ++row) {
+    const int lane = static_cast<int>(row % kPanelRows);
+    std::byte* at = out + row / kPanelRows * panel_bytes;
+    for (int64_t col = 0; col < cols; col += source.elements) {
+      source.unpack(blocks, unpacked);
+      blocks += source.bytes;
+      for (int c = 0; c < source.elements; c += format.block_cols) {
+        StoreBlock(format, source, unpacked, c, lane, at);
+        at += format.block_bytes();
+      }
+    }
+  }
+}
+
+DType PanelTypeOf(const BlockFormat& format) {
+  if (format.plain) return format.exact;
+  for (size_t i = 0; i < std::size(kPanelFormats); ++i) {
+    if (kPanelFormats[i].name == format.name) return static_cast<DType>(i);
+  }
+  return DType::kQ8_ANY;
+}
+
+LaneGroup LoadGroup(const PanelFormat& format, const std::byte* panel, int lane,
+                    int64_t index) {
+  const int64_t groups = format.block_cols / format.group_cols;
+  const std::byte* block = panel + index / groups * format.block_bytes();
+  const std::byte* header = block + format.block_header_bytes() +
+                            index % groups * format.group_bytes();
+  const bool product = format.scale == ScaleCode::kProduct;
+  LaneGroup group;
+  group.scale = LoadScale(format.scale, header, lane,
+                          product ? LoadHalf(block, lane, DType::kF16) : 0);
+  if (format.minimum) {
+    group.minimum = LoadScale(
+        format.scale, header + kPanelRows * format.scale_bytes(), lane,
+        product ? LoadHalf(block, kPanelRows + lane, DType::kF16) : 0);
+  }
+  group.codes = header + format.group_header_bytes();
+  return group;
+}
+
+int GroupQuant(const PanelFormat& format, const LaneGroup& group, int lane,
+               int col) {
+  if (format.code_bits == 8) {
+    return static_cast<int8_t>(group.codes[col * kPanelRows + lane]);
+  }
+  const int pair =
+      std::to_integer<int>(group.codes[col / 2 * kPanelRows + lane]);
+  return format.values[pair >> col % 2 * 4 & 15];
+}
+
+float GroupSum(const float* x, int count) {
+  float sums[kPanelRows];
+  for (int i = 0; i < kPanelRows; ++i) {
+    sums[i] = count == 32 ? x[i] + x[i + 16] : x[i];
+  }
+  for (int step = 8; step > 0; step /= 2) {
+    for (int i = 0; i < step; ++i) sums[i] += sums[i + step];
+  }
+  return sums[0];
+}
+
+float PanelElement(DType dtype, const void* panels, int64_t row, int64_t col,
+                   int64_t cols) {
+  const PanelFormat& format = FormatOf(dtype);
+  if (format.plain()) {
+    return LoadElement(dtype, panels, PanelIndex(row, col, cols));
+  }
+  const std::byte* panel = static_cast<const std::byte*>(panels) +
+                           row / kPanelRows * ColumnBytes(dtype, cols);
+  const int lane = static_cast<int>(row % kPanelRows);
+  const LaneGroup group =
+      LoadGroup(format, panel, lane, col / format.group_cols);
+  const int quant = GroupQuant(format, group, lane,
+                               static_cast<int>(col % format.group_cols));
+  return group.scale * static_cast<float>(quant) - group.minimum;
+}
+
+float PanelDot(DType dtype, const void* panels, int64_t row, int64_t cols,
+               const float* x) {
+  const PanelFormat& format = FormatOf(dtype);
+  float sum = 0.0f;
+  if (format.plain()) {
+    for (int64_t c = 0; c < cols; ++c) {
+      sum = std::fma(x[c], LoadElement(dtype, panels, PanelIndex(row, c, cols)),
+                     sum);
+    }
+    return sum;
+  }
+  const std::byte* panel = static_cast<const std::byte*>(panels) +
+                           row / kPanelRows * ColumnBytes(dtype, cols);
+  const int lane = static_cast<int>(row % kPanelRows);
+  for (int64_t first = 0; first < cols; first += format.group_cols) {
+    const LaneGroup group =
+        LoadGroup(format, panel, lane, first / format.group_cols);
+    float dot = 0.0f;
+    for (int c = 0; c < format.group_cols; ++c) {
+      const float quant =
+          static_cast<float>(GroupQuant(format, group, lane, c));
+      dot = std::fma(x[first + c], quant, dot);
+    }
+    sum = std::fma(group.scale, dot, sum);
+    if (format.minimum) {
+      sum =
+          std::fma(-group.minimum, GroupSum(x + first, format.group_cols), sum);
+    }
+  }
+  return sum;
+}
+
+}  // namespace bullpen::kernels

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/block_format.h"
+#include "kernels/types.h"
+
+namespace bullpen::kernels {
+
+// Copies row-major rows of `source` blocks into panels of a block type at
+// `out` (PanelBytes), value for value. `type` is that of the same name, or
+// Q8_ANY.
+void PackBlockPanels(DType type, const BlockFormat& source,
+                     const std::byte* blocks, int64_t rows, int64_t cols,
+                     std::byte* out);
+
+// The type whose panels hold that format; F32, F16 and BF16 for the plain.
+DType PanelTypeOf(const BlockFormat& format);
+
+// Element (row, col) of a panel matrix of any type.
+float PanelElement(DType dtype, const void* panels, int64_t row, int64_t col,
+                   int64_t cols);
+
+// Row `row` . x in the order that matmul.h defines, for any type.
+float PanelDot(DType dtype, const void* panels, int64_t row, int64_t cols,
+               const float* x);
+
+// One group of one lane.
+struct LaneGroup {
+  float scale = 0.0f;
+  float minimum = 0.0f;  // 0 if the type has none
+  const std::byte* codes = nullptr;
+};
+
+// Group `index` (from the first column on) of a lane of a panel.
+LaneGroup LoadGroup(const PanelFormat& format, const std::byte* panel, int lane,
+                    int64_t index);
+// The integer of column `col` of the group.
+int GroupQuant(const PanelFormat& format, const LaneGroup& group, int lane,
+               int col);
+
+// The sum of x[0 .. count), count 16 or 32: the two halves of 32 are added
+// element by element, then 16 sums in halves, down to one.
+float GroupSum(const float* x, int count);
+
+}  // namespace bullpen::kernels
