@@ -1,6 +1,9 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <iterator>
+#include <optional>
 #include <string_view>
 
 namespace bullpen::kernels {
@@ -113,6 +116,14 @@ constexpr const PanelFormat& FormatOf(DType type) {
 }
 constexpr bool IsPlain(DType type) { return FormatOf(type).plain(); }
 constexpr std::string_view DTypeName(DType type) { return FormatOf(type).name; }
+
+// The type of that name.
+constexpr std::optional<DType> FindDType(std::string_view name) {
+  for (size_t i = 0; i < std::size(kPanelFormats); ++i) {
+    if (kPanelFormats[i].name == name) return static_cast<DType>(i);
+  }
+  return std::nullopt;
+}
 
 // Of a plain type's element.
 constexpr int DTypeBytes(DType type) { return type == DType::kF32 ? 4 : 2; }

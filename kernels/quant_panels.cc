@@ -110,20 +110,21 @@ void StoreBlock(const PanelFormat& format, const BlockFormat& source,
 
 }  // namespace
 
-void PackBlockPanels(DType type, const BlockFormat& source,
-                     const std::byte* blocks, int64_t rows, int64_t cols,
-                     std::byte* out) {
+void PackBlockRows(DType type, const BlockRows& rows, int64_t first_row,
+                   std::byte* out) {
   const PanelFormat& format = FormatOf(type);
-  CHECK(source.unpack != nullptr && cols % source.elements == 0 &&
+  const BlockFormat& source = rows.source;
+  CHECK(source.unpack != nullptr && rows.cols % source.elements == 0 &&
         (type == DType::kQ8_ANY || format.name == source.name))
-      << source.name << " into panels of " << format.name << ", cols " << cols;
-  std::memset(out, 0, static_cast<size_t>(PanelBytes(type, rows, cols)));
-  const int64_t panel_bytes = ColumnBytes(type, cols);
+      << source.name << " into panels of " << format.name << ", cols "
+      << rows.cols;
+  const int64_t panel_bytes = ColumnBytes(type, rows.cols);
+  const std::byte* blocks = rows.blocks;
   UnpackedBlock unpacked = {};
-  for (int64_t row = 0; row < rows; ++row) {
+  for (int64_t row = first_row; row < first_row + rows.rows; ++row) {
     const int lane = static_cast<int>(row % kPanelRows);
     std::byte* at = out + row / kPanelRows * panel_bytes;
-    for (int64_t col = 0; col < cols; col += source.elements) {
+    for (int64_t col = 0; col < rows.cols; col += source.elements) {
       source.unpack(blocks, unpacked);
       blocks += source.bytes;
       for (int c = 0; c < source.elements; c += format.block_cols) {
@@ -136,10 +137,7 @@ void PackBlockPanels(DType type, const BlockFormat& source,
 
 DType PanelTypeOf(const BlockFormat& format) {
   if (format.plain) return format.exact;
-  for (size_t i = 0; i < std::size(kPanelFormats); ++i) {
-    if (kPanelFormats[i].name == format.name) return static_cast<DType>(i);
-  }
-  return DType::kQ8_ANY;
+  return FindDType(format.name).value_or(DType::kQ8_ANY);
 }
 
 LaneGroup LoadGroup(const PanelFormat& format, const std::byte* panel, int lane,

@@ -8,12 +8,19 @@
 
 namespace bullpen::kernels {
 
-// Copies row-major rows of `source` blocks into panels of a block type at
-// `out` (PanelBytes), value for value. `type` is that of the same name, or
-// Q8_ANY.
-void PackBlockPanels(DType type, const BlockFormat& source,
-                     const std::byte* blocks, int64_t rows, int64_t cols,
-                     std::byte* out);
+// Rows of `source` blocks, row-major.
+struct BlockRows {
+  const BlockFormat& source;
+  const std::byte* blocks = nullptr;
+  int64_t rows = 0;
+  int64_t cols = 0;
+};
+
+// Copies the rows, value for value, to where rows from `first_row` on stand in
+// panels of a block type at `out`, which was zero there. `type` is that of the
+// same name, or Q8_ANY.
+void PackBlockRows(DType type, const BlockRows& rows, int64_t first_row,
+                   std::byte* out);
 
 // The type whose panels hold that format; F32, F16 and BF16 for the plain.
 DType PanelTypeOf(const BlockFormat& format);

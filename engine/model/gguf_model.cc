@@ -7,6 +7,7 @@
 #include "engine/model/gguf.h"
 #include "engine/model/gguf_architectures.h"
 #include "engine/model/gguf_fields.h"
+#include "engine/model/gguf_vocabulary.h"
 
 namespace bullpen {
 namespace {
@@ -117,6 +118,53 @@ json Generation(GgufFields& fields) {
   return generation;
 }
 
+GgufVocabulary Vocabulary(GgufFields& fields) {
+  const auto key = [](const char* name) {
+    return absl::StrCat("tokenizer.ggml.", name);
+  };
+  GgufVocabulary vocabulary;
+  vocabulary.model = fields.String(key("model"));
+  vocabulary.pre = fields.String(key("pre"), "");
+  vocabulary.tokens = fields.Strings(key("tokens"));
+  vocabulary.merges = fields.Strings(key("merges"));
+  for (const double score : fields.Numbers(key("scores"))) {
+    vocabulary.scores.push_back(static_cast<float>(score));
+  }
+  for (const int64_t type : fields.Ints(key("token_type"))) {
+    vocabulary.types.push_back(static_cast<int32_t>(type));
+  }
+  vocabulary.bos = fields.OptionalInt(key("bos_token_id"));
+  vocabulary.eos = fields.OptionalInt(key("eos_token_id"));
+  vocabulary.unknown = fields.OptionalInt(key("unknown_token_id"));
+  vocabulary.padding = fields.OptionalInt(key("padding_token_id"));
+  vocabulary.add_bos = fields.OptionalBool(key("add_bos_token"));
+  vocabulary.add_eos = fields.OptionalBool(key("add_eos_token"));
+  vocabulary.add_space_prefix = fields.OptionalBool(key("add_space_prefix"));
+  vocabulary.remove_extra_whitespaces =
+      fields.OptionalBool(key("remove_extra_whitespaces"));
+  vocabulary.chat_template = fields.String("tokenizer.chat_template", "");
+  return vocabulary;
+}
+
+// The tokenizer's files, if the model has one.
+absl::Status AddTokenizer(GgufFields& fields, CheckpointParts& parts) {
+  const std::string kind = fields.String("tokenizer.ggml.model", "none");
+  if (kind == "none") return fields.status();
+  const GgufVocabulary vocabulary = Vocabulary(fields);
+  RETURN_IF_ERROR(fields.status());
+  absl::StatusOr<std::vector<DescriptionFile>> files =
+      GgufTokenizerFiles(vocabulary);
+  if (!files.ok()) {
+    return absl::Status(
+        files.status().code(),
+        absl::StrCat(parts.path.string(), ": ", files.status().message()));
+  }
+  for (DescriptionFile& file : *files) {
+    parts.descriptions[file.name] = std::move(file.bytes);
+  }
+  return absl::OkStatus();
+}
+
 // Marks the matrices whose rows a converter has moved.
 void MarkInterleaved(const GgufArchitecture& architecture,
                      CheckpointParts& parts) {
@@ -161,6 +209,7 @@ absl::StatusOr<CheckpointParts> ReadGgufModel(const fs::path& path) {
   parts.generation = Generation(fields);
   RETURN_IF_ERROR(fields.status());
   MarkInterleaved(**architecture, parts);
+  RETURN_IF_ERROR(AddTokenizer(fields, parts));
   parts.descriptions["config.json"] = parts.config.dump(2) + "\n";
   parts.descriptions["generation_config.json"] =
       parts.generation.dump(2) + "\n";

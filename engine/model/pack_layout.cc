@@ -98,8 +98,11 @@ uint64_t ParseHex(ConfigFields& fields, const char* key, const json& value) {
 }
 
 kernels::DType ParseDType(ConfigFields& fields, const char* key) {
-  const std::optional<kernels::DType> dtype = KernelDType(fields.String(key));
-  if (!dtype.has_value()) fields.Refuse(key, "F32, F16 and BF16 are");
+  const std::optional<kernels::DType> dtype =
+      kernels::FindDType(fields.String(key));
+  if (!dtype.has_value()) {
+    fields.Refuse(key, "the types that this program's kernels have are");
+  }
   return dtype.value_or(kernels::DType::kF32);
 }
 
@@ -115,6 +118,8 @@ void ReadLayers(ConfigFields& fields, Manifest& manifest) {
         absl::StatusCode::kDataLoss);
     Manifest::Layer& read = manifest.layers.emplace_back();
     read.dtype = ParseDType(layer, "dtype");
+    read.down =
+        layer.Has("down_dtype") ? ParseDType(layer, "down_dtype") : read.dtype;
     if (layer.Has("checksums") && item["checksums"].is_array()) {
       for (const json& value : item["checksums"]) {
         read.checksums.push_back(ParseHex(layer, "checksums", value));
@@ -149,10 +154,12 @@ std::vector<ResidentShape> ResidentShapes(const ModelConfig& config) {
 }
 
 kernels::ExpertShape ExpertShapeOf(const ModelConfig& config, int layer,
-                                   kernels::DType dtype) {
-  return {.dtype = dtype,
-          .dim = config.dim,
-          .inner = config.layers[layer].ffn_inner};
+                                   kernels::DType dtype, kernels::DType down) {
+  kernels::ExpertShape shape = {.dtype = dtype,
+                                .dim = config.dim,
+                                .inner = config.layers[layer].ffn_inner};
+  if (down != dtype) shape.other_down = down;
+  return shape;
 }
 
 int64_t BlobBytes(const kernels::ExpertShape& shape) {
@@ -180,8 +187,13 @@ std::string Manifest::ToJson() const {
     for (const uint64_t checksum : layer.checksums) {
       checksums.push_back(Hex(checksum));
     }
-    root["layers"].push_back({{"dtype", std::string(DTypeName(layer.dtype))},
-                              {"checksums", std::move(checksums)}});
+    nlohmann::ordered_json noted = {
+        {"dtype", std::string(DTypeName(layer.dtype))}};
+    if (layer.down != layer.dtype) {
+      noted["down_dtype"] = std::string(DTypeName(layer.down));
+    }
+    noted["checksums"] = std::move(checksums);
+    root["layers"].push_back(std::move(noted));
   }
   return root.dump(1) + "\n";
 }

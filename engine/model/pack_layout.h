@@ -62,14 +62,15 @@ struct ResidentShape {
 std::vector<ResidentShape> ResidentShapes(const ModelConfig& config);
 
 kernels::ExpertShape ExpertShapeOf(const ModelConfig& config, int layer,
-                                   kernels::DType dtype);
+                                   kernels::DType dtype, kernels::DType down);
 int64_t BlobBytes(const kernels::ExpertShape& shape);
 std::string ExpertName(int layer, int expert);
 
 // manifest.json: what the headers of the weight files do not say.
 struct Manifest {
   struct Layer {
-    kernels::DType dtype = kernels::DType::kF32;
+    kernels::DType dtype = kernels::DType::kF32;  // of gate and up
+    kernels::DType down = kernels::DType::kF32;
     std::vector<uint64_t> checksums;  // XXH3_64bits of each blob
   };
   std::string source_key;          // Checkpoint::ContentKey

@@ -25,7 +25,9 @@ bool IsSharedExpert(ResidentRole role) {
 
 // The type that holds both exactly.
 kernels::DType Wider(kernels::DType a, kernels::DType b) {
-  return a == b ? a : kernels::DType::kF32;
+  if (a == b) return a;
+  return kernels::IsPlain(a) || kernels::IsPlain(b) ? kernels::DType::kF32
+                                                    : kernels::DType::kQ8_ANY;
 }
 
 class Planner {
@@ -87,7 +89,8 @@ absl::StatusOr<RowSlice> Planner::Take(const std::string& name,
   if (!dtype.has_value()) {
     return absl::InvalidArgumentError(
         absl::StrCat(where, "has the dtype ", tensor.info.dtype,
-                     ", which is not supported; F32, F16 and BF16 are"));
+                     ", which is not supported; F32, F16, BF16 and the "
+                     "block formats of GGUF are"));
   }
   taken_.insert(name);
   int64_t rows = 1;
@@ -242,14 +245,14 @@ absl::StatusOr<LayerPlan> Planner::PlanLayer(int layer) {
       plan.experts.push_back(std::move(expert));
     }
   }
-  // One type per layer, so that all its blobs are of one size.
+  // One pair of types per layer, so that all its blobs are of one size.
   kernels::DType dtype = plan.experts.front().gate.dtype;
+  kernels::DType down = plan.experts.front().down.dtype;
   for (const ExpertPlan& expert : plan.experts) {
-    for (const RowSlice* part : {&expert.gate, &expert.up, &expert.down}) {
-      dtype = Wider(dtype, part->dtype);
-    }
+    dtype = Wider(Wider(dtype, expert.gate.dtype), expert.up.dtype);
+    down = Wider(down, expert.down.dtype);
   }
-  plan.shape = ExpertShapeOf(config_, layer, dtype);
+  plan.shape = ExpertShapeOf(config_, layer, dtype, down);
   plan.blob_bytes = BlobBytes(plan.shape);
   return plan;
 }

@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstring>
 #include <span>
 #include <vector>
 
 #include "base/status.h"
 #include "engine/model/row_reader.h"
 #include "engine/model/safetensors.h"
+#include "kernels/quant_panels.h"
 #include "kernels/types.h"
 #define XXH_STATIC_LINKING_ONLY  // The state lives on the stack.
 #include "xxhash.h"
@@ -36,7 +38,10 @@ class WeightsWriter {
   // source_.
   absl::Status ReadRows(std::span<const RowSlice> parts, kernels::DType dtype,
                         int64_t first, int64_t rows);
-  // The same in panels at `out`.
+  // The same in panels of a block type at `out`, value for value.
+  absl::Status PackBlocks(std::span<const RowSlice> parts, kernels::DType dtype,
+                          int64_t first, int64_t rows, std::byte* out);
+  // In panels of any type.
   absl::Status PackRows(std::span<const RowSlice> parts, kernels::DType dtype,
                         int64_t first, int64_t rows, std::byte* out);
   absl::Status WriteTensor(const ResidentPlan& tensor,
@@ -80,9 +85,37 @@ absl::Status WeightsWriter::ReadRows(std::span<const RowSlice> parts,
   return absl::OkStatus();
 }
 
+absl::Status WeightsWriter::PackBlocks(std::span<const RowSlice> parts,
+                                       kernels::DType dtype, int64_t first,
+                                       int64_t rows, std::byte* out) {
+  const int64_t cols = parts.front().cols;
+  std::memset(out, 0,
+              static_cast<size_t>(kernels::PanelBytes(dtype, rows, cols)));
+  const int64_t last = first + rows;
+  int64_t part_first = 0;  // of the stacked rows
+  for (const RowSlice& part : parts) {
+    const int64_t begin = std::max(first, part_first);
+    const int64_t end = std::min(last, part_first + part.rows);
+    if (begin < end) {
+      ASSIGN_OR_RETURN(
+          const std::span<const std::byte> blocks,
+          reader_.ReadBlocks(
+              part.tensor, {part.first_row + begin - part_first, end - begin}));
+      kernels::PackBlockRows(
+          dtype, {*FormatOf(part.tensor), blocks.data(), end - begin, cols},
+          begin - first, out);
+    }
+    part_first += part.rows;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status WeightsWriter::PackRows(std::span<const RowSlice> parts,
                                      kernels::DType dtype, int64_t first,
                                      int64_t rows, std::byte* out) {
+  if (!kernels::IsPlain(dtype)) {
+    return PackBlocks(parts, dtype, first, rows, out);
+  }
   RETURN_IF_ERROR(ReadRows(parts, dtype, first, rows));
   const int64_t cols = parts.front().cols;
   kernels::PackPanels(dtype, source_.data(), rows, cols, cols, out);
@@ -150,7 +183,7 @@ absl::Status WeightsWriter::PackExpert(const ExpertPlan& expert,
       PackRows({&expert.gate, 1}, shape.dtype, 0, shape.inner, blob));
   RETURN_IF_ERROR(PackRows({&expert.up, 1}, shape.dtype, 0, shape.inner,
                            blob + shape.gate_bytes()));
-  return PackRows({&expert.down, 1}, shape.dtype, 0, shape.dim,
+  return PackRows({&expert.down, 1}, shape.down_dtype(), 0, shape.dim,
                   blob + shape.down_offset());
 }
 
@@ -168,6 +201,7 @@ absl::Status WeightsWriter::WriteExperts(const std::filesystem::path& path) {
   for (const LayerPlan& layer : plan_.layers) {
     Manifest::Layer& noted = manifest.layers.emplace_back();
     noted.dtype = layer.shape.dtype;
+    noted.down = layer.shape.down_dtype();
     // Fresh zeros for each layer: another shape leaves gaps elsewhere.
     Bytes blob(static_cast<size_t>(layer.blob_bytes));
     for (const ExpertPlan& expert : layer.experts) {

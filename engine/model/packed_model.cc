@@ -60,6 +60,17 @@ absl::Status CheckCount(const SafetensorsFile& file, size_t expected) {
                    " tensors, but config.json says ", expected));
 }
 
+// Rows of a block type are whole blocks.
+absl::Status CheckColumns(const SafetensorsFile& file, const std::string& name,
+                          kernels::DType dtype, int32_t cols) {
+  const int32_t block = kernels::FormatOf(dtype).block_cols;
+  if (cols % block == 0) return absl::OkStatus();
+  return absl::DataLossError(
+      absl::StrCat((file.path().parent_path() / kManifestFile).string(), ": ",
+                   name, " has ", cols, " columns, but ",
+                   Absl(DTypeName(dtype)), " has blocks of ", block));
+}
+
 absl::StatusOr<std::map<std::string, ResidentTensor>> ReadResident(
     const SafetensorsFile& file, const ModelConfig& config,
     const Manifest& manifest) {
@@ -70,6 +81,10 @@ absl::StatusOr<std::map<std::string, ResidentTensor>> ReadResident(
       return absl::DataLossError(
           absl::StrCat((file.path().parent_path() / kManifestFile).string(),
                        ": resident has no '", shape.name, "'"));
+    }
+    if (shape.panels) {
+      RETURN_IF_ERROR(
+          CheckColumns(file, shape.name, noted->second, shape.cols));
     }
     const int64_t bytes = shape.bytes(noted->second);
     ASSIGN_OR_RETURN(const int64_t offset,
@@ -175,8 +190,14 @@ absl::StatusOr<PackedModel> PackedModel::Open(const fs::path& dir) {
   size_t count = 0;
   for (size_t l = 0; l < manifest.layers.size(); ++l) {
     const int layer = static_cast<int>(l);
-    model.shapes_.push_back(
-        ExpertShapeOf(model.config_, layer, manifest.layers[l].dtype));
+    model.shapes_.push_back(ExpertShapeOf(model.config_, layer,
+                                          manifest.layers[l].dtype,
+                                          manifest.layers[l].down));
+    const kernels::ExpertShape& shape = model.shapes_.back();
+    RETURN_IF_ERROR(
+        CheckColumns(experts, ExpertName(layer, 0), shape.dtype, shape.dim));
+    RETURN_IF_ERROR(CheckColumns(experts, ExpertName(layer, 0),
+                                 shape.down_dtype(), shape.inner));
     ASSIGN_OR_RETURN(ExpertCatalog::Layer read,
                      ReadLayer(experts, manifest.layers[l], layer,
                                model.config_.experts_in(layer),

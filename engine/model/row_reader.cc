@@ -36,6 +36,15 @@ absl::Status RowReader::ReadStored(const SourceTensor& tensor, RowRange rows,
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::span<const std::byte>> RowReader::ReadBlocks(
+    const SourceTensor& tensor, RowRange rows) {
+  const int64_t row_bytes =
+      FormatOf(tensor)->RowBytes(tensor.info.shape.back());
+  stored_.resize(static_cast<size_t>(rows.count * row_bytes));
+  RETURN_IF_ERROR(ReadStored(tensor, rows, stored_));
+  return std::span<const std::byte>(stored_);
+}
+
 absl::Status RowReader::Read(const SourceTensor& tensor, RowRange rows,
                              kernels::DType dtype, std::span<std::byte> out) {
   const kernels::BlockFormat* format = FormatOf(tensor);
@@ -51,8 +60,7 @@ absl::Status RowReader::Read(const SourceTensor& tensor, RowRange rows,
   if (format->plain && format->exact == dtype) {
     return ReadStored(tensor, rows, out);
   }
-  stored_.resize(static_cast<size_t>(rows.count * row_bytes));
-  RETURN_IF_ERROR(ReadStored(tensor, rows, stored_));
+  RETURN_IF_ERROR(ReadBlocks(tensor, rows).status());
   const int64_t count = rows.count * cols;
   if (dtype == kernels::DType::kF32) {
     kernels::Dequantise(*format, stored_.data(), count,

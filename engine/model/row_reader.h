@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "engine/model/checkpoint.h"
 #include "kernels/types.h"
 
@@ -23,13 +24,16 @@ class RowReader {
  public:
   explicit RowReader(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
 
-  // Row-major values as `dtype`, KernelDType(tensor) or F32, into `out`, which
-  // has their size. CHECKs that.
+  // Row-major values as `dtype`, a plain type that holds them exactly, into
+  // `out`, which has their size. CHECKs that.
   absl::Status Read(const SourceTensor& tensor, RowRange rows,
                     kernels::DType dtype, std::span<std::byte> out);
 
+  // The rows as they are stored, in the decoder's order, until the next call.
+  absl::StatusOr<std::span<const std::byte>> ReadBlocks(
+      const SourceTensor& tensor, RowRange rows);
+
  private:
-  // The rows as they are stored, in `out`.
   absl::Status ReadStored(const SourceTensor& tensor, RowRange rows,
                           std::span<std::byte> out) const;
 

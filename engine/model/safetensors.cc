@@ -137,14 +137,6 @@ std::optional<int64_t> ElementBytes(std::string_view dtype) {
   return std::nullopt;
 }
 
-std::optional<kernels::DType> KernelDType(std::string_view dtype) {
-  for (const kernels::DType type :
-       {kernels::DType::kF32, kernels::DType::kF16, kernels::DType::kBF16}) {
-    if (kernels::DTypeName(type) == dtype) return type;
-  }
-  return std::nullopt;
-}
-
 std::string TensorInfo::ShapeText() const {
   return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
 }

@@ -13,7 +13,6 @@
 #include "absl/status/statusor.h"
 #include "base/file.h"
 #include "engine/model/tensor_info.h"
-#include "kernels/types.h"
 
 namespace bullpen {
 
@@ -22,9 +21,6 @@ inline constexpr int64_t kSafetensorsHeaderLimit = 100'000'000;
 
 // Bytes of one element of a safetensors type ("BF16"); nothing if unknown.
 std::optional<int64_t> ElementBytes(std::string_view dtype);
-
-// The same type as kernels know it; nothing if they do not compute with it.
-std::optional<kernels::DType> KernelDType(std::string_view dtype);
 
 // A safetensors file whose header has been checked to the letter: its size and
 // JSON, every type, shape, size and offset; tensors fill the data section

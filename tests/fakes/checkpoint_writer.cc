@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "engine/model/safetensors.h"
+#include "kernels/types.h"
 #include "gtest/gtest.h"
 
 namespace bullpen {
@@ -93,7 +94,7 @@ nlohmann::json ReadJson(const std::filesystem::path& path) {
 }
 
 std::string WidenedBytes(const FakeTensor& tensor) {
-  const std::optional<kernels::DType> dtype = KernelDType(tensor.dtype);
+  const std::optional<kernels::DType> dtype = kernels::FindDType(tensor.dtype);
   CHECK(dtype.has_value()) << tensor.dtype;
   if (*dtype == kernels::DType::kF32) return tensor.bytes;
   std::string wide;

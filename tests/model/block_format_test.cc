@@ -3,12 +3,16 @@
 
 #include "kernels/block_format.h"
 
+#include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <map>
+#include <random>
 #include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "kernels/block_quantise.h"
 #include "kernels/quant_panels.h"
 #include "tests/fakes/checkpoint_writer.h"
 
@@ -85,9 +89,11 @@ TEST_P(BlockFormatTest, PanelsKeepEveryValue) {
   EXPECT_EQ(kernels::DTypeName(kernels::PanelTypeOf(*format)), GetParam());
   for (const DType type : {kernels::PanelTypeOf(*format), DType::kQ8_ANY}) {
     std::vector<std::byte> panels(kernels::PanelBytes(type, kRows, kCols));
-    kernels::PackBlockPanels(type, *format,
-                             reinterpret_cast<const std::byte*>(blocks.data()),
-                             kRows, kCols, panels.data());
+    kernels::PackBlockRows(
+        type,
+        {*format, reinterpret_cast<const std::byte*>(blocks.data()), kRows,
+         kCols},
+        0, panels.data());
     for (int64_t i = 0; i < kRows * kCols; ++i) {
       const float got = kernels::PanelElement(type, panels.data(), i / kCols,
                                               i % kCols, kCols);
@@ -106,6 +112,86 @@ INSTANTIATE_TEST_SUITE_P(Formats, BlockFormatTest,
                          [](const auto& info) {
                            return std::string(info.param);
                          });
+
+class QuantiseTest : public testing::TestWithParam<const char*> {};
+
+TEST_P(QuantiseTest, GivesTheBytesOfTheReference) {
+  const BlockFormat* format = kernels::FindBlockFormat(GetParam());
+  ASSERT_NE(format, nullptr);
+  auto goldens = Goldens();
+  const std::vector<float> source = Floats(goldens.at("quantise.source").bytes);
+  const std::string& wanted =
+      goldens.at(std::string("quantise.") + GetParam()).bytes;
+  std::string got(wanted.size(), '\0');
+  kernels::Quantise(*format, source.data(), static_cast<int64_t>(source.size()),
+                    reinterpret_cast<std::byte*>(got.data()));
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    ASSERT_EQ(got[i], wanted[i]) << "byte " << i;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, QuantiseTest,
+                         testing::Values("BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1",
+                                         "Q8_0", "MXFP4"),
+                         [](const auto& info) {
+                           return std::string(info.param);
+                         });
+
+// The root of the mean squared error of normal values, relative to their own,
+// must be `share` of what plain rounding to the group's range gives.
+struct SearchCase {
+  const char* format;
+  const char* plain;  // a format of as many bits without a search
+  double share;
+};
+
+double RelativeError(const char* name, const std::vector<float>& values) {
+  const BlockFormat& format = *kernels::FindBlockFormat(name);
+  const int64_t count = static_cast<int64_t>(values.size());
+  std::vector<std::byte> blocks(format.RowBytes(count));
+  kernels::Quantise(format, values.data(), count, blocks.data());
+  std::vector<float> back(values.size());
+  kernels::Dequantise(format, blocks.data(), count, back.data());
+  double error = 0, square = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    error += (back[i] - values[i]) * (back[i] - values[i]);
+    square += values[i] * values[i];
+  }
+  return std::sqrt(error / square);
+}
+
+TEST(Quantise, SearchedScalesBeatThoseOfTheExtremeValue) {
+  std::mt19937 random(7);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(1 << 16);
+  for (float& value : values) value = 0.02f * normal(random);
+  for (const SearchCase& c : {SearchCase{"Q4_K", "Q4_1", 0.97},
+                              {"Q5_K", "Q5_1", 1.0},
+                              {"IQ4_NL", "Q4_0", 0.9},
+                              {"Q6_K", "Q5_0", 0.5}}) {
+    const double searched = RelativeError(c.format, values);
+    const double plain = RelativeError(c.plain, values);
+    std::printf("%-6s %.4f, %s %.4f\n", c.format, searched, c.plain, plain);
+    EXPECT_LT(searched, c.share * plain) << c.format;
+  }
+}
+
+TEST(Quantise, ZerosAndTinyAndConstantGroupsStayFinite) {
+  for (const float fill : {0.0f, 1e-30f, -1e-30f, 0.5f, -3.0f}) {
+    const std::vector<float> values(256, fill);
+    for (const BlockFormat& format : kernels::BlockFormats()) {
+      if (!kernels::CanQuantise(format) || format.plain) continue;
+      std::vector<std::byte> blocks(format.RowBytes(256));
+      kernels::Quantise(format, values.data(), 256, blocks.data());
+      std::vector<float> back(256);
+      kernels::Dequantise(format, blocks.data(), 256, back.data());
+      for (const float value : back) {
+        ASSERT_NEAR(value, fill, 0.05f * std::fabs(fill) + 1e-9f)
+            << format.name << " of " << fill;
+      }
+    }
+  }
+}
 
 TEST(BlockFormats, NamesAndIdsAreUnique) {
   for (const BlockFormat& format : kernels::BlockFormats()) {

@@ -1,0 +1,281 @@
+#include "kernels/block_quantise.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#include "base/check.h"
+#include "kernels/scale_search.h"
+#include "kernels/types.h"
+
+namespace bullpen::kernels {
+namespace {
+
+void PutHalf(float value, std::byte* out) {
+  const uint16_t bits = FromFloat(value, DType::kF16);
+  std::memcpy(out, &bits, sizeof(bits));
+}
+
+float Rounded(float value) {
+  return ToFloat(FromFloat(value, DType::kF16), DType::kF16);
+}
+
+std::byte Byte(int value) { return static_cast<std::byte>(value); }
+
+// 1 / d, or 0 where there is nothing to scale.
+float Inverse(float d) { return d == 0 ? 0 : 1 / d; }
+
+// The value of the largest magnitude, the first of equals.
+float Extreme(const float* x, int count) {
+  const float* at = std::max_element(x, x + count, [](float a, float b) {
+    return std::fabs(a) < std::fabs(b);
+  });
+  return *at;
+}
+
+// 32 codes of 4 bits, the low nibbles first.
+void PutNibbles(const int* codes, std::byte* out) {
+  for (int i = 0; i < 16; ++i) {
+    out[i] = Byte((codes[i] & 15) | (codes[i + 16] & 15) << 4);
+  }
+}
+
+// The fifth bits of 32 codes.
+void PutFifthBits(const int* codes, std::byte* out) {
+  std::memset(out, 0, 4);
+  for (int i = 0; i < 32; ++i) out[i / 8] |= Byte(codes[i] >> 4 << i % 8);
+}
+
+// Codes of Q4_0 (half = 8) and Q5_0 (16): the extreme value becomes code 0.
+float SignedCodes(const float* x, int half, int* codes) {
+  const float d = Extreme(x, 32) / static_cast<float>(-half);
+  const float inverse = Inverse(d);
+  for (int i = 0; i < 32; ++i) {
+    const float code = x[i] * inverse + (static_cast<float>(half) + 0.5f);
+    codes[i] = std::clamp(static_cast<int>(code), 0, 2 * half - 1);
+  }
+  return d;
+}
+
+struct Affine {
+  float d, minimum;
+};
+
+// Codes of Q4_1 (most = 15) and Q5_1 (31), from the least value up.
+Affine UnsignedCodes(const float* x, int most, int* codes) {
+  const auto [least, greatest] = std::minmax_element(x, x + 32);
+  const float d = (*greatest - *least) / static_cast<float>(most);
+  const float inverse = Inverse(d);
+  for (int i = 0; i < 32; ++i) {
+    const float code = (x[i] - *least) * inverse + 0.5f;
+    codes[i] = std::clamp(static_cast<int>(code), 0, most);
+  }
+  return {d, *least};
+}
+
+void QuantiseQ4_0(const float* x, std::byte* out) {
+  int codes[32];
+  PutHalf(SignedCodes(x, 8, codes), out);
+  PutNibbles(codes, out + 2);
+}
+
+void QuantiseQ4_1(const float* x, std::byte* out) {
+  int codes[32];
+  const Affine scale = UnsignedCodes(x, 15, codes);
+  PutHalf(scale.d, out);
+  PutHalf(scale.minimum, out + 2);
+  PutNibbles(codes, out + 4);
+}
+
+void QuantiseQ5_0(const float* x, std::byte* out) {
+  int codes[32];
+  PutHalf(SignedCodes(x, 16, codes), out);
+  PutFifthBits(codes, out + 2);
+  PutNibbles(codes, out + 6);
+}
+
+void QuantiseQ5_1(const float* x, std::byte* out) {
+  int codes[32];
+  const Affine scale = UnsignedCodes(x, 31, codes);
+  PutHalf(scale.d, out);
+  PutHalf(scale.minimum, out + 2);
+  PutFifthBits(codes, out + 4);
+  PutNibbles(codes, out + 8);
+}
+
+void QuantiseQ8_0(const float* x, std::byte* out) {
+  const float d = std::fabs(Extreme(x, 32)) / 127.0f;
+  const float inverse = Inverse(d);
+  PutHalf(d, out);
+  for (int i = 0; i < 32; ++i) {
+    // Halves go away from zero.
+    out[2 + i] = Byte(static_cast<int8_t>(std::round(x[i] * inverse)));
+  }
+}
+
+// The exponent of the largest value gives the scale; each value then takes the
+// nearest code, the lower of two.
+void QuantiseMXFP4(const float* x, std::byte* out) {
+  const float most = std::fabs(Extreme(x, 32));
+  int exponent = 0;
+  if (most > 0) {
+    exponent = std::clamp(
+        static_cast<int>(std::floor(std::log2(most))) - 2 + 127, 0, 254);
+  }
+  const float d = Mxfp4Scale(static_cast<uint8_t>(exponent));
+  int codes[32];
+  for (int i = 0; i < 32; ++i) {
+    float least = INFINITY;
+    codes[i] = 0;
+    for (int code = 0; code < 16; ++code) {
+      const float error =
+          std::fabs(d * static_cast<float>(kMxfp4Values[code]) - x[i]);
+      if (error < least) {
+        least = error;
+        codes[i] = code;
+      }
+    }
+  }
+  out[0] = Byte(exponent);
+  PutNibbles(codes, out + 1);
+}
+
+void QuantiseIQ4_NL(const float* x, std::byte* out) {
+  const float d = SearchIq4Scale(x);
+  const float inverse = Inverse(d);
+  int codes[32];
+  for (int i = 0; i < 32; ++i) codes[i] = NearestIq4(x[i] * inverse);
+  PutHalf(d, out);
+  PutNibbles(codes, out + 2);
+}
+
+// Scales and minimums of 8 groups in 6 bits each, see UnpackQ4_K.
+void PutScalesAndMinimums(const int* scales, const int* minimums,
+                          std::byte* out) {
+  for (int g = 0; g < 4; ++g) {
+    out[g] = Byte(scales[g] | scales[g + 4] >> 4 << 6);
+    out[g + 4] = Byte(minimums[g] | minimums[g + 4] >> 4 << 6);
+    out[g + 8] = Byte((scales[g + 4] & 15) | (minimums[g + 4] & 15) << 4);
+  }
+}
+
+// The head of Q4_K and Q5_K, and the codes 0 .. most of the 256 values.
+void QuantiseGroups(const float* x, int most, std::byte* head, int* codes) {
+  Scaled groups[8];
+  float most_scale = 0, most_minimum = 0;
+  for (int g = 0; g < 8; ++g) {
+    groups[g] = SearchScaleAndMinimum(x + 32 * g, most);
+    most_scale = std::max(most_scale, groups[g].scale);
+    most_minimum = std::max(most_minimum, groups[g].minimum);
+  }
+  const float to_scale = most_scale > 0 ? 63 / most_scale : 0;
+  const float to_minimum = most_minimum > 0 ? 63 / most_minimum : 0;
+  int scales[8], minimums[8];
+  for (int g = 0; g < 8; ++g) {
+    scales[g] = std::min(63, NearestInt(to_scale * groups[g].scale));
+    minimums[g] = std::min(63, NearestInt(to_minimum * groups[g].minimum));
+  }
+  PutHalf(most_scale / 63, head);
+  PutHalf(most_minimum / 63, head + 2);
+  PutScalesAndMinimums(scales, minimums, head + 4);
+  const float d = Rounded(most_scale / 63);
+  const float dmin = Rounded(most_minimum / 63);
+  for (int i = 0; i < 256; ++i) {
+    const float scale = d * static_cast<float>(scales[i / 32]);
+    const float minimum = dmin * static_cast<float>(minimums[i / 32]);
+    codes[i] = scale == 0
+                   ? 0
+                   : std::clamp(NearestInt((x[i] + minimum) / scale), 0, most);
+  }
+}
+
+// 64 codes in 32 bytes: the first 32 in the low nibbles.
+void PutKNibbles(const int* codes, std::byte* out) {
+  for (int i = 0; i < 128; ++i) {
+    const int* pair = codes + i / 32 * 64 + i % 32;
+    out[i] = Byte((pair[0] & 15) | (pair[32] & 15) << 4);
+  }
+}
+
+void QuantiseQ4_K(const float* x, std::byte* out) {
+  int codes[256];
+  QuantiseGroups(x, 15, out, codes);
+  PutKNibbles(codes, out + 16);
+}
+
+void QuantiseQ5_K(const float* x, std::byte* out) {
+  int codes[256];
+  QuantiseGroups(x, 31, out, codes);
+  std::memset(out + 16, 0, 32);
+  for (int i = 0; i < 256; ++i) {
+    out[16 + i % 32] |= Byte(codes[i] >> 4 << i / 32);
+  }
+  PutKNibbles(codes, out + 48);
+}
+
+void QuantiseQ6_K(const float* x, std::byte* out) {
+  float scales[16];
+  for (int g = 0; g < 16; ++g) scales[g] = SearchScale(x + 16 * g, 32);
+  const float extreme = Extreme(scales, 16);
+  std::memset(out, 0, 210);
+  if (std::fabs(extreme) < 1e-15f) return;
+  const float to_scale = -128 / extreme;
+  PutHalf(1 / to_scale, out + 208);
+  const float d = Rounded(1 / to_scale);
+  for (int i = 0; i < 256; ++i) {
+    const int factor = std::min(127, NearestInt(to_scale * scales[i / 16]));
+    out[192 + i / 16] = Byte(static_cast<int8_t>(factor));
+    const float scale = d * static_cast<float>(factor);
+    const int code =
+        scale == 0 ? 32 : std::clamp(NearestInt(x[i] / scale), -32, 31) + 32;
+    out[i / 128 * 64 + i % 64] |= Byte((code & 15) << (i % 128 < 64 ? 0 : 4));
+    out[128 + i / 128 * 32 + i % 32] |= Byte(code >> 4 << i % 128 / 32 * 2);
+  }
+}
+
+struct Quantiser {
+  std::string_view format;
+  void (*quantise)(const float* x, std::byte* out);
+};
+constexpr Quantiser kQuantisers[] = {
+    {"Q4_0", QuantiseQ4_0},     {"Q4_1", QuantiseQ4_1},
+    {"Q5_0", QuantiseQ5_0},     {"Q5_1", QuantiseQ5_1},
+    {"Q8_0", QuantiseQ8_0},     {"MXFP4", QuantiseMXFP4},
+    {"IQ4_NL", QuantiseIQ4_NL}, {"Q4_K", QuantiseQ4_K},
+    {"Q5_K", QuantiseQ5_K},     {"Q6_K", QuantiseQ6_K},
+};
+
+const Quantiser* FindQuantiser(const BlockFormat& format) {
+  for (const Quantiser& quantiser : kQuantisers) {
+    if (quantiser.format == format.name) return &quantiser;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+bool CanQuantise(const BlockFormat& format) {
+  return format.plain || FindQuantiser(format) != nullptr;
+}
+
+void Quantise(const BlockFormat& format, const float* values, int64_t count,
+              std::byte* out) {
+  if (format.plain) {
+    CHECK(format.exact != DType::kF32) << "F32 needs no quantising";
+    for (int64_t i = 0; i < count; ++i) {
+      const uint16_t bits = FromFloat(values[i], format.exact);
+      std::memcpy(out + 2 * i, &bits, sizeof(bits));
+    }
+    return;
+  }
+  const Quantiser* quantiser = FindQuantiser(format);
+  CHECK(quantiser != nullptr && count % format.elements == 0)
+      << count << " elements as " << format.name;
+  for (int64_t i = 0; i < count; i += format.elements) {
+    quantiser->quantise(values + i, out);
+    out += format.bytes;
+  }
+}
+
+}  // namespace bullpen::kernels

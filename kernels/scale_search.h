@@ -1,0 +1,29 @@
+#pragma once
+
+namespace bullpen::kernels {
+
+// Scales for quantising a group of weights with the least weighted squared
+// error: candidates around the one that the extreme values give, each mended
+// by the least-squares fit for the codes that it leads to (GGML's method).
+
+// To the nearest integer, halves to even.
+int NearestInt(float value);
+
+// x[0 .. 16) as scale * q, -half <= q < half; squares weigh x^2.
+float SearchScale(const float* x, int half);
+
+struct Scaled {
+  float scale = 0;
+  float minimum = 0;  // >= 0
+};
+
+// x[0 .. 32) as scale * q - minimum, 0 <= q <= most; squares weigh |x| plus
+// the root of the mean square.
+Scaled SearchScaleAndMinimum(const float* x, int most);
+
+// x[0 .. 32) as d * kIq4Values[code]; squares weigh x^2.
+float SearchIq4Scale(const float* x);
+// The code of the value nearest to x.
+int NearestIq4(float x);
+
+}  // namespace bullpen::kernels
