@@ -10,8 +10,8 @@
 
 #include "base/check.h"
 #include "engine/model/safetensors.h"
-#include "kernels/types.h"
 #include "gtest/gtest.h"
+#include "kernels/types.h"
 
 namespace bullpen {
 namespace {

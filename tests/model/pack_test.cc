@@ -294,7 +294,7 @@ TEST_F(ContradictionTest, UnsupportedDtypeIsNamed) {
   Find(tensors_, "model.layers.2.self_attn.o_proj.weight").dtype = "I16";
   EXPECT_THAT(PackMessage(),
               AllOf(HasSubstr("o_proj.weight"), HasSubstr("dtype I16"),
-                    HasSubstr("F32, F16 and BF16")));
+                    HasSubstr("F32, F16, BF16 and the block formats")));
 }
 
 TEST_F(ContradictionTest, LayersBeyondTheConfigAreNamed) {

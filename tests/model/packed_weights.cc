@@ -120,8 +120,9 @@ ExpertRows3 ReadExpert(const PackedModel& model, int layer, int expert) {
 
   const kernels::ExpertShape& shape = model.expert_shape(layer);
   const auto part = [&](int64_t offset, int32_t rows, int32_t cols) {
+    const bool down = offset == shape.down_offset();
     return RowsOf({.data = blob.data() + offset,
-                   .dtype = shape.dtype,
+                   .dtype = down ? shape.down_dtype() : shape.dtype,
                    .rows = rows,
                    .cols = cols});
   };
@@ -174,7 +175,8 @@ void ExpectSameWeights(const std::vector<FakeTensor>& source,
       EXPECT_TRUE(rows.up == tensors.Bytes(expert + "up_proj.weight", dtype))
           << expert;
       EXPECT_TRUE(rows.down ==
-                  tensors.Bytes(expert + "down_proj.weight", dtype))
+                  tensors.Bytes(expert + "down_proj.weight",
+                                model.expert_shape(l).down_dtype()))
           << expert;
     }
   }
