@@ -6,8 +6,8 @@
 
 #include "kernels/dot_tile_simd.h"
 #include "kernels/math_simd.h"
+#include "kernels/quant_dot_simd.h"
 #include "kernels/quant_panels.h"
-#include "kernels/quant_tile_simd.h"
 #include "kernels/types.h"
 
 // Dot products of rows of x with panels of weights.

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <utility>
 
 #include "kernels/dot_tile_simd.h"
 
@@ -131,37 +130,6 @@ void QuantTile(const DotBlock& block, int panel) {
       group += format.group_bytes();
     }
   }
-}
-
-template <typename V, int kBits, int kPanels, int kTokens>
-void QuantPanelsFrom(const DotBlock& block, int panel) {
-  for (; panel + kPanels <= block.panels; panel += kPanels) {
-    QuantTile<V, kBits, kPanels, kTokens>(block, panel);
-  }
-  if constexpr (kPanels > 1) {
-    QuantPanelsFrom<V, kBits, kPanels / 2, kTokens>(block, panel);
-  }
-}
-
-template <typename V, int kBits, int kTokens>
-void QuantPanels(const DotBlock& block) {
-  QuantPanelsFrom<V, kBits, PanelsAtATime<V>(kTokens), kTokens>(block, 0);
-}
-
-template <typename V, int kBits, int... kIndex>
-DotFunction ChooseQuantTokens(int tokens,
-                              std::integer_sequence<int, kIndex...>) {
-  static constexpr DotFunction kFunctions[] = {
-      QuantPanels<V, kBits, kIndex + 1>...};
-  return kFunctions[tokens - 1];
-}
-
-// The loop for a block type.
-template <typename V>
-DotFunction ChooseQuantDot(const PanelFormat& format, int tokens) {
-  constexpr auto kTokens = std::make_integer_sequence<int, V::kDotTokens>();
-  return format.code_bits == 4 ? ChooseQuantTokens<V, 4>(tokens, kTokens)
-                               : ChooseQuantTokens<V, 8>(tokens, kTokens);
 }
 
 }  // namespace

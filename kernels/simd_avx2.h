@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/lanes_avx2.h"
 #include "kernels/types.h"
 
 // Sixteen float lanes on AVX2 + FMA + F16C: the vocabulary that the *_simd.h
@@ -108,8 +109,7 @@ struct Avx2 {
     _mm_storeu_si128(out + 1, _mm256_cvtps_ph(a.hi, _MM_FROUND_TO_NEAREST_INT));
   }
 
-  // Sixteen bytes; their integers; and what a table of 16 integers gives for
-  // their low and high nibbles.
+  // Sixteen bytes: as integers, and as two nibbles each that a table maps.
   using Bytes = __m128i;
   using Table = __m128i;
   static Bytes LoadBytes(const std::byte* p) {
@@ -132,7 +132,8 @@ struct Avx2 {
 
   // a * 2^n, where `rounded` holds n as ExpTerms::kRound + n.
   static F ScaleByPower(F a, F rounded) {
-    return {ScaleByPower(a.lo, rounded.lo), ScaleByPower(a.hi, rounded.hi)};
+    return {kernels::ScaleByPower(a.lo, rounded.lo),
+            kernels::ScaleByPower(a.hi, rounded.hi)};
   }
 
   // Fma for sums that live in registers. Without the fence gcc 12 delays the
@@ -142,29 +143,6 @@ struct Avx2 {
     F sum = Fma(a, b, c);
     __asm__("" : "+x"(sum.lo), "+x"(sum.hi));
     return sum;
-  }
-
- private:
-  static __m256i LanesBelow(int n) {
-    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), lanes);
-  }
-  static __m256i LanesIn(int first, int end) {
-    return _mm256_andnot_si256(LanesBelow(first), LanesBelow(end));
-  }
-  static __m256 WidenBF16(__m128i a) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(a), 16));
-  }
-  static __m256 ScaleByPower(__m256 a, __m256 rounded) {
-    const __m256i n = _mm256_sub_epi32(_mm256_castps_si256(rounded),
-                                       _mm256_set1_epi32(0x4B400000));
-    const __m256i half = _mm256_srai_epi32(n, 1);
-    return _mm256_mul_ps(_mm256_mul_ps(a, PowerOfTwo(half)),
-                         PowerOfTwo(_mm256_sub_epi32(n, half)));
-  }
-  static __m256 PowerOfTwo(__m256i n) {
-    const __m256i biased = _mm256_add_epi32(n, _mm256_set1_epi32(127));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23));
   }
 };
 

@@ -14,6 +14,7 @@
 
 #include "base/worker_pool.h"
 #include "kernels/ops.h"
+#include "tests/kernels/block_panels.h"
 
 namespace bullpen::kernels {
 
@@ -77,7 +78,8 @@ class Random {
   }
   void FillPanels(DType dtype, int32_t rows, int32_t cols, std::byte* out) {
     if (!IsPlain(dtype)) {
-      FillBlockPanels(dtype, rows, cols, out);
+      FillBlockPanels(dtype, {out, out + PanelBytes(dtype, rows, cols)},
+                      engine_);
       return;
     }
     const Floats source = Vector(int64_t{rows} * cols, 0.3f);
@@ -90,42 +92,6 @@ class Random {
       halves[i] = FromFloat(source[i], dtype);
     }
     PackPanels(dtype, halves.data(), rows, cols, cols, out);
-  }
-  // Any codes, and scales that keep products in range.
-  void FillBlockPanels(DType dtype, int32_t rows, int32_t cols,
-                       std::byte* out) {
-    const PanelFormat& format = FormatOf(dtype);
-    const std::byte* end = out + PanelBytes(dtype, rows, cols);
-    const auto scales = [&](int count) {
-      for (int i = 0; i < count * kPanelRows; ++i) {
-        const float scale = 0.01f * Normal();
-        if (format.scale == ScaleCode::kF32) {
-          std::memcpy(out, &scale, 4);
-          out += 4;
-          continue;
-        }
-        const uint16_t half =
-            FromFloat(scale, format.scale == ScaleCode::kBF16 ? DType::kBF16
-                                                              : DType::kF16);
-        std::memcpy(out, &half, 2);
-        out += 2;
-      }
-    };
-    const auto bytes = [&](int count) {
-      while (count-- > 0) *out++ = static_cast<std::byte>(Between(0, 255));
-    };
-    while (out < end) {
-      const bool product = format.scale == ScaleCode::kProduct;
-      if (product) scales(1 + format.minimum);
-      for (int c = 0; c < format.block_cols; c += format.group_cols) {
-        if (product) {
-          bytes(format.group_header_bytes());
-        } else {
-          scales(1 + format.minimum);
-        }
-        bytes(format.group_bytes() - format.group_header_bytes());
-      }
-    }
   }
   std::mt19937& engine() { return engine_; }
 
