@@ -9,10 +9,13 @@
 #include "server/generate_command.h"
 #include "server/log_setup.h"
 #include "server/serve_command.h"
+#include "tools/analyze_command.h"
+#include "tools/bench_command.h"
 #include "tools/logits_command.h"
 #include "tools/options.h"
 #include "tools/pack_command.h"
 #include "tools/perplexity_command.h"
+#include "tools/plan_command.h"
 #include "tools/replay_command.h"
 #include "tools/tokenize_command.h"
 #include "tools/trace_command.h"
@@ -100,6 +103,9 @@ int Main(int argc, char** argv) {
   PerplexityCommand perplexity(app, environment, chosen);
   ReplayCommand replay(app, chosen);
   TraceCommand trace(app, chosen);
+  AnalyzeCommand analyze(app, chosen);
+  PlanCommand plan(app, environment, chosen);
+  BenchCommand bench(app, environment, chosen);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

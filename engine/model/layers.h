@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -12,6 +13,11 @@
 
 namespace bullpen {
 
+// Replaces what a layer's router chose for its rows: [rows, k] experts and
+// weights. For benchmarks with recorded routing; never for serving.
+using Reroute = std::function<void(int layer, std::span<int32_t> chosen,
+                                   std::span<float> weights)>;
+
 // What one forward pass carries from layer to layer. Engine thread.
 struct Pass {
   const kernels::Ops& ops;
@@ -21,6 +27,7 @@ struct Pass {
   int32_t rows = 0;
   Phase phase = Phase::kDecode;
   std::span<absl::Status> sequence_status;  // set to the first failure of each
+  const Reroute* reroute = nullptr;         // benchmarks only
 };
 
 // One RMS norm of a layer's rows.

@@ -31,7 +31,6 @@ std::optional<int64_t> ReadNumber(const std::string& path) {
   return std::nullopt;  // No such file, or "max".
 }
 
-// What this process may still take: the machine's, or less in a container.
 struct CgroupMemory {
   std::string limit;
   std::string used;
@@ -63,22 +62,6 @@ std::vector<CgroupMemory> CgroupsOfSelf() {
     }
   }
   return groups;
-}
-
-int64_t AvailableBytes() {
-  int64_t available = std::numeric_limits<int64_t>::max();
-  std::ifstream meminfo("/proc/meminfo");
-  for (std::string key, rest; meminfo >> key && std::getline(meminfo, rest);) {
-    if (key == "MemAvailable:") available = std::stoll(rest) * 1024;
-  }
-  for (const CgroupMemory& group : CgroupsOfSelf()) {
-    const std::optional<int64_t> most = ReadNumber(group.limit);
-    const std::optional<int64_t> used = ReadNumber(group.used);
-    if (most.has_value() && used.has_value()) {
-      available = std::min(available, std::max<int64_t>(*most - *used, 0));
-    }
-  }
-  return available;
 }
 
 class Splitter {
@@ -194,6 +177,22 @@ absl::StatusOr<MemoryPlan> Splitter::Split(MemoryPlan least,
 }
 
 }  // namespace
+
+int64_t AvailableBytes() {
+  int64_t available = std::numeric_limits<int64_t>::max();
+  std::ifstream meminfo("/proc/meminfo");
+  for (std::string key, rest; meminfo >> key && std::getline(meminfo, rest);) {
+    if (key == "MemAvailable:") available = std::stoll(rest) * 1024;
+  }
+  for (const CgroupMemory& group : CgroupsOfSelf()) {
+    const std::optional<int64_t> most = ReadNumber(group.limit);
+    const std::optional<int64_t> used = ReadNumber(group.used);
+    if (most.has_value() && used.has_value()) {
+      available = std::min(available, std::max<int64_t>(*most - *used, 0));
+    }
+  }
+  return available;
+}
 
 std::string MemoryPlan::Table() const {
   int64_t slot_count = 0;

@@ -28,6 +28,10 @@ struct MemoryPlan {
   std::string Table() const;
 };
 
+// What this process may still take: the machine's free memory, or less where a
+// cgroup sets a limit.
+int64_t AvailableBytes();
+
 // Splits the budget: resident weights and scratch first, then KV (one full
 // context at least, up to `max_sequences` of them), then expert slots, dealt
 // evenly over the layers. ResourceExhausted carries the table when less is

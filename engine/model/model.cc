@@ -96,6 +96,7 @@ struct Model::State {
   kernels::PanelMatrix head;
   const float* final_norm = nullptr;
   ForwardTap tap;
+  Reroute reroute;  // empty: none
   std::vector<absl::Status> sequence_status;
 };
 
@@ -278,7 +279,8 @@ absl::StatusOr<ForwardResult> Model::Forward(const ForwardBatch& batch) {
                   .sequences = batch.sequences,
                   .rows = rows,
                   .phase = batch.phase,
-                  .sequence_status = s.sequence_status};
+                  .sequence_status = s.sequence_status,
+                  .reroute = s.reroute ? &s.reroute : nullptr};
   s.rope.Fill(batch.sequences, s.scratch);
   RETURN_IF_ERROR(s.ops->embed({.table = s.embed,
                                 .ids = batch.ids.data(),
@@ -294,6 +296,9 @@ absl::StatusOr<ForwardResult> Model::Forward(const ForwardBatch& batch) {
 }
 
 void Model::set_tap(ForwardTap tap) { state_->tap = std::move(tap); }
+void Model::set_reroute(Reroute reroute) {
+  state_->reroute = std::move(reroute);
+}
 const PackedModel& Model::packed() const { return state_->packed; }
 const ModelConfig& Model::config() const { return state_->packed.config(); }
 const MemoryPlan& Model::memory() const { return state_->plan; }

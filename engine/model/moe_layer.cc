@@ -54,6 +54,10 @@ absl::Status MoeLayer::Forward(const Pass& pass) {
   }
   const float* x = norm_first ? a.normed : a.hidden;
   RETURN_IF_ERROR(Route(pass, x));
+  if (pass.reroute != nullptr && router_.data != nullptr) {
+    const size_t entries = static_cast<size_t>(pass.rows) * k_;
+    (*pass.reroute)(layer_, {a.chosen, entries}, {a.chosen_weights, entries});
+  }
   GroupByExpert(pass);
   RETURN_IF_ERROR(RunExperts(pass, x));
   if (shared_blob_ != nullptr) RETURN_IF_ERROR(RunShared(pass, x));

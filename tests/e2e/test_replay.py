@@ -74,3 +74,48 @@ def test_recorded_routing_goes_both_ways_and_replays(binary, cache_dir, tmp_path
     tokens = {(row[1], row[2]) for row in rows}  # phase, step
     # The last token is given out and not computed.
     assert tokens == {("0", str(i)) for i in range(5)} | {("1", str(i)) for i in range(11)}
+
+
+def test_analysis_gives_the_figures_of_the_paper_and_plots(binary, tmp_path):
+    def run(*arguments):
+        command = [binary, "analyze", TRACE, "--phase", "decode", *map(str, arguments)]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+
+    result = json.loads(run("--json", "--plots", tmp_path))
+    assert len(result["layers"]) == 12
+    whole = result["whole"]
+    assert 0 < whole["srp_by_segment"]["16"]["srp"] < 1
+    # An oracle of any reach hits no less with more slots.
+    for by_slots in whole["sch_by_segment_and_slots"].values():
+        assert list(by_slots.values()) == sorted(by_slots.values())
+    for name in ("sch", "srp", "working_set", "overlap"):
+        xml.etree.ElementTree.parse(tmp_path / f"{name}.svg")
+    assert run().splitlines()[-1].split()[0] == "all"
+
+
+def test_plan_says_what_memory_gives(binary, cache_dir):
+    command = [binary, "plan", "--json", "--cache-dir", str(cache_dir), "--threads", "1"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    result = json.loads(done.stdout)
+    rows = result["rows"]
+    for key in ("memory_bytes", "hit_rate", "decode_tokens_per_second_least"):
+        assert [row[key] for row in rows] == sorted(row[key] for row in rows)
+    assert rows[-1]["hit_rate"] == 1
+    assert result["recommended_memory"] in [row["memory_bytes"] for row in rows]
+
+
+def test_recorded_routing_drives_a_shaped_model(binary, tmp_path):
+    model = tmp_path / "shaped"
+    subprocess.run(
+        [binary, "bench", "shape", "qwen3-30b-a3b", "-o", model, "--layers", "2", "--top-k", "6",
+         "--vocab", "64"], check=True, capture_output=True, timeout=300)  # fmt: skip
+    done = subprocess.run(
+        [binary, "bench", "offload", model, "--route-from", TRACE, "--slots-per-layer", "12",
+         "--threads", "1", "--context", "64"], check=True, capture_output=True, text=True,
+        timeout=300)  # fmt: skip
+    result = json.loads(done.stdout)
+    assert result["routing"].startswith("recorded")
+    assert result["lookups"] == 50 * 2 * 6
+    assert result["slots_per_layer"] == 12
+    # The same rule, but for the order in which one token's experts count as used.
+    assert abs(result["hits"] - result["replay_hits"]) < 0.02 * result["lookups"]

@@ -1,0 +1,320 @@
+#include "engine/experts/analysis.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <tuple>
+#include <utility>
+
+namespace bullpen {
+namespace {
+
+using Text = std::vector<std::span<const int32_t>>;
+
+// A layer's tokens, turn by turn, each in order.
+std::vector<TokenChoices> ByLayer(const RoutingTrace& trace,
+                                  std::optional<Phase> phase) {
+  std::vector<TokenChoices> layers(static_cast<size_t>(trace.layers()),
+                                   {.experts = trace.experts(), .texts = {}});
+  using Key = std::pair<int32_t, int32_t>;  // layer, turn
+  std::map<Key, std::vector<const RoutingTrace::Choice*>> texts;
+  for (const RoutingTrace::Choice& choice : trace.choices()) {
+    if (phase.has_value() && choice.phase != *phase) continue;
+    texts[{choice.layer, choice.turn}].push_back(&choice);
+  }
+  for (auto& [key, choices] : texts) {
+    std::ranges::stable_sort(choices, {}, [](const auto* choice) {
+      return std::pair(choice->phase, choice->step);
+    });
+    Text& text = layers[key.first].texts.emplace_back();
+    for (const auto* choice : choices) text.push_back(trace.chosen(*choice));
+  }
+  return layers;
+}
+
+bool Uses(std::span<const int32_t> chosen, int32_t expert) {
+  return std::ranges::find(chosen, expert) != chosen.end();
+}
+
+// The cache of one text in SegmentCache.
+class OracleCache {
+ public:
+  OracleCache(const Text& text, int32_t experts, int32_t segment, int32_t slots)
+      : text_(text),
+        segment_(static_cast<size_t>(segment)),
+        slots_(static_cast<size_t>(slots)),
+        soon_(static_cast<size_t>(experts)),
+        last_(static_cast<size_t>(experts), -1),
+        holds_(static_cast<size_t>(experts)) {}
+
+  HitCounts Run() {
+    HitCounts counts;
+    for (size_t i = 0; i < std::min(segment_, text_.size()); ++i) Count(i, 1);
+    for (size_t now = 0; now < text_.size(); ++now) {
+      // `soon_` counts the tokens after this one.
+      Count(now, -1);
+      if (now + segment_ < text_.size()) Count(now + segment_, 1);
+      for (const int32_t expert : text_[now]) {
+        ++counts.lookups;
+        counts.hits += holds_[expert];
+        last_[expert] = static_cast<int64_t>(now);
+      }
+      for (const int32_t expert : text_[now]) Hold(expert, text_[now]);
+    }
+    return counts;
+  }
+
+ private:
+  void Count(size_t token, int32_t by) {
+    for (const int32_t expert : text_[token]) soon_[expert] += by;
+  }
+
+  void Hold(int32_t expert, std::span<const int32_t> needed) {
+    if (holds_[expert]) return;
+    if (held_.size() < slots_) {
+      held_.push_back(expert);
+      holds_[expert] = true;
+      return;
+    }
+    int32_t* victim = nullptr;
+    for (int32_t& held : held_) {
+      if (Uses(needed, held)) continue;
+      if (victim == nullptr ||
+          std::tuple(soon_[held], last_[held], held) <
+              std::tuple(soon_[*victim], last_[*victim], *victim)) {
+        victim = &held;
+      }
+    }
+    if (victim == nullptr) return;  // Fewer slots than a token needs.
+    holds_[*victim] = false;
+    holds_[expert] = true;
+    *victim = expert;
+  }
+
+  const Text& text_;
+  size_t segment_;
+  size_t slots_;
+  std::vector<int32_t> soon_;
+  std::vector<int64_t> last_;
+  std::vector<bool> holds_;
+  std::vector<int32_t> held_;
+};
+
+void SetSkew(const TokenChoices& choices, RoutingFigures& figures) {
+  std::vector<double> uses(static_cast<size_t>(choices.experts));
+  double total = 0;
+  for (const Text& text : choices.texts) {
+    figures.tokens += std::ssize(text);
+    for (const auto& chosen : text) {
+      for (const int32_t expert : chosen) ++uses[expert];
+      total += static_cast<double>(chosen.size());
+    }
+  }
+  if (total == 0) return;
+  std::ranges::sort(uses, std::greater<>());
+  double entropy = 0;
+  const size_t quarter = (uses.size() + 3) / 4;
+  for (size_t i = 0; i < uses.size() && uses[i] > 0; ++i) {
+    ++figures.used_experts;
+    entropy -= uses[i] / total * std::log(uses[i] / total);
+    if (i < quarter) figures.top_quarter_share += uses[i] / total;
+  }
+  figures.effective_experts = std::exp(entropy);
+}
+
+void SetOverlap(const TokenChoices& choices, RoutingFigures& figures) {
+  for (size_t i = 0; i < kLags.size(); ++i) {
+    const size_t lag = static_cast<size_t>(kLags[i]);
+    HitCounts same;
+    for (const Text& text : choices.texts) {
+      for (size_t now = lag; now < text.size(); ++now) {
+        for (const int32_t expert : text[now]) {
+          ++same.lookups;
+          same.hits += Uses(text[now - lag], expert);
+        }
+      }
+    }
+    figures.overlap[i] = same.rate();
+  }
+}
+
+void SetWorkingSet(const TokenChoices& choices, RoutingFigures& figures) {
+  std::vector<int64_t> texts_of;  // as long
+  for (const Text& text : choices.texts) {
+    std::vector<bool> seen(static_cast<size_t>(choices.experts));
+    double distinct = 0;
+    size_t place = 0;
+    for (size_t now = 0; now < text.size(); ++now) {
+      for (const int32_t expert : text[now]) {
+        distinct += seen[expert] ? 0 : 1;
+        seen[expert] = true;
+      }
+      if (now + 1 != size_t{1} << place) continue;
+      if (place == figures.working_set.size()) {
+        figures.working_set.push_back(0);
+        texts_of.push_back(0);
+      }
+      figures.working_set[place] += distinct;
+      ++texts_of[place++];
+    }
+  }
+  for (size_t i = 0; i < texts_of.size(); ++i) {
+    figures.working_set[i] /= static_cast<double>(texts_of[i]);
+  }
+}
+
+// Texts of both layers are the same turns, token for token, in a trace whose
+// tokens run through all layers; others are left out.
+void SetAffinity(const TokenChoices& from, const TokenChoices& to, size_t hop,
+                 RoutingFigures& figures) {
+  const size_t width = static_cast<size_t>(to.experts);
+  std::vector<int64_t> together(static_cast<size_t>(from.experts) * width);
+  std::vector<int64_t> uses(width);
+  int64_t pairs = 0;
+  int64_t tokens = 0;
+  for (size_t t = 0; t < std::min(from.texts.size(), to.texts.size()); ++t) {
+    if (from.texts[t].size() != to.texts[t].size()) continue;
+    for (size_t now = 0; now < from.texts[t].size(); ++now) {
+      ++tokens;
+      for (const int32_t j : to.texts[t][now]) ++uses[j];
+      for (const int32_t i : from.texts[t][now]) {
+        ++pairs;
+        for (const int32_t j : to.texts[t][now]) {
+          ++together[static_cast<size_t>(i) * width + j];
+        }
+      }
+    }
+  }
+  if (tokens == 0) return;
+  int64_t likeliest = 0;
+  for (int32_t i = 0; i < from.experts; ++i) {
+    const auto row = together.begin() + i * static_cast<int64_t>(width);
+    likeliest += *std::max_element(row, row + static_cast<int64_t>(width));
+  }
+  figures.affinity[hop] = static_cast<double>(likeliest) / pairs;
+  figures.affinity_base[hop] =
+      static_cast<double>(*std::ranges::max_element(uses)) / tokens;
+}
+
+// The mean over layers of what is not counted for the model as a whole.
+RoutingFigures Mean(const std::vector<RoutingFigures>& layers) {
+  RoutingFigures mean;
+  const double share = 1 / static_cast<double>(layers.size());
+  const auto add = [](auto& sum, const auto& values, double times) {
+    if (sum.size() < values.size()) {
+      if constexpr (requires { sum.resize(1); }) sum.resize(values.size());
+    }
+    for (size_t i = 0; i < values.size(); ++i) sum[i] += values[i] * times;
+  };
+  double used = 0;
+  for (const RoutingFigures& layer : layers) {
+    mean.tokens = std::max(mean.tokens, layer.tokens);
+    used += layer.used_experts * share;
+    mean.effective_experts += layer.effective_experts * share;
+    mean.top_quarter_share += layer.top_quarter_share * share;
+    add(mean.overlap, layer.overlap, share);
+    add(mean.working_set, layer.working_set, share);
+    add(mean.affinity, layer.affinity, share);
+    add(mean.affinity_base, layer.affinity_base, share);
+    for (size_t m = 0; m < kSegments.size(); ++m) {
+      add(mean.segment_cache[m], layer.segment_cache[m], share);
+    }
+  }
+  mean.used_experts = static_cast<int32_t>(std::lround(used));
+  // The last layers have none so far ahead.
+  for (size_t i = 0; i < kHops.size(); ++i) {
+    const double with = static_cast<double>(layers.size()) - kHops[i];
+    if (with <= 0) continue;
+    mean.affinity[i] /= share * with;
+    mean.affinity_base[i] /= share * with;
+  }
+  return mean;
+}
+
+}  // namespace
+
+void SegmentCounts::Add(const TokenChoices& choices) {
+  const size_t segment = static_cast<size_t>(segment_);
+  std::vector<int32_t> uses(static_cast<size_t>(choices.experts));
+  for (const Text& text : choices.texts) {
+    if (text.size() < segment) continue;
+    std::ranges::fill(uses, 0);
+    for (size_t now = 0; now < text.size(); ++now) {
+      for (const int32_t expert : text[now]) ++uses[expert];
+      if (now + 1 < segment) continue;
+      ++windows_;
+      for (const int32_t count : uses) {
+        if (count > 0) ++windows_with_[std::min(count, segment_)];
+      }
+      for (const int32_t expert : text[now + 1 - segment]) --uses[expert];
+    }
+  }
+}
+
+std::optional<SegmentRouting> SegmentCounts::Best() const {
+  if (windows_ == 0) return std::nullopt;
+  double all = 0;
+  for (size_t f = 1; f < windows_with_.size(); ++f) {
+    all += static_cast<double>(f) * static_cast<double>(windows_with_[f]);
+  }
+  SegmentRouting best;
+  double right = 0;   // uses that a router of this threshold serves
+  double chosen = 0;  // window-expert pairs that it serves
+  for (size_t f = windows_with_.size() - 1; f > 0; --f) {
+    right += static_cast<double>(f) * static_cast<double>(windows_with_[f]);
+    chosen += static_cast<double>(windows_with_[f]);
+    const double f1 = 2 * right / (segment_ * chosen + all);
+    if (f1 > best.srp) best = {.srp = f1, .ratio = segment_ * chosen / all};
+  }
+  return best;
+}
+
+HitCounts SegmentCache(const TokenChoices& choices, int32_t segment,
+                       int32_t slots) {
+  HitCounts counts;
+  for (const Text& text : choices.texts) {
+    const HitCounts one =
+        OracleCache(text, choices.experts, segment, slots).Run();
+    counts.lookups += one.lookups;
+    counts.hits += one.hits;
+  }
+  return counts;
+}
+
+RoutingAnalysis AnalyzeRouting(
+    const RoutingTrace& trace, std::span<const int32_t> slots,
+    std::optional<Phase> phase,
+    const std::function<void(int64_t, int64_t)>& progress) {
+  const std::vector<TokenChoices> layers = ByLayer(trace, phase);
+  RoutingAnalysis analysis{
+      .slots = {slots.begin(), slots.end()}, .layers = {}, .whole = {}};
+  std::vector<SegmentCounts> whole(kSegments.begin(), kSegments.end());
+  for (size_t l = 0; l < layers.size(); ++l) {
+    RoutingFigures& figures = analysis.layers.emplace_back();
+    SetSkew(layers[l], figures);
+    SetOverlap(layers[l], figures);
+    SetWorkingSet(layers[l], figures);
+    for (size_t m = 0; m < kSegments.size(); ++m) {
+      SegmentCounts counts(kSegments[m]);
+      counts.Add(layers[l]);
+      whole[m].Add(layers[l]);
+      figures.segments[m] = counts.Best();
+      for (const int32_t count : slots) {
+        figures.segment_cache[m].push_back(
+            SegmentCache(layers[l], kSegments[m], count).rate());
+      }
+    }
+    for (size_t i = 0; i < kHops.size(); ++i) {
+      const size_t to = l + static_cast<size_t>(kHops[i]);
+      if (to < layers.size()) SetAffinity(layers[l], layers[to], i, figures);
+    }
+    if (progress) progress(static_cast<int64_t>(l) + 1, std::ssize(layers));
+  }
+  analysis.whole = Mean(analysis.layers);
+  for (size_t m = 0; m < kSegments.size(); ++m) {
+    analysis.whole.segments[m] = whole[m].Best();
+  }
+  return analysis;
+}
+
+}  // namespace bullpen

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/experts/trace.h"
+#include "engine/model/machine_rates.h"
+#include "engine/model/packed_model.h"
+#include "tools/options.h"
+
+namespace bullpen {
+
+// `bullpen plan MODEL`: how much memory gives how many slots, which hit rate
+// and which speed, and what to give --memory. The parser writes into this
+// object, which stays where it is.
+class PlanCommand {
+ public:
+  PlanCommand(CLI::App& app, const Environment& environment, Command& chosen);
+  PlanCommand(const PlanCommand&) = delete;
+
+ private:
+  struct Row {
+    int32_t slots = 0;  // of a layer with experts
+    int64_t memory_bytes = 0;
+    double hit_rate = 0;
+    // Tokens per second if computing and reading never overlap, and if they
+    // always do.
+    double decode_least = 0;
+    double decode_most = 0;
+    double prefill_least = 0;
+    double prefill_most = 0;
+  };
+  // The parts of a budget that do not depend on the slots.
+  int64_t FixedBytes(const PackedModel& model) const;
+  Row RowOf(const PackedModel& model, const MachineRates& rates, int32_t slots,
+            double hit_rate) const;
+  // Hits with `slots` of `experts`: in the trace, else of even routing.
+  double HitRate(const std::optional<RoutingTrace>& trace, int32_t slots,
+                 int32_t experts) const;
+  void Print(const PackedModel& model, const MachineRates& rates,
+             const std::vector<Row>& rows) const;
+  absl::Status Run() const;
+
+  std::filesystem::path model_;
+  std::filesystem::path trace_;
+  ModelFlags flags_;
+  bool json_ = false;
+};
+
+}  // namespace bullpen
