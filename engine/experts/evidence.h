@@ -27,6 +27,19 @@ constexpr EvidenceSet Bit(Evidence evidence) {
 inline constexpr EvidenceSet kAllEvidence =
     (EvidenceSet{1} << kEvidenceKinds) - 1;
 
+// Guesses of one kind for one token, at the least probability of a guess.
+struct GuessCounts {
+  uint64_t guessed = 0;
+  uint64_t right = 0;  // of the guessed
+  uint64_t used = 0;   // by the token: right and not guessed
+  double precision() const {
+    return guessed == 0 ? 0 : static_cast<double>(right) / guessed;
+  }
+  double recall() const {
+    return used == 0 ? 0 : static_cast<double>(right) / used;
+  }
+};
+
 // For one token and layer: per expert the log-odds by each kind that is in
 // `present`, side by side in the caller's memory.
 struct EvidenceRow {

@@ -248,6 +248,18 @@ const GuessCounts& RoutingPredictor::combined_counts(int32_t horizon) const {
   return counts_[horizon - 1].combined;
 }
 
+std::vector<RoutingShape::Layer> RoutingPredictor::layers() const {
+  std::vector<RoutingShape::Layer> shapes;
+  for (const Layer& layer : layers_) shapes.push_back(layer.shape);
+  return shapes;
+}
+
+void RoutingPredictor::RestorePopularity(int32_t layer,
+                                         std::span<const float> shares) {
+  layers_[layer].popularity.Restore(shares);
+  layers_[layer].recent.Restore(shares);
+}
+
 int64_t RoutingPredictor::bytes() const {
   int64_t bytes = 0;
   for (const Layer& layer : layers_) {

@@ -39,19 +39,6 @@ struct ExpertGuess {
   float probability = 0;  // that the layer's next step uses it
 };
 
-// Guesses of one kind for one token, at the least probability of a guess.
-struct GuessCounts {
-  uint64_t guessed = 0;
-  uint64_t right = 0;  // of the guessed
-  uint64_t used = 0;   // by the token: right and not guessed
-  double precision() const {
-    return guessed == 0 ? 0 : static_cast<double>(right) / guessed;
-  }
-  double recall() const {
-    return used == 0 ? 0 : static_cast<double>(right) / used;
-  }
-};
-
 // Guesses which experts the coming layers will use, from what past tokens and
 // this one used, and learns from how it turns out. Allocates at construction
 // only. A few microseconds per row, layer and horizon. Pure: no clock, no
@@ -88,6 +75,19 @@ class RoutingPredictor {
   // How far ahead conditional tables reach.
   int32_t table_horizon() const { return table_horizon_; }
   int64_t bytes() const;
+
+  // What a profile keeps. A table is from layer - horizon to layer, both >= 0.
+  std::vector<RoutingShape::Layer> layers() const;
+  std::span<const float> popularity(int32_t layer) const {
+    return layers_[layer].popularity.shares();
+  }
+  void RestorePopularity(int32_t layer, std::span<const float> shares);
+  const ConditionalTable& table(int32_t layer, int32_t horizon) const {
+    return layers_[layer].tables[horizon - 1];
+  }
+  ConditionalTable& table(int32_t layer, int32_t horizon) {
+    return layers_[layer].tables[horizon - 1];
+  }
 
  private:
   // What is known of one row, for one layer and horizon. That of a step's
