@@ -6,7 +6,7 @@ ARGS :=
 JOBS := $(shell nproc)
 SOURCES = $$(git ls-files '*.h' '*.cc')
 
-.PHONY: help serve test asan tsan format check tidy bench clean packages test-packages
+.PHONY: help serve test asan tsan fuzz format check tidy bench clean packages fuzz-packages test-packages
 .SECONDARY:
 
 help:  ## list these targets
@@ -24,6 +24,10 @@ test: test-packages build/release/build.ninja $(VENV)/tests.stamp  ## install wh
 asan tsan: %: build/%/build.ninja  ## run the unit tests under AddressSanitizer and UBSan, or ThreadSanitizer
 	cmake --build build/$@
 	ctest --test-dir build/$@ --output-on-failure --parallel $(JOBS) --label-regex unit $(ARGS)
+
+fuzz: fuzz-packages build/fuzz/build.ninja  ## run each fuzz target under libFuzzer for ten minutes (ARGS: other seconds)
+	cmake --build build/fuzz --target fuzz
+	tests/fuzz/run.sh build/fuzz $(ARGS)
 
 check: test-packages  ## check the format, the include arrows and the style rules
 	tools/check_format.sh
@@ -49,6 +53,9 @@ packages:
 
 test-packages:
 	@tools/install_packages.sh build test
+
+fuzz-packages:
+	@tools/install_packages.sh build fuzz
 
 build/%/build.ninja: | packages
 	cmake --preset $*

@@ -5,7 +5,7 @@ target_include_directories(bullpen_options INTERFACE ${PROJECT_SOURCE_DIR})
 # -ffp-contract=off: the source says where a multiply-add is fused; every
 # instruction set must give the same bits (docs/ARCHITECTURE.md, numerics).
 target_compile_options(bullpen_options INTERFACE
-  -Wall -Wextra -Werror -ffp-contract=off -fno-math-errno)
+  -Wall -Wextra $<$<BOOL:${BULLPEN_WERROR}>:-Werror> -ffp-contract=off -fno-math-errno)
 if(BULLPEN_SANITIZE)
   target_compile_options(bullpen_options INTERFACE
     -fsanitize=${BULLPEN_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian or Ubuntu packages that are missing, as root or by sudo.
 #
-#   tools/install_packages.sh GROUP...      groups: build, test
+#   tools/install_packages.sh GROUP...      groups: build, test, fuzz
 #
 # When nothing is missing it only asks dpkg, and needs neither root nor a
 # network. promtool is unpacked under build/, because Debian's package of it
@@ -19,6 +19,7 @@ build_packages="
   libgtest-dev libgmock-dev libbenchmark-dev
   python3 python3-venv ca-certificates"
 test_packages="clang-format-19|clang-format"
+fuzz_packages="clang-19 libclang-rt-19-dev"
 
 
 # Prints those of the groups that are not installed.
@@ -96,7 +97,8 @@ for group in "$@"; do
   case "$group" in
     build) wanted+=($build_packages) ;;
     test) wanted+=($test_packages) ;;
-    *) echo "error: unknown group '$group'; known: build, test" >&2; exit 2 ;;
+    fuzz) wanted+=($fuzz_packages) ;;
+    *) echo "error: unknown group '$group'; known: build, test, fuzz" >&2; exit 2 ;;
   esac
 done
 mapfile -t lacking < <(missing "${wanted[@]}")

@@ -11,6 +11,7 @@
 #include "engine/model/tokenizer_json.h"
 #include "engine/model/tokenizer_parts.h"
 #include "engine/model/utf8.h"
+#include "nlohmann/json.hpp"
 
 namespace bullpen {
 namespace {
@@ -95,9 +96,10 @@ absl::StatusOr<TokenizerParts> ReadSentencePiece(
 
 // tokenizer.json, or else tokenizer.model.
 absl::StatusOr<TokenizerParts> ReadParts(const std::filesystem::path& dir) {
-  const absl::StatusOr<nlohmann::json> root = ReadJson(dir / "tokenizer.json");
-  if (root.ok()) return ParseTokenizerJson(*root);
-  if (!absl::IsNotFound(root.status())) return root.status();
+  const absl::StatusOr<std::string> json =
+      ReadFile(dir / "tokenizer.json", kMaxFileBytes);
+  if (json.ok()) return ParseTokenizerJson(*json);
+  if (!absl::IsNotFound(json.status())) return json.status();
   const absl::StatusOr<std::string> model =
       ReadFile(dir / "tokenizer.model", kSentencePieceFileLimit);
   if (model.ok()) return ReadSentencePiece(dir, *model);

@@ -9,6 +9,7 @@
 #include "engine/model/json_fields.h"
 #include "engine/model/normalizer_json.h"
 #include "engine/model/pretokenizer_json.h"
+#include "engine/model/tokenizer_document.h"
 #include "engine/model/tokenizer_part.h"
 
 namespace bullpen {
@@ -32,30 +33,6 @@ absl::StatusOr<AddedToken> ParseAddedToken(const json& node,
   return token;
 }
 
-absl::StatusOr<std::pair<std::string, std::string>> ParseMerge(const json& node,
-                                                               size_t rank) {
-  const auto error = [&] {
-    return absl::InvalidArgumentError(
-        absl::StrCat("model.merges[", rank,
-                     "]: must be \"left right\" or [\"left\", \"right\"]"));
-  };
-  if (node.is_array()) {
-    if (node.size() != 2 || !node[0].is_string() || !node[1].is_string()) {
-      return error();
-    }
-    return std::make_pair(node[0].get<std::string>(),
-                          node[1].get<std::string>());
-  }
-  if (!node.is_string()) return error();
-  const auto& text = node.get_ref<const std::string&>();
-  const size_t space = text.find(' ');
-  if (space == std::string::npos ||
-      text.find(' ', space + 1) != std::string::npos) {
-    return error();
-  }
-  return std::make_pair(text.substr(0, space), text.substr(space + 1));
-}
-
 // What would change the merging and no known model sets.
 absl::Status CheckUnusedModelFields(const JsonFields& model) {
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
@@ -72,7 +49,8 @@ absl::Status CheckUnusedModelFields(const JsonFields& model) {
   return absl::OkStatus();
 }
 
-absl::Status ParseModel(const JsonFields& model, BpeParts& bpe) {
+absl::Status ParseModel(const JsonFields& model, TokenizerDocument& document,
+                        BpeParts& bpe) {
   ASSIGN_OR_RETURN(const std::string type, model.String("type", "BPE"));
   if (type != "BPE") return UnsupportedPart(model, type, "BPE");
   RETURN_IF_ERROR(CheckUnusedModelFields(model));
@@ -81,27 +59,11 @@ absl::Status ParseModel(const JsonFields& model, BpeParts& bpe) {
   ASSIGN_OR_RETURN(bpe.ignore_merges, model.Bool("ignore_merges", false));
   ASSIGN_OR_RETURN(const std::string unknown, model.String("unk_token", ""));
   if (!unknown.empty()) bpe.unknown_token = unknown;
-
-  RETURN_IF_ERROR(model.Object("vocab").status());
-  const json& vocabulary = *model.Find("vocab");
-  bpe.vocabulary.reserve(vocabulary.size());
-  for (const auto& [token, id] : vocabulary.items()) {
-    ASSIGN_OR_RETURN(const int32_t value,
-                     JsonId(id, absl::StrCat("model.vocab['", token, "']")));
-    bpe.vocabulary.emplace_back(token, value);
-  }
-  ASSIGN_OR_RETURN(const json* merges, model.Array("merges"));
-  bpe.merges.reserve(merges->size());
-  for (size_t i = 0; i < merges->size(); ++i) {
-    // A file of an old converter begins its list with "#version: 0.2".
-    const json& merge = (*merges)[i];
-    if (merge.is_string() &&
-        merge.get_ref<const std::string&>().starts_with("#version")) {
-      continue;
-    }
-    ASSIGN_OR_RETURN(auto pair, ParseMerge(merge, i));
-    bpe.merges.push_back(std::move(pair));
-  }
+  // What stayed in the document has the wrong type, if it is there at all.
+  if (!document.has_vocabulary) return model.Object("vocab").status();
+  if (!document.has_merges) return model.Array("merges").status();
+  bpe.vocabulary = std::move(document.vocabulary);
+  bpe.merges = std::move(document.merges);
   return absl::OkStatus();
 }
 
@@ -227,12 +189,13 @@ absl::Status ParsePostProcessor(const json& node, const std::string& path,
 
 }  // namespace
 
-absl::StatusOr<TokenizerParts> ParseTokenizerJson(const json& root) {
+absl::StatusOr<TokenizerParts> ParseTokenizerJson(std::string_view bytes) {
+  ASSIGN_OR_RETURN(TokenizerDocument document, ReadTokenizerDocument(bytes));
   ASSIGN_OR_RETURN(const JsonFields fields,
-                   JsonFields::Of(root, "tokenizer.json"));
+                   JsonFields::Of(document.root, "tokenizer.json"));
   TokenizerParts parts;
   ASSIGN_OR_RETURN(const JsonFields model, fields.Object("model"));
-  RETURN_IF_ERROR(ParseModel(model, parts.bpe));
+  RETURN_IF_ERROR(ParseModel(model, document, parts.bpe));
   if (fields.Find("added_tokens") != nullptr) {
     ASSIGN_OR_RETURN(const json* tokens, fields.Array("added_tokens"));
     for (size_t i = 0; i < tokens->size(); ++i) {

@@ -2,6 +2,11 @@
 // of them that are the same in each run.
 //
 //   fuzz_NAME --runs N SEED...      a SEED is a file, or a folder of files
+//   fuzz_NAME --only I SEED...      what run I did, again
+//
+// A run that ends the process leaves its number in the temporary folder, in
+// bullpen_fuzz_PID.
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -130,32 +135,53 @@ void Run(const std::string& input) {
                          input.size());
 }
 
+// The number of the run that is going on, where a crash leaves it.
+class RunNumber {
+ public:
+  RunNumber()
+      : path_(std::filesystem::temp_directory_path() /
+              ("bullpen_fuzz_" + std::to_string(getpid()))),
+        fd_(open(path_.c_str(), O_CREAT | O_WRONLY | O_TRUNC, 0600)) {}
+  ~RunNumber() {
+    close(fd_);
+    std::filesystem::remove(path_);
+  }
+  RunNumber(const RunNumber&) = delete;
+
+  void Set(long number) {
+    const std::string text = std::to_string(number) + "\n";
+    if (pwrite(fd_, text.data(), text.size(), 0) < 0) std::perror("pwrite");
+  }
+
+ private:
+  std::filesystem::path path_;
+  int fd_;
+};
+
 int Main(const std::vector<std::string>& arguments) {
-  if (arguments.size() < 3 || arguments[0] != "--runs") {
-    std::fputs("usage: fuzz_NAME --runs N SEED...\n", stderr);
+  const bool only = !arguments.empty() && arguments[0] == "--only";
+  if (arguments.size() < 3 || (!only && arguments[0] != "--runs")) {
+    std::fputs("usage: fuzz_NAME --runs N | --only I SEED...\n", stderr);
     return 2;
   }
-  const long runs = std::stol(arguments[1]);
+  const long last = std::stol(arguments[1]);
   const std::vector<std::string> seeds =
       ReadSeeds({arguments.begin() + 2, arguments.end()});
   if (seeds.empty()) {
     std::fputs("no seeds\n", stderr);
     return 2;
   }
+  RunNumber number;
   for (const std::string& seed : seeds) Run(seed);
   Mutator mutator(seeds);
-  const std::filesystem::path last =
-      std::filesystem::temp_directory_path() /
-      ("bullpen_fuzz_" + std::to_string(getpid()));
-  for (long i = 0; i < runs; ++i) {
+  for (long i = 1; i <= last; ++i) {
     const std::string input = mutator.Next();
-    // What a crash leaves behind, to be run again as a seed.
-    std::ofstream(last, std::ios::binary) << input;
+    if (only && i < last) continue;
+    number.Set(i);
     Run(input);
   }
-  std::filesystem::remove(last);
-  std::printf("%zu seeds, %ld changed ones (seed %u)\n", seeds.size(), runs,
-              kSeed);
+  std::printf("%zu seeds, %ld changed ones (seed %u)\n", seeds.size(),
+              only ? 1 : last, kSeed);
   return 0;
 }
 
