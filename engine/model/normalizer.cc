@@ -107,6 +107,11 @@ bool Change(const Normalizer::Form& form, std::string_view text,
   return true;
 }
 
+bool Change(const CharsMap& map, std::string_view text, std::string& out) {
+  out = map.Apply(text);
+  return true;
+}
+
 bool Change(const Normalizer::Replace& replace, std::string_view text,
             std::string& out) {
   size_t hit = text.find(replace.pattern);
@@ -139,6 +144,13 @@ bool Change(const Normalizer::Strip& strip, std::string_view text,
   if (strip.left) begin = WhiteSpaceAfter(text, 0);
   if (strip.right) end = WhiteSpaceBefore(text, end, begin);
   out = text.substr(begin, end - begin);
+  return true;
+}
+
+bool Change(const Normalizer::TrimEnd& trim, std::string_view text,
+            std::string& out) {
+  while (text.ends_with(trim.text)) text.remove_suffix(trim.text.size());
+  out = text;
   return true;
 }
 

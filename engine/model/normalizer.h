@@ -5,6 +5,7 @@
 #include <variant>
 #include <vector>
 
+#include "engine/model/chars_map.h"
 #include "engine/model/split_pattern.h"
 
 namespace bullpen {
@@ -30,12 +31,16 @@ class Normalizer {
     bool left = true;
     bool right = true;
   };
+  struct TrimEnd {  // as often as it stands there
+    std::string text;
+  };
   struct SingleSpaces {};  // runs of spaces become one, at the ends none
   struct Lowercase {};
   struct StripAccents {};  // marks go
   struct SpellBytes {};    // each byte as its character of ByteAlphabet
-  using Step = std::variant<Form, Replace, ReplaceMatches, Prepend, Strip,
-                            SingleSpaces, Lowercase, StripAccents, SpellBytes>;
+  using Step =
+      std::variant<Form, CharsMap, Replace, ReplaceMatches, Prepend, Strip,
+                   TrimEnd, SingleSpaces, Lowercase, StripAccents, SpellBytes>;
 
   void Add(Step step);
 

@@ -31,20 +31,23 @@ absl::Status CheckSupported(const Model& model) {
     return absl::InvalidArgumentError(
         "tokenizer.model: treat_whitespace_as_suffix is not supported");
   }
-  const sentencepiece::NormalizerSpec& normalizer = model.normalizer_spec();
-  if (!normalizer.precompiled_charsmap().empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("tokenizer.model: the normalizer '", normalizer.name(),
-                     "' is not supported; supported is identity"));
-  }
   return absl::OkStatus();
 }
 
-void AddNormalizer(const sentencepiece::NormalizerSpec& spec, Normalizer& out) {
+absl::Status AddNormalizer(const sentencepiece::NormalizerSpec& spec,
+                           Normalizer& out) {
+  if (!spec.precompiled_charsmap().empty()) {
+    ASSIGN_OR_RETURN(CharsMap map,
+                     CharsMap::Parse(spec.precompiled_charsmap()));
+    out.Add(std::move(map));
+  }
   if (spec.remove_extra_whitespaces()) out.Add(Normalizer::SingleSpaces{});
   const std::string space(spec.escape_whitespaces() ? kMetaspace : " ");
   if (spec.add_dummy_prefix()) out.Add(Normalizer::Prepend{space});
   if (spec.escape_whitespaces()) out.Add(Normalizer::Replace{" ", space});
+  // Written out, the character of an escaped space counts as one here.
+  if (spec.remove_extra_whitespaces()) out.Add(Normalizer::TrimEnd{space});
+  return absl::OkStatus();
 }
 
 // Fills vocabulary, pieces and the tokens that are no ordinary pieces.
@@ -68,7 +71,6 @@ absl::Status AddPieces(const Model& model, TokenizerParts& parts) {
         }
         parts.bpe.unknown_token = piece.piece();
         parts.spellings.emplace_back(id, model.trainer_spec().unk_surface());
-        parts.special.push_back(id);
         break;
       case Piece::USER_DEFINED:
         parts.added.push_back({.id = id,
@@ -157,15 +159,17 @@ absl::StatusOr<TokenizerParts> ParseSentencePieceModel(std::string_view bytes,
   }
   RETURN_IF_ERROR(AddDeclaredTokens(fields, model, parts));
   RETURN_IF_ERROR(AddSurroundings(fields, model, parts));
-  AddNormalizer(model.normalizer_spec(), parts.normalizer);
+  RETURN_IF_ERROR(AddNormalizer(model.normalizer_spec(), parts.normalizer));
   parts.decode.byte_fallback = model.trainer_spec().byte_fallback();
   parts.decode.bytes_stand_alone = true;
   if (model.normalizer_spec().escape_whitespaces()) {
     parts.decode.replace.emplace_back(std::string(kMetaspace), " ");
   }
-  if (model.normalizer_spec().add_dummy_prefix()) {
-    parts.decode.strip.assign(1, ' ');
-    parts.decode.strip_count = 1;
+  const bool remove_extra = model.normalizer_spec().remove_extra_whitespaces();
+  if (model.normalizer_spec().add_dummy_prefix() || remove_extra) {
+    parts.decode.removed_in_first = kMetaspace;
+    parts.decode.removal = remove_extra ? DecodeSteps::Removal::kLeading
+                                        : DecodeSteps::Removal::kOnce;
   }
   return parts;
 }

@@ -35,6 +35,12 @@ struct Match {
   size_t end = 0;
 };
 
+// What one caller's search works with.
+struct Search {
+  Owned<pcre2_match_data> data;
+  bool exhausted = false;  // the expression has once gone over its limits
+};
+
 }  // namespace
 
 struct SplitPattern::Code {
@@ -44,7 +50,7 @@ struct SplitPattern::Code {
   Owned<pcre2_match_context> limits;
 
   // The next match that is not empty, or false.
-  bool Find(std::string_view text, size_t from, pcre2_match_data* data,
+  bool Find(std::string_view text, size_t from, Search& search,
             Match& match) const {
     if (regex == nullptr) {
       match.begin = text.find(literal, from);
@@ -52,7 +58,8 @@ struct SplitPattern::Code {
       return match.begin != std::string_view::npos;
     }
     const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
-    while (from < text.size()) {
+    pcre2_match_data* data = search.data.get();
+    while (from < text.size() && !search.exhausted) {
       int found = pcre2_match(regex.get(), subject, text.size(), from,
                               PCRE2_NO_UTF_CHECK, data, limits.get());
       if (found == PCRE2_ERROR_JIT_STACKLIMIT) {
@@ -61,7 +68,10 @@ struct SplitPattern::Code {
             pcre2_match(regex.get(), subject, text.size(), from,
                         PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data, limits.get());
       }
-      if (found < 0) return false;
+      if (found < 0) {
+        search.exhausted = found != PCRE2_ERROR_NOMATCH;
+        return false;
+      }
       const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(data);
       match = {ends[0], ends[1]};
       if (match.end > match.begin) return true;
@@ -71,7 +81,15 @@ struct SplitPattern::Code {
     return false;
   }
 
-  void Split(std::string_view text, pcre2_match_data* data,
+  Search NewSearch() const {
+    Search search;
+    if (regex != nullptr) {
+      search.data.reset(pcre2_match_data_create(1, nullptr));
+    }
+    return search;
+  }
+
+  void Split(std::string_view text, Search& search,
              std::vector<std::string_view>& out) const;
 };
 
@@ -127,7 +145,7 @@ absl::Status CompileError(std::string_view expression, int code) {
 
 }  // namespace
 
-void SplitPattern::Code::Split(std::string_view text, pcre2_match_data* data,
+void SplitPattern::Code::Split(std::string_view text, Search& search,
                                std::vector<std::string_view>& out) const {
   Joiner joiner(options, out);
   std::string storage;
@@ -135,7 +153,7 @@ void SplitPattern::Code::Split(std::string_view text, pcre2_match_data* data,
       regex == nullptr ? text : WithOlderCharacters(text, storage);
   size_t done = 0;
   Match match;
-  while (done < text.size() && Find(subject, done, data, match)) {
+  while (done < text.size() && Find(subject, done, search, match)) {
     joiner.Add(text.substr(done, match.begin - done), false);
     joiner.Add(text.substr(match.begin, match.end - match.begin), true);
     done = match.end;
@@ -181,15 +199,14 @@ SplitPattern SplitPattern::Literal(std::string_view literal, Options options) {
 
 std::string SplitPattern::Replace(std::string_view text,
                                   std::string_view content) const {
-  Owned<pcre2_match_data> data;
-  if (code_->regex != nullptr) data.reset(pcre2_match_data_create(1, nullptr));
+  Search search = code_->NewSearch();
   std::string storage;
   const std::string_view subject =
       code_->regex == nullptr ? text : WithOlderCharacters(text, storage);
   std::string out;
   size_t done = 0;
   Match match;
-  while (done < text.size() && code_->Find(subject, done, data.get(), match)) {
+  while (done < text.size() && code_->Find(subject, done, search, match)) {
     out.append(text.substr(done, match.begin - done)).append(content);
     done = match.end;
   }
@@ -198,9 +215,8 @@ std::string SplitPattern::Replace(std::string_view text,
 
 void SplitPattern::Split(std::span<const std::string_view> texts,
                          std::vector<std::string_view>& out) const {
-  Owned<pcre2_match_data> data;
-  if (code_->regex != nullptr) data.reset(pcre2_match_data_create(1, nullptr));
-  for (std::string_view text : texts) code_->Split(text, data.get(), out);
+  Search search = code_->NewSearch();
+  for (std::string_view text : texts) code_->Split(text, search, out);
 }
 
 }  // namespace bullpen

@@ -43,8 +43,8 @@ class SplitPattern {
   // `text` with `content` in place of each match; empty matches stay.
   std::string Replace(std::string_view text, std::string_view content) const;
 
-  // Appends the pieces of each text (valid UTF-8), none empty. Where an
-  // expression exceeds the match limit, the rest of that text is one piece.
+  // Appends the pieces of each text (valid UTF-8), none empty. From where an
+  // expression exceeds the match limit, what is left of each is one piece.
   void Split(std::span<const std::string_view> texts,
              std::vector<std::string_view>& out) const;
 

@@ -53,10 +53,7 @@ void TokenTable::Set(int32_t id, std::string_view spelling, bool special) {
     if (auto bytes = ByteAlphabet::Get().Bytes(spelling)) token.bytes = *bytes;
     return;
   }
-  const std::string& removed = steps_.removed_in_first;
-  if (!removed.empty() && spelling.find(removed) != std::string_view::npos) {
-    first_forms_[id] = Replaced(spelling, removed, "");
-  }
+  if (!steps_.removed_in_first.empty()) SetFirstForm(id, spelling);
   for (const auto& [pattern, content] : steps_.replace) {
     if (token.bytes.find(pattern) == std::string::npos) continue;
     token.bytes = Replaced(token.bytes, pattern, content);
@@ -66,6 +63,27 @@ void TokenTable::Set(int32_t id, std::string_view spelling, bool special) {
     token.bytes.assign(1, *byte);
     token.is_byte = true;
   }
+}
+
+void TokenTable::SetFirstForm(int32_t id, std::string_view spelling) {
+  using Removal = DecodeSteps::Removal;
+  const std::string_view removed = steps_.removed_in_first;
+  std::string rest;
+  if (steps_.removal == Removal::kEverywhere) {
+    rest = Replaced(spelling, removed, "");
+  } else {
+    size_t begin = 0;
+    while (spelling.substr(begin).starts_with(removed)) {
+      begin += removed.size();
+      if (steps_.removal == Removal::kOnce) break;
+    }
+    rest = spelling.substr(begin);
+  }
+  if (rest.size() == spelling.size()) return;
+  for (const auto& [pattern, content] : steps_.replace) {
+    rest = Replaced(rest, pattern, content);
+  }
+  first_forms_[id] = std::move(rest);
 }
 
 void TokenTable::MarkSpecial(int32_t id) {
@@ -89,9 +107,12 @@ std::string_view TokenTable::Bytes(int32_t id) const {
   return tokens_[static_cast<size_t>(id)].bytes;
 }
 
-std::string_view TokenTable::FirstBytes(int32_t id) const {
+std::string_view TokenTable::FirstBytes(int32_t id, bool& first) const {
   const auto it = first_forms_.find(id);
-  return it == first_forms_.end() ? Bytes(id) : it->second;
+  const std::string_view bytes =
+      it == first_forms_.end() ? Bytes(id) : it->second;
+  first = bytes.empty() && steps_.removal == DecodeSteps::Removal::kLeading;
+  return bytes;
 }
 
 void TokenTable::AppendBytes(std::string_view bytes, std::string& out) const {
@@ -118,8 +139,8 @@ std::string TokenTable::Decode(std::span<const int32_t> ids,
   bool first = true;
   for (int32_t id : ids) {
     if (!Contains(id) || (skip_special && IsSpecial(id))) continue;
-    const std::string_view bytes = first ? FirstBytes(id) : Bytes(id);
-    if (!std::exchange(first, false)) out.append(steps_.separator);
+    if (!first) out.append(steps_.separator);
+    const std::string_view bytes = first ? FirstBytes(id, first) : Bytes(id);
     if (steps_.byte_level || IsByte(id)) {
       run.append(bytes);
       continue;

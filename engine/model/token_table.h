@@ -18,10 +18,15 @@ struct DecodeSteps {
   // Of a broken run of such bytes the whole characters stay; else none does.
   bool bytes_stand_alone = false;
   std::vector<std::pair<std::string, std::string>> replace;  // in each token
-  std::string removed_in_first;  // goes from the first token altogether
-  std::string separator;         // between tokens
-  std::string strip;             // taken from the start of the text ...
-  int32_t strip_count = 0;       // ... up to so many times
+  // What goes from the first token: wherever it stands, once where the token
+  // begins, or as often as it stands there (if nothing is left, from the next
+  // token too).
+  enum class Removal { kEverywhere, kOnce, kLeading };
+  std::string removed_in_first;
+  Removal removal = Removal::kEverywhere;
+  std::string separator;    // between tokens
+  std::string strip;        // taken from the start of the text ...
+  int32_t strip_count = 0;  // ... up to so many times
 };
 
 // The text of every token. Immutable after the last change: any thread may use
@@ -42,8 +47,9 @@ class TokenTable {
   bool IsByte(int32_t id) const;
   // "" for an unknown id.
   std::string_view Bytes(int32_t id) const;
-  // The same for the first token of a text.
-  std::string_view FirstBytes(int32_t id) const;
+  // The same for the first token of a text, after which `first` says whether
+  // the next one counts as first too.
+  std::string_view FirstBytes(int32_t id, bool& first) const;
   const DecodeSteps& steps() const { return steps_; }
 
   // Unknown ids give nothing; broken characters become U+FFFD.
@@ -55,6 +61,8 @@ class TokenTable {
   void AppendBytes(std::string_view bytes, std::string& out) const;
 
  private:
+  void SetFirstForm(int32_t id, std::string_view spelling);
+
   struct Token {
     std::string bytes;
     bool known = false;

@@ -297,7 +297,7 @@ std::string DecodeStream::Push(int32_t id) {
     return "";
   }
   const std::string_view bytes =
-      std::exchange(first_, false) ? table_.FirstBytes(id) : table_.Bytes(id);
+      first_ ? table_.FirstBytes(id, first_) : table_.Bytes(id);
   if (!table_.steps().byte_level && !table_.IsByte(id)) {
     return Start(TakePending(0).append(bytes));
   }

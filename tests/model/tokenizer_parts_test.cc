@@ -14,9 +14,9 @@ using Ids = std::vector<int32_t>;
 
 constexpr char kFolder[] = "tests/golden/tokenizers/parts/";
 
-// Small tokenizers that use the parts of tokenizer.json one by one, with what
-// the tokenizers library makes of random text; the folder's maker is
-// tests/golden/make/tokenizer_parts.py.
+// Small tokenizers that use the parts of tokenizer.json and the options of
+// SentencePiece one by one, with what those libraries make of random text. The
+// makers are tests/golden/make/{tokenizer,sentencepiece}_parts.py.
 class TokenizerParts : public testing::TestWithParam<std::string> {};
 
 TEST_P(TokenizerParts, EncodesAndDecodesAsTheLibraryDoes) {
@@ -37,8 +37,10 @@ TEST_P(TokenizerParts, EncodesAndDecodesAsTheLibraryDoes) {
     }
     const std::string decoded =
         line.contains("decoded") ? line["decoded"] : line["text"];
-    EXPECT_EQ((*tokenizer)->Decode(special, false), decoded) << text;
-    EXPECT_EQ((*tokenizer)->Decode(special, true),
+    // SentencePiece's files say what the ids without BOS decode to.
+    const Ids& whole = GetParam().starts_with("sp_") ? ids : special;
+    EXPECT_EQ((*tokenizer)->Decode(whole, false), decoded) << text;
+    EXPECT_EQ((*tokenizer)->Decode(whole, true),
               line.value("decoded_skip", decoded))
         << text;
   }
@@ -52,7 +54,8 @@ INSTANTIATE_TEST_SUITE_P(
                     "metaspace_always_split", "metaspace_always_whole",
                     "metaspace_first_split", "metaspace_first_whole",
                     "metaspace_never_split", "metaspace_never_whole", "o200k",
-                    "words"),
+                    "words", "sp_user", "sp_strip", "sp_no_prefix", "sp_ids",
+                    "sp_nfkc"),
     [](const auto& info) { return info.param; });
 
 }  // namespace
