@@ -40,9 +40,20 @@ int64_t Carve(const ModelConfig& config, const ActivationLimits& limits,
   Carver carver(base);
   carver.Take(out.hidden, rows * config.dim);
   carver.Take(out.normed, rows * config.dim);
-  carver.Take(out.qkv, rows * (config.heads + 2 * int64_t{config.kv_heads}) *
-                           config.head_dim);
-  carver.Take(out.attended, rows * config.heads * config.head_dim);
+  const LatentAttention& latent = config.latent;
+  const int64_t heads = config.heads;
+  if (config.is_latent()) {
+    carver.Take(out.qkv,
+                rows * (latent.q_rank + latent.kv_rank + latent.rope_dim));
+    carver.Take(out.head_query,
+                rows * heads * (latent.nope_dim + latent.rope_dim));
+    carver.Take(out.latent_query, rows * heads * config.head_dim);
+    carver.Take(out.latent_attended, rows * heads * config.value_dim);
+  } else {
+    carver.Take(out.qkv, rows * (heads + 2 * int64_t{config.kv_heads}) *
+                             config.head_dim);
+  }
+  carver.Take(out.attended, rows * config.attended_dim());
   carver.Take(out.scores, limits.threads * out.score_stride);
   carver.Take(out.cos, rows * config.rope.rotary_dim / 2);
   carver.Take(out.sin, rows * config.rope.rotary_dim / 2);

@@ -22,12 +22,17 @@ struct Activations {
   static absl::StatusOr<Activations> Allocate(const ModelConfig& config,
                                               const ActivationLimits& limits);
 
-  float* hidden = nullptr;    // [rows, dim]: the residual stream
-  float* normed = nullptr;    // [rows, dim]
-  float* qkv = nullptr;       // [rows, (heads + 2 kv_heads) * head_dim]
-  float* attended = nullptr;  // [rows, heads * head_dim]
-  float* scores = nullptr;    // [threads, score_stride]
-  float* cos = nullptr;       // [rows, rotary_dim / 2]
+  float* hidden = nullptr;  // [rows, dim]: the residual stream
+  float* normed = nullptr;  // [rows, dim]
+  // [rows, (heads + 2 kv_heads) * head_dim]; of latent attention the latents,
+  // [rows, q_rank + kv_rank + rope_dim].
+  float* qkv = nullptr;
+  float* attended = nullptr;         // [rows, attended_dim]
+  float* latent_query = nullptr;     // [rows, heads * head_dim]
+  float* latent_attended = nullptr;  // [rows, heads * value_dim]
+  float* head_query = nullptr;       // [rows, heads * (nope_dim + rope_dim)]
+  float* scores = nullptr;           // [threads, score_stride]
+  float* cos = nullptr;              // [rows, rotary_dim / 2]
   float* sin = nullptr;
   float* router_logits = nullptr;   // [rows, experts]
   int32_t* chosen = nullptr;        // [rows, k]

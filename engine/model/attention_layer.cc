@@ -1,4 +1,4 @@
-#include <cmath>
+#include <algorithm>
 
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
@@ -9,55 +9,101 @@ namespace bullpen {
 AttentionLayer::AttentionLayer(const ModelConfig& config,
                                const ResidentWeights& weights, int layer,
                                kernels::KvLayer kv)
-    : config_(config),
-      kv_(kv),
-      scale_(static_cast<float>(1.0 / std::sqrt(config.head_dim))) {
+    : config_(config), kv_(kv), window_(config.layers[layer].window) {
   const std::string prefix = absl::StrCat("layers.", layer, ".");
-  norm_ = {.weight = weights.vector(prefix + "attn_norm"),
-           .dim = config.dim,
-           .eps = static_cast<float>(config.norm_eps)};
-  window_ = config.layers[layer].window;
-  qkv_ = weights.matrix(prefix + "qkv");
-  qkv_bias_ = config.qkv_bias ? weights.vector(prefix + "qkv_bias") : nullptr;
-  const bool qk_norm = config.qk_norm != QkNorm::kNone;
-  q_norm_ = qk_norm ? weights.vector(prefix + "q_norm") : nullptr;
-  k_norm_ = qk_norm ? weights.vector(prefix + "k_norm") : nullptr;
+  norm_ = NormWeights::Of(config, weights, prefix + "attn_norm");
   o_ = weights.matrix(prefix + "o");
   o_bias_ = config.o_bias ? weights.vector(prefix + "o_bias") : nullptr;
+  if (config.is_latent()) {
+    latent_.emplace(config, weights, prefix);
+    return;
+  }
+  qkv_ = weights.matrix(prefix + "qkv");
+  if (config.qkv_bias) qkv_bias_ = weights.vector(prefix + "qkv_bias");
+  if (config.qk_norm != QkNorm::kNone) {
+    q_norm_ = weights.vector(prefix + "q_norm");
+    k_norm_ = weights.vector(prefix + "k_norm");
+  }
+  if (config.sinks) sinks_ = weights.vector(prefix + "sinks");
 }
 
 absl::Status AttentionLayer::Forward(const Pass& pass) const {
   const Activations& a = pass.scratch;
-  const int64_t head_dim = config_.head_dim;
-  const int64_t qkv_width = (config_.heads + 2 * config_.kv_heads) * head_dim;
   const bool norm_first = config_.norm_place == NormPlace::kBefore;
   if (norm_first) {
     RETURN_IF_ERROR(NormRows(pass, norm_, a.hidden, a.normed));
   }
-  RETURN_IF_ERROR(pass.ops.matmul({.x = norm_first ? a.normed : a.hidden,
+  const float* x = norm_first ? a.normed : a.hidden;
+  RETURN_IF_ERROR(latent_.has_value() ? AttendLatent(pass, x)
+                                      : AttendGrouped(pass, x));
+  return Project(pass);
+}
+
+absl::Status AttentionLayer::AttendGrouped(const Pass& pass,
+                                           const float* x) const {
+  const Activations& a = pass.scratch;
+  const int64_t head_dim = config_.head_dim;
+  const int64_t width = qkv_.rows;
+  RETURN_IF_ERROR(pass.ops.matmul({.x = x,
                                    .x_stride = config_.dim,
                                    .w = qkv_,
                                    .bias = qkv_bias_,
                                    .y = a.qkv,
-                                   .y_stride = qkv_width,
+                                   .y_stride = width,
                                    .tokens = pass.rows},
                                   pass.stream));
-  RETURN_IF_ERROR(RotateAndStore(pass));
-  RETURN_IF_ERROR(pass.ops.attention(
-      {.q = a.qkv,
-       .q_stride = qkv_width,
-       .out = a.attended,
-       .out_stride = config_.heads * head_dim,
-       .layer = kv_,
-       .sequences = pass.sequences.data(),
-       .sequence_count = static_cast<int32_t>(pass.sequences.size()),
-       .heads = config_.heads,
-       .scale = scale_,
-       .window = window_,
-       .scratch = a.scores,
-       .scratch_stride = a.score_stride},
-      pass.stream));
-  return Project(pass);
+  RETURN_IF_ERROR(Rotate(pass));
+  const float* const k = a.qkv + config_.heads * head_dim;
+  return StoreAndAttend(pass,
+                        {.k = k,
+                         .k_stride = width,
+                         .v = k + config_.kv_heads * head_dim,
+                         .v_stride = width},
+                        {.q = a.qkv,
+                         .q_stride = width,
+                         .out = a.attended,
+                         .out_stride = config_.attended_dim()});
+}
+
+absl::Status AttentionLayer::AttendLatent(const Pass& pass,
+                                          const float* x) const {
+  const Activations& a = pass.scratch;
+  RETURN_IF_ERROR(latent_->Down(pass, x));
+  const float* const key = a.qkv + latent_->key_offset();
+  RETURN_IF_ERROR(StoreAndAttend(
+      pass,
+      {.k = key,
+       .k_stride = latent_->down_width(),
+       .v = key,
+       .v_stride = latent_->down_width()},
+      {.q = a.latent_query,
+       .q_stride = int64_t{config_.heads} * config_.head_dim,
+       .out = a.latent_attended,
+       .out_stride = int64_t{config_.heads} * config_.value_dim}));
+  return latent_->Up(pass);
+}
+
+absl::Status AttentionLayer::StoreAndAttend(
+    const Pass& pass, const kernels::KvWriteArgs& written,
+    const kernels::AttentionArgs& asked) const {
+  const Activations& a = pass.scratch;
+  const int32_t sequences = static_cast<int32_t>(pass.sequences.size());
+  kernels::KvWriteArgs write = written;
+  write.layer = kv_;
+  write.sequences = pass.sequences.data();
+  write.sequence_count = sequences;
+  RETURN_IF_ERROR(pass.ops.kv_write(write, pass.stream));
+  kernels::AttentionArgs attend = asked;
+  attend.layer = kv_;
+  attend.sequences = pass.sequences.data();
+  attend.sequence_count = sequences;
+  attend.heads = config_.heads;
+  attend.scale = static_cast<float>(config_.score_scale);
+  attend.window = window_;
+  attend.sinks = sinks_;
+  attend.scratch = a.scores;
+  attend.scratch_stride = a.score_stride;
+  return pass.ops.attention(attend, pass.stream);
 }
 
 absl::Status AttentionLayer::Project(const Pass& pass) const {
@@ -65,12 +111,13 @@ absl::Status AttentionLayer::Project(const Pass& pass) const {
   const bool norm_after = config_.norm_place == NormPlace::kAfter;
   RETURN_IF_ERROR(
       pass.ops.matmul({.x = a.attended,
-                       .x_stride = int64_t{config_.heads} * config_.head_dim,
+                       .x_stride = config_.attended_dim(),
                        .w = o_,
                        .bias = o_bias_,
                        .y = norm_after ? a.normed : a.hidden,
                        .y_stride = config_.dim,
                        .tokens = pass.rows,
+                       .scale = static_cast<float>(config_.residual_scale),
                        .add = !norm_after},
                       pass.stream));
   return norm_after ? AddNormed(pass, norm_, a.normed) : absl::OkStatus();
@@ -78,15 +125,13 @@ absl::Status AttentionLayer::Project(const Pass& pass) const {
 
 absl::Status AttentionLayer::NormQk(const Pass& pass, float* x, int32_t heads,
                                     const float* weight) const {
-  const int64_t stride =
-      (config_.heads + 2 * int64_t{config_.kv_heads}) * config_.head_dim;
   const bool whole = config_.qk_norm == QkNorm::kWhole;
   return pass.ops.rms_norm(
       {.x = x,
-       .x_stride = stride,
+       .x_stride = qkv_.rows,
        .heads = whole ? 1 : heads,
        .y = x,
-       .y_stride = stride,
+       .y_stride = qkv_.rows,
        .weight = weight,
        .tokens = pass.rows,
        .dim = whole ? heads * config_.head_dim : config_.head_dim,
@@ -94,24 +139,30 @@ absl::Status AttentionLayer::NormQk(const Pass& pass, float* x, int32_t heads,
       pass.stream);
 }
 
-absl::Status AttentionLayer::RotateAndStore(const Pass& pass) const {
+void AttentionLayer::Clip(const Pass& pass) const {
+  const float most = static_cast<float>(config_.clip_qkv);
+  float* const x = pass.scratch.qkv;
+  for (int64_t i = 0; i < int64_t{pass.rows} * qkv_.rows; ++i) {
+    x[i] = std::clamp(x[i], -most, most);
+  }
+}
+
+absl::Status AttentionLayer::Rotate(const Pass& pass) const {
   const Activations& a = pass.scratch;
-  const int64_t head_dim = config_.head_dim;
-  const int64_t qkv_width = (config_.heads + 2 * config_.kv_heads) * head_dim;
-  float* const k = a.qkv + config_.heads * head_dim;
-  float* const v = k + config_.kv_heads * head_dim;
+  float* const k = a.qkv + int64_t{config_.heads} * config_.head_dim;
+  if (q_norm_ != nullptr) {
+    RETURN_IF_ERROR(NormQk(pass, a.qkv, config_.heads, q_norm_));
+    RETURN_IF_ERROR(NormQk(pass, k, config_.kv_heads, k_norm_));
+  }
+  if (config_.clip_qkv > 0) Clip(pass);
   struct Part {
     float* x;
     int32_t heads;
-    const float* norm;
   };
-  for (const Part& part : {Part{a.qkv, config_.heads, q_norm_},
-                           Part{k, config_.kv_heads, k_norm_}}) {
-    if (part.norm != nullptr) {
-      RETURN_IF_ERROR(NormQk(pass, part.x, part.heads, part.norm));
-    }
+  for (const Part& part :
+       {Part{a.qkv, config_.heads}, Part{k, config_.kv_heads}}) {
     RETURN_IF_ERROR(pass.ops.rope({.x = part.x,
-                                   .x_stride = qkv_width,
+                                   .x_stride = qkv_.rows,
                                    .tokens = pass.rows,
                                    .heads = part.heads,
                                    .head_dim = config_.head_dim,
@@ -121,15 +172,7 @@ absl::Status AttentionLayer::RotateAndStore(const Pass& pass) const {
                                    .sin = a.sin},
                                   pass.stream));
   }
-  return pass.ops.kv_write(
-      {.k = k,
-       .k_stride = qkv_width,
-       .v = v,
-       .v_stride = qkv_width,
-       .layer = kv_,
-       .sequences = pass.sequences.data(),
-       .sequence_count = static_cast<int32_t>(pass.sequences.size())},
-      pass.stream);
+  return absl::OkStatus();
 }
 
 }  // namespace bullpen

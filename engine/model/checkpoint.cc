@@ -7,6 +7,7 @@
 #include "base/strings.h"
 #include "engine/model/config_fields.h"
 #include "engine/model/gguf.h"
+#include "engine/model/scaled_tensor.h"
 #include "kernels/quant_panels.h"
 #define XXH_STATIC_LINKING_ONLY  // The state lives on the stack.
 #include "xxhash.h"
@@ -118,6 +119,7 @@ const kernels::BlockFormat* FormatOf(const SourceTensor& tensor) {
 }
 
 std::optional<kernels::DType> KernelDType(const SourceTensor& tensor) {
+  if (IsFp8(tensor)) return kernels::DType::kF32;
   const kernels::BlockFormat* format = FormatOf(tensor);
   if (format == nullptr) return std::nullopt;
   return kernels::PanelTypeOf(*format);

@@ -33,9 +33,7 @@ class Checkpoint {
   const std::filesystem::path& file_of(const SourceTensor& tensor) const {
     return parts_.files[tensor.file].file.path();
   }
-  const File& open_file(const SourceTensor& tensor) const {
-    return parts_.files[tensor.file].file;
-  }
+  const File& open_file(int32_t file) const { return parts_.files[file].file; }
   // Where this checkpoint keeps the tensors of its family.
   const TensorNames& names(const Family& family) const {
     return parts_.names.has_value() ? *parts_.names : family.names;

@@ -16,6 +16,15 @@
 
 namespace bullpen {
 
+// The scales of a tensor's weights, a tensor of the checkpoint themselves: one
+// for so many rows and columns.
+struct TensorScales {
+  int32_t file = 0;
+  TensorInfo info;
+  int32_t rows_each = 1;
+  int32_t cols_each = 1;
+};
+
 // A tensor of a checkpoint: which of its files, where in that, and what is
 // between its bytes and the rows that the decoder wants.
 struct SourceTensor {
@@ -25,6 +34,7 @@ struct SourceTensor {
   // decoder's: converters to GGUF's architecture llama turn the pairs of a
   // rotation into neighbours. 0: rows are where they belong.
   int32_t interleaved_rows = 0;
+  std::optional<TensorScales> scales = {};  // see scaled_tensor.h
 };
 
 // A file of weights.

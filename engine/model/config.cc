@@ -28,8 +28,29 @@ void ReadYarn(ConfigFields& rope, RopeConfig& config) {
   config.attention_factor = rope.Number("attention_factor", kPositive, 0);
 }
 
-// The keys of one rope_scaling or rope_parameters object.
-void ReadRopeObject(ConfigFields& rope, RopeConfig& config) {
+void ReadLlama3(ConfigFields& rope, RopeConfig& config) {
+  config.low_freq_factor = rope.Number("low_freq_factor", kPositive, 1);
+  config.high_freq_factor = rope.Number("high_freq_factor", kPositive, 4);
+  if (config.high_freq_factor <= config.low_freq_factor) {
+    rope.Refuse("high_freq_factor", "more than low_freq_factor is");
+  }
+}
+
+void ReadLongRope(ConfigFields& rope, RopeConfig& config) {
+  config.short_divisors = rope.Numbers("short_factor", kPositive);
+  config.long_divisors = rope.Numbers("long_factor", kPositive);
+  const double growth =
+      config.factor <= 1 || config.original_context <= 1
+          ? 1
+          : std::sqrt(1 + std::log(config.factor) /
+                              std::log(config.original_context));
+  config.short_mscale = rope.Number("attention_factor", kPositive, growth);
+  config.long_mscale = config.short_mscale;
+}
+
+// The keys of one rope_scaling or rope_parameters object, in a config of so
+// many positions.
+void ReadRopeObject(ConfigFields& rope, double context, RopeConfig& config) {
   for (const auto& [key, value] : rope.object().items()) {
     if (value.is_object()) {
       rope.Refuse(key.c_str(), "one rotation for all layers is");
@@ -40,9 +61,12 @@ void ReadRopeObject(ConfigFields& rope, RopeConfig& config) {
   const std::string type = rope.String(type_key, "default");
   config.theta = rope.Number("rope_theta", kTheta, config.theta);
   if (type == "default") return;
-  config.factor = rope.Number("factor", kPositive, 1);
   config.original_context = rope.Number("original_max_position_embeddings",
                                         kPositive, config.original_context);
+  config.factor = rope.Number("factor", kPositive,
+                              type == "yarn" || type == "longrope"
+                                  ? context / config.original_context
+                                  : 1);
   if (type == "linear") {
     config.scaling = RopeScaling::kLinear;
   } else if (type == "yarn") {
@@ -50,58 +74,45 @@ void ReadRopeObject(ConfigFields& rope, RopeConfig& config) {
     ReadYarn(rope, config);
   } else if (type == "llama3") {
     config.scaling = RopeScaling::kLlama3;
-    config.low_freq_factor = rope.Number("low_freq_factor", kPositive, 1);
-    config.high_freq_factor = rope.Number("high_freq_factor", kPositive, 4);
-    if (config.high_freq_factor <= config.low_freq_factor) {
-      rope.Refuse("high_freq_factor", "more than low_freq_factor is");
-    }
+    ReadLlama3(rope, config);
+  } else if (type == "longrope") {
+    config.scaling = RopeScaling::kLong;
+    ReadLongRope(rope, config);
   } else {
-    rope.Refuse(type_key, "default, linear, yarn and llama3 are");
+    rope.Refuse(type_key, "default, linear, yarn, llama3 and longrope are");
   }
 }
 
 // rope_theta and rope_scaling at the top, as released, or in rope_parameters,
 // as transformers 5 writes them.
-void ReadRope(ConfigFields& fields, ModelConfig& config) {
+void ReadRope(ConfigFields& fields, double default_theta, ModelConfig& config) {
   RopeConfig& rope = config.rope;
-  rope.theta = fields.Number("rope_theta", kTheta, 10000);
-  rope.original_context = config.context_length;
+  rope.theta = fields.Number("rope_theta", kTheta, default_theta);
+  const char* original = "original_max_position_embeddings";
   const double theta = rope.theta;
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    rope.original_context =
+        fields.Number(original, kPositive, config.context_length);
     if (!fields.Has(key)) continue;
     ConfigFields object = fields.Object(key);
-    ReadRopeObject(object, rope);
+    ReadRopeObject(object, config.context_length, rope);
     if (fields.Has("rope_theta") && rope.theta != theta) {
       object.Refuse("rope_theta",
                     absl::StrCat("rope_theta of the file is ", theta));
+    }
+    if (fields.Has(original) && rope.scaling != RopeScaling::kNone &&
+        rope.original_context != fields.Number(original, kPositive, 1)) {
+      object.Refuse(original, absl::StrCat(original, " of the file differs"));
     }
     fields.Fail(object.status());
   }
 }
 
-// Every layer's window, from layer_types where the file has them. Elsewhere
-// sliding_window counts for all layers, unless use_sliding_window says no; a
-// window of 0 or null is no window.
-void ReadWindows(ConfigFields& fields, ModelConfig& config) {
-  constexpr IntRange kWindow{.least = 0, .most = 1 << 28};
-  const int32_t window = fields.Int("sliding_window", kWindow, 0);
-  const bool listed = fields.Has("layer_types");
-  const json types = listed ? fields.object()["layer_types"] : json::array();
-  if (listed && types.size() != config.layers.size()) {
-    fields.Refuse("layer_types", "a list with one entry for each layer is");
-    return;
-  }
-  const bool used = fields.Bool("use_sliding_window", true);
-  const int32_t first = fields.Has("use_sliding_window")
-                            ? fields.Int("max_window_layers", kWindow, 0)
-                            : 0;
-  for (size_t l = 0; l < config.layers.size(); ++l) {
-    if (!listed) {
-      const bool slides = used && static_cast<int32_t>(l) >= first;
-      config.layers[l].window = slides ? window : 0;
-    } else if (types[l] == "sliding_attention") {
-      config.layers[l].window = window;
-    } else if (types[l] != "full_attention") {
+// Families that know windows read layer_types again; the others have none.
+void CheckLayerTypes(ConfigFields& fields) {
+  if (!fields.Has("layer_types")) return;
+  for (const json& type : fields.object()["layer_types"]) {
+    if (type != "full_attention" && type != "sliding_attention") {
       fields.Refuse("layer_types",
                     "'full_attention' and 'sliding_attention' are");
       return;
@@ -109,7 +120,20 @@ void ReadWindows(ConfigFields& fields, ModelConfig& config) {
   }
 }
 
-void ReadCommon(ConfigFields& fields, ModelConfig& config) {
+// Weights that are stored in blocks are told by their tensors.
+void CheckQuantization(ConfigFields& fields) {
+  if (!fields.Has("quantization_config")) return;
+  ConfigFields quantization = fields.Object("quantization_config");
+  const std::string method = quantization.String("quant_method", "unknown");
+  if (method != "mxfp4" && method != "fp8") {
+    quantization.Refuse("quant_method",
+                        "mxfp4 and fp8 are, beside F32, F16 and BF16 weights");
+  }
+  fields.Fail(quantization.status());
+}
+
+void ReadCommon(ConfigFields& fields, const FamilyDefaults& defaults,
+                ModelConfig& config) {
   config.vocab = fields.Int("vocab_size", {.least = 1, .most = 1 << 24});
   config.dim = fields.Int("hidden_size", {.least = 1, .most = 1 << 20});
   config.layers.resize(static_cast<size_t>(
@@ -117,18 +141,17 @@ void ReadCommon(ConfigFields& fields, ModelConfig& config) {
   config.heads = fields.Int("num_attention_heads", {.least = 1, .most = 4096});
   config.kv_heads = fields.Int("num_key_value_heads",
                                {.least = 1, .most = 4096}, config.heads);
-  config.norm_eps = fields.Number("rms_norm_eps", {.most = 1}, 1e-6);
-  config.tied_head = fields.Bool("tie_word_embeddings", false);
+  config.norm_eps =
+      fields.Number("rms_norm_eps", {.most = 1}, defaults.norm_eps);
+  config.tied_head = fields.Bool("tie_word_embeddings", defaults.tied_head);
   config.context_length =
       fields.Int("max_position_embeddings", {.least = 1, .most = 1 << 28});
   if (fields.String("hidden_act", "silu") != "silu") {
     fields.Refuse("hidden_act", "only 'silu' is");
   }
-  if (fields.Has("quantization_config")) {
-    fields.Refuse("quantization_config", "only F32, F16 and BF16 weights are");
-  }
-  ReadRope(fields, config);
-  ReadWindows(fields, config);
+  CheckQuantization(fields);
+  CheckLayerTypes(fields);
+  ReadRope(fields, defaults.rope_theta, config);
 }
 
 // What must hold between the numbers of any family.
@@ -144,22 +167,60 @@ void CheckTogether(ConfigFields& fields, const ModelConfig& config) {
                   absl::StrCat("the rotated part must be even and fit a head: ",
                                rotary, " of ", config.head_dim, " is not"));
   }
+  const size_t frequencies = static_cast<size_t>(rotary) / 2;
+  if (config.rope.scaling == RopeScaling::kLong &&
+      (config.rope.short_divisors.size() != frequencies ||
+       config.rope.long_divisors.size() != frequencies)) {
+    fields.Fail(absl::InvalidArgumentError(absl::StrCat(
+        "config.json: short_factor and long_factor of longrope have ",
+        config.rope.short_divisors.size(), " and ",
+        config.rope.long_divisors.size(), " numbers, but a head has ",
+        frequencies, " frequencies")));
+  }
+}
+
+// A multimodal wrapper keeps the decoder's keys in text_config, and may keep
+// some that count for both beside it.
+json DecoderPart(const json& config) {
+  if (!config.is_object() || !config.contains("text_config") ||
+      !config["text_config"].is_object()) {
+    return config;
+  }
+  json merged = config;
+  merged.erase("text_config");
+  for (const auto& [key, value] : config["text_config"].items()) {
+    merged[key] = value;
+  }
+  return merged;
+}
+
+// The decoder of a wrapper may be called as its family, with _text behind.
+absl::StatusOr<const Family*> FamilyOf(const std::string& model_type) {
+  constexpr std::string_view kText = "_text";
+  absl::StatusOr<const Family*> family = FindFamily(model_type);
+  if (family.ok() || !model_type.ends_with(kText)) return family;
+  const std::string base =
+      model_type.substr(0, model_type.size() - kText.size());
+  absl::StatusOr<const Family*> shorter = FindFamily(base);
+  return shorter.ok() ? shorter : family;
 }
 
 }  // namespace
 
 absl::StatusOr<ModelConfig> ParseModelConfig(const json& config) {
-  ConfigFields fields(config, "config.json");
+  const json decoder = DecoderPart(config);
+  ConfigFields fields(decoder, "config.json");
   ModelConfig parsed;
-  parsed.model_type = fields.String("model_type");
+  const std::string model_type = fields.String("model_type");
   RETURN_IF_ERROR(fields.status());
-  absl::StatusOr<const Family*> family = FindFamily(parsed.model_type);
+  absl::StatusOr<const Family*> family = FamilyOf(model_type);
   if (!family.ok()) {
     return absl::Status(
         family.status().code(),
         absl::StrCat("config.json: ", family.status().message()));
   }
-  ReadCommon(fields, parsed);
+  parsed.model_type = (*family)->model_type;
+  ReadCommon(fields, (*family)->defaults, parsed);
   RETURN_IF_ERROR(fields.status());
   (*family)->read(fields, parsed);
   RETURN_IF_ERROR(fields.status());
@@ -171,7 +232,8 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const json& config) {
 absl::StatusOr<GenerationDefaults> ParseGenerationDefaults(
     const json& config, const json& generation) {
   static const json kNone = json::object();
-  ConfigFields model(config, "config.json");
+  const json decoder = DecoderPart(config);
+  ConfigFields model(decoder, "config.json");
   ConfigFields given(generation.is_null() ? kNone : generation,
                      "generation_config.json");
   constexpr IntRange kId{.least = 0, .most = (1 << 24) - 1};

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/model/rope.h"
+#include "kernels/grouped_ffn.h"
 #include "kernels/route.h"
 #include "nlohmann/json_fwd.hpp"
 
@@ -26,8 +27,24 @@ enum class QkNorm : uint8_t { kNone, kPerHead, kWhole };
 // Where a block's norm stands: before it, or after it (OLMo 2).
 enum class NormPlace : uint8_t { kBefore, kAfter };
 
+// RMS norm, or layer norm with a bias.
+enum class NormKind : uint8_t { kRms, kLayer };
+
 // The FFN that every token uses beside its chosen experts.
 enum class SharedExpert : uint8_t { kNone, kPlain, kSigmoidGated };
+
+// Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434) in its absorbed
+// form: the cache holds one key per token, the normed latent with the rotated
+// part behind it, and the latent again as value; each head's query is brought
+// into the latent space, and its output out of it.
+struct LatentAttention {
+  int32_t kv_rank = 0;     // width of the latent; 0 = attention is not latent
+  int32_t q_rank = 0;      // of the queries' own latent; 0 = they have none
+  int32_t nope_dim = 0;    // of a head, not rotated
+  int32_t rope_dim = 0;    // of a head, rotated; keys share one
+  int32_t value_dim = 0;   // of a head
+  double norm_eps = 1e-6;  // of the latents
+};
 
 // The generic decoder, driven by switches read from the checkpoint
 // (engine/model/families.cc maps each model_type to them).
@@ -37,24 +54,44 @@ struct ModelConfig {
   int32_t dim = 0;
   int32_t heads = 0;
   int32_t kv_heads = 0;
-  int32_t head_dim = 0;
+  int32_t head_dim = 0;   // of queries and keys in the cache
+  int32_t value_dim = 0;  // of values in the cache
+  LatentAttention latent;
   RopeConfig rope;
+  double score_scale = 0;  // of attention
+  double clip_qkv = 0;     // q, k and v are cut to +- it; 0 = no
+  bool sinks = false;      // a logit of each head that attends to nothing
   double norm_eps = 1e-6;
+  NormKind norm_kind = NormKind::kRms;
   NormPlace norm_place = NormPlace::kBefore;
   QkNorm qk_norm = QkNorm::kNone;
   bool qkv_bias = false;
   bool o_bias = false;
   bool tied_head = false;
+  bool head_bias = false;
+  // Granite's multipliers.
+  double embed_scale = 1;
+  double residual_scale = 1;  // of what a block adds
+  double logit_scale = 1;
   int32_t next_token_layers = 0;  // in the checkpoint, not used here
   int32_t context_length = 0;     // max_position_embeddings
   int32_t experts = 0;            // per MoE layer; 0 = dense model
   int32_t experts_per_token = 0;
   kernels::RouterRule router;
+  bool router_bias = false;
   bool choice_bias = false;  // added to the scores for the choice only
+  kernels::Activation activation;
+  bool expert_bias = false;  // of chosen experts
+  bool mlp_bias = false;     // of dense and shared ones
   SharedExpert shared_expert = SharedExpert::kNone;
   int32_t shared_inner = 0;
   std::vector<LayerConfig> layers;
 
+  bool is_latent() const { return latent.kv_rank > 0; }
+  // What the output projection takes.
+  int32_t attended_dim() const {
+    return heads * (is_latent() ? latent.value_dim : head_dim);
+  }
   int32_t experts_in(int layer) const {
     return layers[layer].moe ? experts : 1;
   }

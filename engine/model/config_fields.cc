@@ -71,6 +71,16 @@ std::string Dump(const json& value) {
   return shown;
 }
 
+// NaN: it is no number.
+double NumberOf(const json& value) {
+  if (value.is_number()) return value.get<double>();
+  if (!value.is_object() || value.size() != 1) return NAN;
+  const auto spelled = value.find("__float__");
+  if (spelled == value.end()) return NAN;
+  if (*spelled == "Infinity") return INFINITY;
+  return *spelled == "-Infinity" ? -INFINITY : NAN;
+}
+
 }  // namespace
 
 std::string Printable(std::string_view text) {
@@ -155,8 +165,7 @@ int32_t ConfigFields::Int(const char* key, IntRange range, int32_t otherwise) {
 double ConfigFields::Number(const char* key, NumberRange range,
                             double otherwise) {
   if (!Has(key)) return otherwise;
-  const json& value = At(key);
-  const double number = value.is_number() ? value.get<double>() : NAN;
+  const double number = NumberOf(At(key));
   if (number > range.least && number <= range.most) return number;
   Wrong(key, absl::StrCat("a number above ", range.least, " and at most ",
                           range.most));
@@ -190,6 +199,27 @@ std::vector<int32_t> ConfigFields::Ints(const char* key, IntRange range) {
     ConfigFields one(object, where_, error_code_);
     numbers.push_back(one.Int(key, range));
     Fail(one.status());
+  }
+  return numbers;
+}
+
+std::vector<double> ConfigFields::Numbers(const char* key, NumberRange range) {
+  std::vector<double> numbers;
+  if (!Has(key)) return numbers;
+  const json& value = At(key);
+  if (!value.is_array()) {
+    Wrong(key, "a list of numbers");
+    return numbers;
+  }
+  for (const json& item : value) {
+    const double number = NumberOf(item);
+    if (number > range.least && number <= range.most) {
+      numbers.push_back(number);
+      continue;
+    }
+    Wrong(key, absl::StrCat("a list of numbers above ", range.least,
+                            " and at most ", range.most));
+    return numbers;
   }
   return numbers;
 }

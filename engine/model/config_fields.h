@@ -52,7 +52,9 @@ class ConfigFields {
   bool Has(const char* key) const;
   int32_t Int(const char* key, IntRange range);
   int32_t Int(const char* key, IntRange range, int32_t otherwise);
+  // Also as transformers 5 writes what JSON cannot: {"__float__": "Infinity"}.
   double Number(const char* key, NumberRange range, double otherwise);
+  std::vector<double> Numbers(const char* key, NumberRange range);
   bool Bool(const char* key, bool otherwise);
   std::string String(const char* key);
   std::string String(const char* key, std::string otherwise);

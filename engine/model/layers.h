@@ -1,50 +1,19 @@
 #pragma once
 
-#include <functional>
-#include <span>
-#include <string>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "engine/experts/cache.h"
-#include "engine/model/activations.h"
+#include "engine/model/latent_projection.h"
 #include "engine/model/packed_model.h"
+#include "engine/model/pass.h"
 #include "kernels/ops.h"
 
 namespace bullpen {
 
-// Replaces what a layer's router chose for its rows: [rows, k] experts and
-// weights. For benchmarks with recorded routing; never for serving.
-using Reroute = std::function<void(int layer, std::span<int32_t> chosen,
-                                   std::span<float> weights)>;
-
-// What one forward pass carries from layer to layer. Engine thread.
-struct Pass {
-  const kernels::Ops& ops;
-  kernels::Stream& stream;
-  const Activations& scratch;
-  std::span<const kernels::KvSequence> sequences;
-  int32_t rows = 0;
-  Phase phase = Phase::kDecode;
-  std::span<absl::Status> sequence_status;  // set to the first failure of each
-  const Reroute* reroute = nullptr;         // benchmarks only
-};
-
-// One RMS norm of a layer's rows.
-struct NormWeights {
-  const float* weight = nullptr;
-  int32_t dim = 0;
-  float eps = 0;
-};
-
-// How a block's output joins the residual stream.
-absl::Status NormRows(const Pass& pass, const NormWeights& norm, const float* x,
-                      float* y);
-// hidden += RmsNorm(y), for families whose norms come after the block.
-absl::Status AddNormed(const Pass& pass, const NormWeights& norm, float* y);
-
-// hidden += Wo . Attention(RmsNorm(hidden)), over the layer's KV blocks; or
-// hidden += RmsNorm(Wo . Attention(hidden)).
+// hidden += Wo . Attention(Norm(hidden)), over the layer's KV blocks; or
+// hidden += Norm(Wo . Attention(hidden)).
 class AttentionLayer {
  public:
   AttentionLayer(const ModelConfig& config, const ResidentWeights& weights,
@@ -54,23 +23,31 @@ class AttentionLayer {
  private:
   absl::Status NormQk(const Pass& pass, float* x, int32_t heads,
                       const float* weight) const;
-  absl::Status RotateAndStore(const Pass& pass) const;
+  void Clip(const Pass& pass) const;
+  absl::Status Rotate(const Pass& pass) const;
+  absl::Status AttendGrouped(const Pass& pass, const float* x) const;
+  absl::Status AttendLatent(const Pass& pass, const float* x) const;
+  // Writes the rows' keys and values, and attends: q to out.
+  absl::Status StoreAndAttend(const Pass& pass,
+                              const kernels::KvWriteArgs& written,
+                              const kernels::AttentionArgs& asked) const;
   absl::Status Project(const Pass& pass) const;
 
   const ModelConfig& config_;
   kernels::KvLayer kv_;
-  float scale_;  // of the scores
   int32_t window_;
   NormWeights norm_;
+  std::optional<LatentProjection> latent_;  // instead of the five below
   kernels::PanelMatrix qkv_;
-  const float* qkv_bias_;
-  const float* q_norm_;  // null without QK norm
-  const float* k_norm_;
+  const float* qkv_bias_ = nullptr;
+  const float* q_norm_ = nullptr;  // null without QK norm
+  const float* k_norm_ = nullptr;
+  const float* sinks_ = nullptr;
   kernels::PanelMatrix o_;
   const float* o_bias_;
 };
 
-// hidden += the chosen experts of RmsNorm(hidden), weighted by the router. A
+// hidden += the chosen experts of Norm(hidden), weighted by the router. A
 // dense layer is a layer of one expert that every row chooses with weight 1.
 class MoeLayer {
  public:
@@ -97,6 +74,7 @@ class MoeLayer {
   kernels::ExpertShape shape_;
   NormWeights norm_;
   kernels::PanelMatrix router_;  // no data in a dense layer
+  const float* router_bias_ = nullptr;
   const float* choice_bias_ = nullptr;
   kernels::ExpertShape shared_shape_;
   const void* shared_blob_ = nullptr;  // null: no shared expert

@@ -41,15 +41,18 @@ class RopeTable {
 
   void Fill(std::span<const kernels::KvSequence> sequences,
             const Activations& out) const {
-    const size_t half = rope_.frequency.size();
+    const size_t half = rope_.early.frequency.size();
     for (const kernels::KvSequence& sequence : sequences) {
       for (int32_t r = 0; r < sequence.rows; ++r) {
         const size_t row = static_cast<size_t>(sequence.first_row + r) * half;
         const float position = static_cast<float>(sequence.first_position + r);
+        const Rotation& rotation = rope_.at(sequence.first_position + r);
         for (size_t i = 0; i < half; ++i) {
-          const double angle = position * rope_.frequency[i];
-          out.cos[row + i] = static_cast<float>(std::cos(angle)) * rope_.factor;
-          out.sin[row + i] = static_cast<float>(std::sin(angle)) * rope_.factor;
+          const double angle = position * rotation.frequency[i];
+          out.cos[row + i] =
+              static_cast<float>(std::cos(angle)) * rotation.factor;
+          out.sin[row + i] =
+              static_cast<float>(std::sin(angle)) * rotation.factor;
         }
       }
     }
@@ -72,7 +75,7 @@ struct Model::State {
   absl::Status PlanAndAllocate(Metrics& metrics);
   void MakeLayers();
   absl::Status RunLayers(const Pass& pass);
-  absl::Status RunHead(const ForwardBatch& batch);
+  absl::Status RunHead(const Pass& pass, const ForwardBatch& batch);
 
   PackedModel packed;
   ModelOptions options;
@@ -94,7 +97,8 @@ struct Model::State {
   std::vector<MoeLayer> moe;
   kernels::PanelMatrix embed;
   kernels::PanelMatrix head;
-  const float* final_norm = nullptr;
+  const float* head_bias = nullptr;
+  NormWeights final_norm;
   ForwardTap tap;
   Reroute reroute;  // empty: none
   std::vector<absl::Status> sequence_status;
@@ -160,7 +164,7 @@ absl::Status Model::State::PlanMemoryForContext() {
 absl::Status Model::State::PlanAndAllocate(Metrics& metrics) {
   const ModelConfig& config = packed.config();
   kv_block_bytes = kernels::KvBlockBytes(kv_type, config.kv_heads,
-                                         config.head_dim, config.head_dim);
+                                         config.head_dim, config.value_dim);
   const int64_t layers = static_cast<int64_t>(config.layers.size());
   RETURN_IF_ERROR(PlanMemoryForContext());
   const ActivationLimits limits{.rows = options.max_batch_tokens,
@@ -195,13 +199,14 @@ void Model::State::MakeLayers() {
         .dtype = kv_type,
         .kv_heads = config.kv_heads,
         .k_dim = config.head_dim,
-        .v_dim = config.head_dim};
+        .v_dim = config.value_dim};
     attention.emplace_back(config, weights, l, kv_layer);
     moe.emplace_back(packed, weights, l, *cache);
   }
   embed = weights.matrix("embed");
   head = config.tied_head ? embed : weights.matrix("head");
-  final_norm = weights.vector("final_norm");
+  head_bias = config.head_bias ? weights.vector("head_bias") : nullptr;
+  final_norm = NormWeights::Of(config, weights, "final_norm");
 }
 
 absl::Status Model::State::RunLayers(const Pass& pass) {
@@ -223,7 +228,8 @@ absl::Status Model::State::RunLayers(const Pass& pass) {
 }
 
 // The norm runs over gathered rows, so that the head sees them dense.
-absl::Status Model::State::RunHead(const ForwardBatch& batch) {
+absl::Status Model::State::RunHead(const Pass& pass,
+                                   const ForwardBatch& batch) {
   const ModelConfig& config = packed.config();
   const int32_t rows = static_cast<int32_t>(batch.logit_rows.size());
   for (int32_t i = 0; i < rows; ++i) {
@@ -232,21 +238,18 @@ absl::Status Model::State::RunHead(const ForwardBatch& batch) {
                 scratch.hidden + int64_t{batch.logit_rows[i]} * config.dim,
                 sizeof(float) * config.dim);
   }
-  RETURN_IF_ERROR(ops->rms_norm({.x = scratch.normed,
-                                 .x_stride = config.dim,
-                                 .y = scratch.normed,
-                                 .y_stride = config.dim,
-                                 .weight = final_norm,
-                                 .tokens = rows,
-                                 .dim = config.dim,
-                                 .eps = static_cast<float>(config.norm_eps)},
-                                stream));
+  Pass gathered = pass;
+  gathered.rows = rows;
+  RETURN_IF_ERROR(
+      NormRows(gathered, final_norm, scratch.normed, scratch.normed));
   return ops->matmul({.x = scratch.normed,
                       .x_stride = config.dim,
                       .w = head,
+                      .bias = head_bias,
                       .y = scratch.logits,
                       .y_stride = config.vocab,
-                      .tokens = rows},
+                      .tokens = rows,
+                      .scale = static_cast<float>(config.logit_scale)},
                      stream);
 }
 
@@ -282,13 +285,17 @@ absl::StatusOr<ForwardResult> Model::Forward(const ForwardBatch& batch) {
                   .sequence_status = s.sequence_status,
                   .reroute = s.reroute ? &s.reroute : nullptr};
   s.rope.Fill(batch.sequences, s.scratch);
-  RETURN_IF_ERROR(s.ops->embed({.table = s.embed,
-                                .ids = batch.ids.data(),
-                                .out = s.scratch.hidden,
-                                .tokens = rows},
-                               s.stream));
+  RETURN_IF_ERROR(
+      s.ops->embed({.table = s.embed,
+                    .ids = batch.ids.data(),
+                    .out = s.scratch.hidden,
+                    .tokens = rows,
+                    .scale = static_cast<float>(s.packed.config().embed_scale)},
+                   s.stream));
   RETURN_IF_ERROR(s.RunLayers(pass));
-  if (!batch.logit_rows.empty()) RETURN_IF_ERROR(s.RunHead(batch));
+  if (!batch.logit_rows.empty()) {
+    RETURN_IF_ERROR(s.RunHead(pass, batch));
+  }
   const size_t logits =
       batch.logit_rows.size() * static_cast<size_t>(s.packed.config().vocab);
   return ForwardResult{.logits = {s.scratch.logits, logits},

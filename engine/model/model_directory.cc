@@ -7,6 +7,7 @@
 #include "engine/model/checkpoint_parts.h"
 #include "engine/model/config_fields.h"
 #include "engine/model/safetensors.h"
+#include "engine/model/scaled_tensor.h"
 
 namespace bullpen {
 namespace {
@@ -122,6 +123,7 @@ absl::StatusOr<CheckpointParts> ReadModelDirectory(const fs::path& dir) {
   } else {
     return NoWeights(dir);
   }
+  RETURN_IF_ERROR(JoinScales(parts));
   for (const std::string_view name : kDescriptionFiles) {
     if (!Exists(dir / name)) continue;
     ASSIGN_OR_RETURN(parts.descriptions[std::string(name)],

@@ -18,15 +18,16 @@ MoeLayer::MoeLayer(const PackedModel& model, const ResidentWeights& weights,
       shape_(model.expert_shape(layer)),
       cache_(cache) {
   const std::string prefix = absl::StrCat("layers.", layer, ".");
-  norm_ = {.weight = weights.vector(prefix + "ffn_norm"),
-           .dim = config_.dim,
-           .eps = static_cast<float>(config_.norm_eps)};
+  norm_ = NormWeights::Of(config_, weights, prefix + "ffn_norm");
   first_entry_.resize(experts_ + 1);
   needed_.reserve(experts_);
   counts_.reserve(experts_);
   groups_.reserve(experts_);
   if (!config_.layers[layer].moe) return;
   router_ = weights.matrix(prefix + "router");
+  if (config_.router_bias) {
+    router_bias_ = weights.vector(prefix + "router_bias");
+  }
   if (config_.choice_bias) {
     choice_bias_ = weights.vector(prefix + "choice_bias");
   }
@@ -34,8 +35,10 @@ MoeLayer::MoeLayer(const PackedModel& model, const ResidentWeights& weights,
   // Packed one behind the other, so that they make an expert's blob.
   const kernels::PanelMatrix gate = weights.matrix(prefix + "shared_gate");
   const kernels::PanelMatrix down = weights.matrix(prefix + "shared_down");
-  shared_shape_ = {
-      .dtype = gate.dtype, .dim = config_.dim, .inner = config_.shared_inner};
+  shared_shape_ = {.dtype = gate.dtype,
+                   .dim = config_.dim,
+                   .inner = config_.shared_inner,
+                   .bias = config_.mlp_bias};
   shared_blob_ = gate.data;
   CHECK(static_cast<const std::byte*>(gate.data) +
             shared_shape_.down_offset() ==
@@ -69,12 +72,14 @@ absl::Status MoeLayer::Forward(const Pass& pass) {
 
 absl::Status MoeLayer::Combine(const Pass& pass, float* target) const {
   const Activations& a = pass.scratch;
+  const float scale = static_cast<float>(config_.residual_scale);
   RETURN_IF_ERROR(pass.ops.combine({.y = a.expert_out,
                                     .weights = a.chosen_weights,
                                     .h = target,
                                     .tokens = pass.rows,
                                     .k = k_,
-                                    .dim = config_.dim},
+                                    .dim = config_.dim,
+                                    .scale = scale},
                                    pass.stream));
   if (shared_blob_ == nullptr) return absl::OkStatus();
   return pass.ops.combine(
@@ -83,7 +88,8 @@ absl::Status MoeLayer::Combine(const Pass& pass, float* target) const {
        .h = target,
        .tokens = pass.rows,
        .k = 1,
-       .dim = config_.dim},
+       .dim = config_.dim,
+       .scale = scale},
       pass.stream);
 }
 
@@ -97,6 +103,7 @@ absl::Status MoeLayer::Route(const Pass& pass, const float* x) const {
   RETURN_IF_ERROR(pass.ops.matmul({.x = x,
                                    .x_stride = config_.dim,
                                    .w = router_,
+                                   .bias = router_bias_,
                                    .y = a.router_logits,
                                    .y_stride = experts_,
                                    .tokens = pass.rows},
@@ -121,6 +128,7 @@ absl::Status MoeLayer::RunShared(const Pass& pass, const float* x) {
       {.x = x,
        .x_stride = config_.dim,
        .shape = shared_shape_,
+       .activation = config_.activation,
        .groups = &all,
        .group_count = 1,
        .x_row = a.row_index,
@@ -190,6 +198,7 @@ absl::Status MoeLayer::RunExperts(const Pass& pass, const float* x) {
         {.x = x,
          .x_stride = config_.dim,
          .shape = shape_,
+         .activation = config_.activation,
          .groups = groups_.data(),
          .group_count = static_cast<int32_t>(groups_.size()),
          .x_row = a.entry_row,

@@ -1,12 +1,35 @@
 #include <algorithm>
 
 #include "base/status.h"
-#include "engine/model/layers.h"
+#include "engine/model/pass.h"
 
 namespace bullpen {
 
+NormWeights NormWeights::Of(const ModelConfig& config,
+                            const ResidentWeights& weights,
+                            const std::string& name) {
+  return {.weight = weights.vector(name),
+          .bias = config.norm_kind == NormKind::kLayer
+                      ? weights.vector(name + "_bias")
+                      : nullptr,
+          .dim = config.dim,
+          .eps = static_cast<float>(config.norm_eps)};
+}
+
 absl::Status NormRows(const Pass& pass, const NormWeights& norm, const float* x,
                       float* y) {
+  if (norm.bias != nullptr) {
+    return pass.ops.layer_norm({.x = x,
+                                .x_stride = norm.dim,
+                                .y = y,
+                                .y_stride = norm.dim,
+                                .weight = norm.weight,
+                                .bias = norm.bias,
+                                .tokens = pass.rows,
+                                .dim = norm.dim,
+                                .eps = norm.eps},
+                               pass.stream);
+  }
   return pass.ops.rms_norm({.x = x,
                             .x_stride = norm.dim,
                             .y = y,

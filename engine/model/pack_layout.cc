@@ -20,66 +20,169 @@ int64_t RoundUp(int64_t n, int64_t multiple) {
   return (n + multiple - 1) / multiple * multiple;
 }
 
-ResidentShape Matrix(ResidentRole role, int layer, std::string name,
-                     int32_t rows, int32_t cols) {
-  return {role, layer, std::move(name), rows, cols, /*panels=*/true};
+using Names = TensorNames;
+
+// The resident tensors of a model, one after another.
+class ResidentLister {
+ public:
+  explicit ResidentLister(const ModelConfig& config) : config_(config) {}
+
+  std::vector<ResidentShape> List() &&;
+
+ private:
+  ResidentShape& Add(ResidentKind kind, const char* name, int32_t cols,
+                     std::vector<ResidentPart> parts);
+  void Matrix(const char* name, int32_t cols, std::vector<ResidentPart> parts) {
+    Add(ResidentKind::kMatrix, name, cols, std::move(parts));
+  }
+  void Vector(const char* name, std::vector<ResidentPart> parts) {
+    Add(ResidentKind::kVector, name, 0, std::move(parts));
+  }
+  void Norm(const char* name, const char* bias_name,
+            std::string_view Names::* weight, std::string_view Names::* bias);
+  void GroupedAttention();
+  void LatentAttention();
+  void Output();
+  void RouterAndShared();
+  void Shared();
+
+  const ModelConfig& config_;
+  int layer_ = -1;  // outside of the layers
+  std::vector<ResidentShape> shapes_;
+};
+
+ResidentShape& ResidentLister::Add(ResidentKind kind, const char* name,
+                                   int32_t cols,
+                                   std::vector<ResidentPart> parts) {
+  int32_t total = 0;
+  for (const ResidentPart& part : parts) total += part.rows;
+  const bool vector = kind == ResidentKind::kVector;
+  shapes_.push_back(
+      {.kind = kind,
+       .layer = std::max(layer_, 0),
+       .name = layer_ < 0 ? name : absl::StrCat("layers.", layer_, ".", name),
+       .rows = vector ? 1 : total,
+       .cols = vector ? total : cols,
+       .parts = std::move(parts)});
+  return shapes_.back();
 }
 
-ResidentShape Vector(ResidentRole role, int layer, std::string name,
-                     int32_t cols) {
-  return {role, layer, std::move(name), /*rows=*/1, cols, /*panels=*/false};
+void ResidentLister::Norm(const char* name, const char* bias_name,
+                          std::string_view Names::* weight,
+                          std::string_view Names::* bias) {
+  Vector(name, {{weight, config_.dim}});
+  if (config_.norm_kind == NormKind::kLayer) {
+    Vector(bias_name, {{bias, config_.dim}});
+  }
 }
 
-void AddRouterAndShared(const ModelConfig& config, int layer,
-                        std::vector<ResidentShape>& shapes) {
-  const std::string at = absl::StrCat("layers.", layer, ".");
-  using Role = ResidentRole;
-  shapes.push_back(
-      Matrix(Role::kRouter, layer, at + "router", config.experts, config.dim));
-  if (config.choice_bias) {
-    shapes.push_back(
-        Vector(Role::kChoiceBias, layer, at + "choice_bias", config.experts));
+void ResidentLister::GroupedAttention() {
+  const int32_t q_rows = config_.heads * config_.head_dim;
+  const int32_t k_rows = config_.kv_heads * config_.head_dim;
+  Matrix("qkv", config_.dim,
+         {{&Names::q, q_rows}, {&Names::k, k_rows}, {&Names::v, k_rows}});
+  if (config_.qkv_bias) {
+    Vector("qkv_bias", {{&Names::q_bias, q_rows},
+                        {&Names::k_bias, k_rows},
+                        {&Names::v_bias, k_rows}});
   }
-  if (config.shared_expert == SharedExpert::kNone) return;
-  if (config.shared_expert == SharedExpert::kSigmoidGated) {
-    shapes.push_back(Matrix(Role::kSharedRouter, layer, at + "shared_router", 1,
-                            config.dim));
+  if (config_.qk_norm != QkNorm::kNone) {
+    const bool whole = config_.qk_norm == QkNorm::kWhole;
+    Vector("q_norm", {{&Names::q_norm, whole ? q_rows : config_.head_dim}});
+    Vector("k_norm", {{&Names::k_norm, whole ? k_rows : config_.head_dim}});
   }
-  // These three are adjacent and of one type: kernels::ExpertShape's blob.
-  shapes.push_back(Matrix(Role::kSharedGate, layer, at + "shared_gate",
-                          config.shared_inner, config.dim));
-  shapes.push_back(Matrix(Role::kSharedUp, layer, at + "shared_up",
-                          config.shared_inner, config.dim));
-  shapes.push_back(Matrix(Role::kSharedDown, layer, at + "shared_down",
-                          config.dim, config.shared_inner));
+  if (config_.sinks) Vector("sinks", {{&Names::sinks, config_.heads}});
 }
 
-void AddLayer(const ModelConfig& config, int layer,
-              std::vector<ResidentShape>& shapes) {
-  const std::string at = absl::StrCat("layers.", layer, ".");
-  const int32_t q_rows = config.heads * config.head_dim;
-  const int32_t qkv_rows = q_rows + 2 * config.kv_heads * config.head_dim;
-  using Role = ResidentRole;
-  shapes.push_back(
-      Vector(Role::kAttnNorm, layer, at + "attn_norm", config.dim));
-  shapes.push_back(Matrix(Role::kQkv, layer, at + "qkv", qkv_rows, config.dim));
-  if (config.qkv_bias) {
-    shapes.push_back(Vector(Role::kQkvBias, layer, at + "qkv_bias", qkv_rows));
+// Queries without a latent of their own come straight from the hidden state.
+void ResidentLister::LatentAttention() {
+  const struct LatentAttention& latent = config_.latent;
+  const int32_t query = config_.heads * (latent.nope_dim + latent.rope_dim);
+  const int32_t kv_rows = latent.kv_rank + latent.rope_dim;
+  std::vector<ResidentPart> down, bias;
+  if (latent.q_rank > 0) {
+    down = {{&Names::q_a, latent.q_rank}};
+    bias = {{&Names::q_a_bias, latent.q_rank}};
   }
-  if (config.qk_norm != QkNorm::kNone) {
-    const bool whole = config.qk_norm == QkNorm::kWhole;
-    const int32_t k_rows = config.kv_heads * config.head_dim;
-    shapes.push_back(Vector(Role::kQNorm, layer, at + "q_norm",
-                            whole ? q_rows : config.head_dim));
-    shapes.push_back(Vector(Role::kKNorm, layer, at + "k_norm",
-                            whole ? k_rows : config.head_dim));
+  down.push_back({&Names::kv_a, kv_rows});
+  bias.push_back({&Names::kv_a_bias, kv_rows});
+  Matrix("down", config_.dim, std::move(down));
+  if (config_.qkv_bias) Vector("down_bias", std::move(bias));
+  if (latent.q_rank > 0) {
+    Vector("q_latent_norm", {{&Names::q_a_norm, latent.q_rank}});
+    Matrix("q_up", latent.q_rank, {{&Names::q_b, query}});
+  } else {
+    Matrix("q_up", config_.dim, {{&Names::q, query}});
   }
-  shapes.push_back(Matrix(Role::kO, layer, at + "o", config.dim, q_rows));
-  if (config.o_bias) {
-    shapes.push_back(Vector(Role::kOBias, layer, at + "o_bias", config.dim));
+  Vector("kv_latent_norm", {{&Names::kv_a_norm, latent.kv_rank}});
+  Add(ResidentKind::kKeyUp, "k_up", latent.nope_dim,
+      {{&Names::kv_b, latent.kv_rank}})
+      .heads = config_.heads;
+  Add(ResidentKind::kValueUp, "v_up", latent.kv_rank,
+      {{&Names::kv_b, latent.value_dim}})
+      .heads = config_.heads;
+}
+
+void ResidentLister::Output() {
+  Matrix("o", config_.attended_dim(), {{&Names::o, config_.dim}});
+  if (config_.o_bias) Vector("o_bias", {{&Names::o_bias, config_.dim}});
+}
+
+void ResidentLister::RouterAndShared() {
+  Matrix("router", config_.dim, {{&Names::router, config_.experts}});
+  if (config_.router_bias) {
+    Vector("router_bias", {{&Names::router_bias, config_.experts}});
   }
-  shapes.push_back(Vector(Role::kFfnNorm, layer, at + "ffn_norm", config.dim));
-  if (config.layers[layer].moe) AddRouterAndShared(config, layer, shapes);
+  if (config_.choice_bias) {
+    Vector("choice_bias", {{&Names::choice_bias, config_.experts}});
+  }
+  if (config_.shared_expert == SharedExpert::kSigmoidGated) {
+    Matrix("shared_router", config_.dim, {{&Names::shared_router, 1}});
+  }
+  if (config_.shared_expert != SharedExpert::kNone) Shared();
+}
+
+// Adjacent and of one type: kernels::ExpertShape's blob.
+void ResidentLister::Shared() {
+  const size_t first = shapes_.size();
+  const int32_t inner = config_.shared_inner;
+  Matrix("shared_gate", config_.dim, {{&Names::shared_gate, inner}});
+  Matrix("shared_up", config_.dim, {{&Names::shared_up, inner}});
+  Matrix("shared_down", inner, {{&Names::shared_down, config_.dim}});
+  if (config_.mlp_bias) {
+    Vector("shared_gate_bias", {{&Names::shared_gate_bias, inner}});
+    Vector("shared_up_bias", {{&Names::shared_up_bias, inner}});
+    Vector("shared_down_bias", {{&Names::shared_down_bias, config_.dim}});
+  }
+  for (size_t i = first; i < shapes_.size(); ++i) {
+    shapes_[i].shared_expert = true;
+  }
+}
+
+std::vector<ResidentShape> ResidentLister::List() && {
+  Matrix("embed", config_.dim, {{&Names::embed, config_.vocab}});
+  const int layers = static_cast<int>(config_.layers.size());
+  for (layer_ = 0; layer_ < layers; ++layer_) {
+    Norm("attn_norm", "attn_norm_bias", &Names::attn_norm,
+         &Names::attn_norm_bias);
+    if (config_.is_latent()) {
+      LatentAttention();
+    } else {
+      GroupedAttention();
+    }
+    Output();
+    Norm("ffn_norm", "ffn_norm_bias", &Names::ffn_norm, &Names::ffn_norm_bias);
+    if (config_.layers[layer_].moe) RouterAndShared();
+  }
+  layer_ = -1;
+  Norm("final_norm", "final_norm_bias", &Names::final_norm,
+       &Names::final_norm_bias);
+  if (!config_.tied_head) {
+    Matrix("head", config_.dim, {{&Names::head, config_.vocab}});
+  }
+  if (config_.head_bias)
+    Vector("head_bias", {{&Names::head_bias, config_.vocab}});
+  return std::move(shapes_);
 }
 
 // Checksums are hex strings: a JSON number need not hold 64 bits elsewhere.
@@ -134,23 +237,14 @@ void ReadLayers(ConfigFields& fields, Manifest& manifest) {
 }  // namespace
 
 int64_t ResidentShape::bytes(kernels::DType dtype) const {
-  const int64_t bytes = panels ? kernels::PanelBytes(dtype, rows, cols)
-                               : int64_t{4} * rows * cols;
+  const int64_t bytes = panels()
+                            ? heads * kernels::PanelBytes(dtype, rows, cols)
+                            : int64_t{4} * rows * cols;
   return RoundUp(bytes, kResidentAlignment);
 }
 
 std::vector<ResidentShape> ResidentShapes(const ModelConfig& config) {
-  std::vector<ResidentShape> shapes;
-  using Role = ResidentRole;
-  shapes.push_back(Matrix(Role::kEmbed, 0, "embed", config.vocab, config.dim));
-  for (size_t layer = 0; layer < config.layers.size(); ++layer) {
-    AddLayer(config, static_cast<int>(layer), shapes);
-  }
-  shapes.push_back(Vector(Role::kFinalNorm, 0, "final_norm", config.dim));
-  if (!config.tied_head) {
-    shapes.push_back(Matrix(Role::kHead, 0, "head", config.vocab, config.dim));
-  }
-  return shapes;
+  return ResidentLister(config).List();
 }
 
 kernels::ExpertShape ExpertShapeOf(const ModelConfig& config, int layer,
@@ -158,6 +252,7 @@ kernels::ExpertShape ExpertShapeOf(const ModelConfig& config, int layer,
   kernels::ExpertShape shape = {.dtype = dtype,
                                 .dim = config.dim,
                                 .inner = config.layers[layer].ffn_inner};
+  shape.bias = config.layers[layer].moe ? config.expert_bias : config.mlp_bias;
   if (down != dtype) shape.other_down = down;
   return shape;
 }

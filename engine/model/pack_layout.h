@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/model/config.h"
+#include "engine/model/families.h"
 #include "engine/model/packed_model.h"
 #include "kernels/types.h"
 
@@ -24,35 +25,33 @@ inline constexpr char kExpertsFile[] = "experts.safetensors";
 inline constexpr int64_t kBlobAlignment = 4096;
 inline constexpr int64_t kResidentAlignment = 64;
 
-// Where a packed model's resident tensors come from; the names are those of
-// PackedModel.
-enum class ResidentRole {
-  kEmbed,
-  kHead,
-  kFinalNorm,
-  kAttnNorm,
-  kQkv,
-  kQkvBias,
-  kQNorm,
-  kKNorm,
-  kO,
-  kOBias,
-  kFfnNorm,
-  kRouter,
-  kChoiceBias,
-  kSharedRouter,
-  kSharedGate,
-  kSharedUp,
-  kSharedDown
+// Where a part of a resident tensor comes from.
+struct ResidentPart {
+  std::string_view TensorNames::* source = nullptr;
+  int32_t rows = 0;  // of a matrix; elements of a vector
 };
 
+// How a resident tensor is made of its parts.
+enum class ResidentKind : uint8_t {
+  kVector,  // side by side
+  kMatrix,  // stacked
+  // Each head's rows of kv_b for keys, transposed, or those for values.
+  kKeyUp,
+  kValueUp
+};
+
+// A tensor of resident.safetensors; the names are those of PackedModel.
 struct ResidentShape {
-  ResidentRole role = ResidentRole::kEmbed;
+  ResidentKind kind = ResidentKind::kMatrix;
   int32_t layer = 0;
   std::string name;
   int32_t rows = 1;
   int32_t cols = 0;
-  bool panels = false;
+  std::vector<ResidentPart> parts;
+  int32_t heads = 1;  // matrices of that shape, one behind the other
+  bool shared_expert = false;
+
+  bool panels() const { return kind != ResidentKind::kVector; }
 
   // Of the packed tensor, padded. Vectors are F32 whatever `dtype` says.
   int64_t bytes(kernels::DType dtype) const;

@@ -18,16 +18,31 @@ std::string NameOf(std::string_view pattern, int layer, int expert = 0) {
   return absl::Substitute(Absl(pattern), layer, expert);
 }
 
-bool IsSharedExpert(ResidentRole role) {
-  return role == ResidentRole::kSharedGate || role == ResidentRole::kSharedUp ||
-         role == ResidentRole::kSharedDown;
-}
-
 // The type that holds both exactly.
 kernels::DType Wider(kernels::DType a, kernels::DType b) {
   if (a == b) return a;
   return kernels::IsPlain(a) || kernels::IsPlain(b) ? kernels::DType::kF32
                                                     : kernels::DType::kQ8_ANY;
+}
+
+// `count` rows of a slice from its row `first` on, every step-th.
+RowSlice RowsOf(RowSlice slice, int64_t first, int64_t count,
+                int64_t step = 1) {
+  slice.first_row += first;
+  slice.rows = count;
+  slice.row_step = step;
+  return slice;
+}
+
+// `count` rows of a slice from its row `first` on, as columns. Blocks run along
+// rows, so those of a block type become floats.
+RowSlice TransposeOf(RowSlice slice, int64_t first, int32_t count) {
+  if (!kernels::IsPlain(slice.dtype)) slice.dtype = kernels::DType::kF32;
+  slice.transposed = true;
+  slice.first_col = slice.first_row + first;
+  slice.first_row = 0;
+  slice.rows = std::exchange(slice.cols, count);
+  return slice;
 }
 
 class Planner {
@@ -49,10 +64,10 @@ class Planner {
   // The tensor as one matrix, or one vector as a row.
   absl::StatusOr<RowSlice> Take(const std::string& name, const Shape& shape);
   absl::StatusOr<std::vector<RowSlice>> Parts(const ResidentShape& shape);
-  absl::StatusOr<std::vector<RowSlice>> TakeQkv(int layer);
-  absl::StatusOr<std::vector<RowSlice>> TakeQkvBias(int layer);
+  absl::StatusOr<std::vector<RowSlice>> TakeUp(const ResidentShape& shape);
   absl::StatusOr<LayerPlan> PlanLayer(int layer);
   absl::StatusOr<std::vector<ExpertPlan>> TakeFused(int layer);
+  absl::StatusOr<std::vector<ExpertPlan>> TakeTurned(int layer);
   absl::StatusOr<ExpertPlan> TakeExpert(int layer, int expert);
   absl::Status CheckAllTaken() const;
   bool IsBeyondLayers(std::string_view name) const;
@@ -101,85 +116,39 @@ absl::StatusOr<RowSlice> Planner::Take(const std::string& name,
                   .cols = static_cast<int32_t>(shape.back())};
 }
 
-absl::StatusOr<std::vector<RowSlice>> Planner::TakeQkv(int layer) {
-  const int64_t kv_rows = int64_t{config_.kv_heads} * config_.head_dim;
-  const int64_t q_rows = int64_t{config_.heads} * config_.head_dim;
-  ASSIGN_OR_RETURN(RowSlice q,
-                   Take(NameOf(names_.q, layer), {q_rows, config_.dim}));
-  ASSIGN_OR_RETURN(RowSlice k,
-                   Take(NameOf(names_.k, layer), {kv_rows, config_.dim}));
-  ASSIGN_OR_RETURN(RowSlice v,
-                   Take(NameOf(names_.v, layer), {kv_rows, config_.dim}));
-  return std::vector<RowSlice>{std::move(q), std::move(k), std::move(v)};
-}
-
-absl::StatusOr<std::vector<RowSlice>> Planner::TakeQkvBias(int layer) {
-  const int64_t kv_rows = int64_t{config_.kv_heads} * config_.head_dim;
-  const int64_t q_rows = int64_t{config_.heads} * config_.head_dim;
-  ASSIGN_OR_RETURN(RowSlice q, Take(NameOf(names_.q_bias, layer), {q_rows}));
-  ASSIGN_OR_RETURN(RowSlice k, Take(NameOf(names_.k_bias, layer), {kv_rows}));
-  ASSIGN_OR_RETURN(RowSlice v, Take(NameOf(names_.v_bias, layer), {kv_rows}));
-  return std::vector<RowSlice>{std::move(q), std::move(k), std::move(v)};
-}
-
 absl::StatusOr<std::vector<RowSlice>> Planner::Parts(
     const ResidentShape& shape) {
-  std::string_view pattern;
-  switch (shape.role) {
-    case ResidentRole::kQkv:
-      return TakeQkv(shape.layer);
-    case ResidentRole::kQkvBias:
-      return TakeQkvBias(shape.layer);
-    case ResidentRole::kEmbed:
-      pattern = names_.embed;
-      break;
-    case ResidentRole::kHead:
-      pattern = names_.head;
-      break;
-    case ResidentRole::kFinalNorm:
-      pattern = names_.final_norm;
-      break;
-    case ResidentRole::kAttnNorm:
-      pattern = names_.attn_norm;
-      break;
-    case ResidentRole::kQNorm:
-      pattern = names_.q_norm;
-      break;
-    case ResidentRole::kKNorm:
-      pattern = names_.k_norm;
-      break;
-    case ResidentRole::kO:
-      pattern = names_.o;
-      break;
-    case ResidentRole::kOBias:
-      pattern = names_.o_bias;
-      break;
-    case ResidentRole::kChoiceBias:
-      pattern = names_.choice_bias;
-      break;
-    case ResidentRole::kSharedRouter:
-      pattern = names_.shared_router;
-      break;
-    case ResidentRole::kSharedGate:
-      pattern = names_.shared_gate;
-      break;
-    case ResidentRole::kSharedUp:
-      pattern = names_.shared_up;
-      break;
-    case ResidentRole::kSharedDown:
-      pattern = names_.shared_down;
-      break;
-    case ResidentRole::kFfnNorm:
-      pattern = names_.ffn_norm;
-      break;
-    case ResidentRole::kRouter:
-      pattern = names_.router;
-      break;
+  if (shape.kind == ResidentKind::kKeyUp ||
+      shape.kind == ResidentKind::kValueUp) {
+    return TakeUp(shape);
   }
-  const Shape wanted =
-      shape.panels ? Shape{shape.rows, shape.cols} : Shape{shape.cols};
-  ASSIGN_OR_RETURN(RowSlice part, Take(NameOf(pattern, shape.layer), wanted));
-  return std::vector<RowSlice>{std::move(part)};
+  std::vector<RowSlice> parts;
+  for (const ResidentPart& part : shape.parts) {
+    ASSIGN_OR_RETURN(
+        RowSlice slice,
+        Take(NameOf(names_.*part.source, shape.layer),
+             shape.panels() ? Shape{part.rows, shape.cols} : Shape{part.rows}));
+    parts.push_back(std::move(slice));
+  }
+  return parts;
+}
+
+// The rows of kv_b of each head, for keys (transposed) or for values.
+absl::StatusOr<std::vector<RowSlice>> Planner::TakeUp(
+    const ResidentShape& shape) {
+  const LatentAttention& latent = config_.latent;
+  const int64_t head_rows = latent.nope_dim + latent.value_dim;
+  ASSIGN_OR_RETURN(const RowSlice all,
+                   Take(NameOf(names_.*shape.parts.front().source, shape.layer),
+                        {config_.heads * head_rows, latent.kv_rank}));
+  std::vector<RowSlice> heads;
+  for (int64_t h = 0; h < config_.heads; ++h) {
+    heads.push_back(
+        shape.kind == ResidentKind::kKeyUp
+            ? TransposeOf(all, h * head_rows, latent.nope_dim)
+            : RowsOf(all, h * head_rows + latent.nope_dim, latent.value_dim));
+  }
+  return heads;
 }
 
 absl::StatusOr<std::vector<ExpertPlan>> Planner::TakeFused(int layer) {
@@ -201,18 +170,12 @@ absl::StatusOr<std::vector<ExpertPlan>> Planner::TakeFused(int layer) {
   ASSIGN_OR_RETURN(const RowSlice down,
                    Take(NameOf(names_.fused_down, layer),
                         {config_.experts, config_.dim, inner}));
-  const auto rows_of = [](const RowSlice& all, int64_t first, int32_t rows) {
-    RowSlice slice = all;
-    slice.first_row = first;
-    slice.rows = rows;
-    return slice;
-  };
   std::vector<ExpertPlan> experts;
   for (int64_t e = 0; e < config_.experts; ++e) {
     experts.push_back(
-        {.gate = rows_of(gate, e * stride, inner),
-         .up = rows_of(up, e * stride + (apart ? 0 : inner), inner),
-         .down = rows_of(down, e * config_.dim, config_.dim)});
+        {.gate = RowsOf(gate, e * stride, inner),
+         .up = RowsOf(up, e * stride + (apart ? 0 : inner), inner),
+         .down = RowsOf(down, e * config_.dim, config_.dim)});
   }
   return experts;
 }
@@ -231,13 +194,69 @@ absl::StatusOr<ExpertPlan> Planner::TakeExpert(int layer, int expert) {
                    Take(name(names_.expert_up, names_.dense_up), wide));
   ASSIGN_OR_RETURN(plan.down,
                    Take(name(names_.expert_down, names_.dense_down), narrow));
+  if (!config.moe && config_.mlp_bias) {
+    const auto take_bias = [&](std::string_view name, int32_t size) {
+      return Take(NameOf(name, layer), {size});
+    };
+    ASSIGN_OR_RETURN(const RowSlice gate,
+                     take_bias(names_.dense_gate_bias, config.ffn_inner));
+    ASSIGN_OR_RETURN(const RowSlice up,
+                     take_bias(names_.dense_up_bias, config.ffn_inner));
+    ASSIGN_OR_RETURN(const RowSlice down,
+                     take_bias(names_.dense_down_bias, config_.dim));
+    for (const RowSlice& row : {gate, up, down}) {
+      plan.biases.push_back(TransposeOf(row, 0, 1));
+    }
+  }
   return plan;
+}
+
+// gpt-oss: rows of gate and up take turns, in a transposed matrix or a packed
+// one.
+absl::StatusOr<std::vector<ExpertPlan>> Planner::TakeTurned(int layer) {
+  const int32_t inner = config_.layers[layer].ffn_inner;
+  const int32_t dim = config_.dim;
+  const bool packed = Has(NameOf(names_.packed_gate_up, layer));
+  const auto take = [&](std::string_view packed_name, std::string_view name,
+                        int64_t rows, int64_t cols) {
+    return packed
+               ? Take(NameOf(packed_name, layer), {config_.experts, rows, cols})
+               : Take(NameOf(name, layer), {config_.experts, cols, rows});
+  };
+  ASSIGN_OR_RETURN(const RowSlice gate_up,
+                   take(names_.packed_gate_up, names_.turned_gate_up,
+                        2 * int64_t{inner}, dim));
+  ASSIGN_OR_RETURN(const RowSlice down,
+                   take(names_.packed_down, names_.turned_down, dim, inner));
+  ASSIGN_OR_RETURN(const RowSlice gate_up_bias,
+                   Take(NameOf(names_.turned_gate_up_bias, layer),
+                        {config_.experts, 2 * int64_t{inner}}));
+  ASSIGN_OR_RETURN(
+      const RowSlice down_bias,
+      Take(NameOf(names_.turned_down_bias, layer), {config_.experts, dim}));
+  std::vector<ExpertPlan> experts;
+  for (int64_t e = 0; e < config_.experts; ++e) {
+    const RowSlice both = packed ? RowsOf(gate_up, 2 * e * inner, 2 * inner)
+                                 : TransposeOf(gate_up, e * dim, dim);
+    const RowSlice bias = TransposeOf(gate_up_bias, e, 1);
+    experts.push_back(
+        {.gate = RowsOf(both, 0, inner, 2),
+         .up = RowsOf(both, 1, inner, 2),
+         .down = packed ? RowsOf(down, e * dim, dim)
+                        : TransposeOf(down, e * inner, inner),
+         .biases = {RowsOf(bias, 0, inner, 2), RowsOf(bias, 1, inner, 2),
+                    TransposeOf(down_bias, e, 1)}});
+  }
+  return experts;
 }
 
 absl::StatusOr<LayerPlan> Planner::PlanLayer(int layer) {
   LayerPlan plan;
-  if (config_.layers[layer].moe && (Has(NameOf(names_.fused_gate_up, layer)) ||
-                                    Has(NameOf(names_.stacked_gate, layer)))) {
+  const bool moe = config_.layers[layer].moe;
+  if (moe && !names_.turned_down.empty()) {
+    ASSIGN_OR_RETURN(plan.experts, TakeTurned(layer));
+  } else if (moe && (Has(NameOf(names_.fused_gate_up, layer)) ||
+                     Has(NameOf(names_.stacked_gate, layer)))) {
     ASSIGN_OR_RETURN(plan.experts, TakeFused(layer));
   } else {
     for (int e = 0; e < config_.experts_in(layer); ++e) {
@@ -302,11 +321,13 @@ absl::StatusOr<PackPlan> Planner::Plan() {
   for (const ResidentShape& shape : ResidentShapes(config_)) {
     ASSIGN_OR_RETURN(std::vector<RowSlice> parts, Parts(shape));
     kernels::DType dtype = kernels::DType::kF32;
-    if (shape.panels) {
+    if (shape.panels()) {
       dtype = parts.front().dtype;
       for (const RowSlice& part : parts) dtype = Wider(dtype, part.dtype);
     }
-    if (IsSharedExpert(shape.role)) dtype = SharedDType(shape.layer, dtype);
+    if (shape.shared_expert && shape.panels()) {
+      dtype = SharedDType(shape.layer, dtype);
+    }
     plan.total_bytes += shape.bytes(dtype);
     plan.resident.push_back({shape, dtype, std::move(parts)});
   }

@@ -20,6 +20,11 @@ struct RowSlice {
   int64_t first_row = 0;
   int64_t rows = 0;
   int32_t cols = 0;
+  int64_t row_step = 1;  // 2: every other row
+  // Of a matrix that is stored transposed: rows count its columns, and columns
+  // its rows, from this one on.
+  bool transposed = false;
+  int64_t first_col = 0;
 };
 
 struct ResidentPlan {
@@ -32,6 +37,8 @@ struct ExpertPlan {
   RowSlice gate;
   RowSlice up;
   RowSlice down;
+  // Of gate, up and down, each a column; none if the experts have no biases.
+  std::vector<RowSlice> biases = {};
 };
 
 struct LayerPlan {

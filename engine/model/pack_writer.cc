@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "base/check.h"
 #include "base/status.h"
 #include "engine/model/row_reader.h"
 #include "engine/model/safetensors.h"
@@ -18,6 +19,7 @@ namespace bullpen {
 namespace {
 
 using Bytes = std::vector<std::byte>;
+using Put = std::function<absl::Status(std::span<const std::byte>)>;
 using Progress = std::function<void(int64_t done, int64_t total)>;
 
 // Source bytes read at a time of a resident matrix.
@@ -38,12 +40,22 @@ class WeightsWriter {
   // source_.
   absl::Status ReadRows(std::span<const RowSlice> parts, kernels::DType dtype,
                         int64_t first, int64_t rows);
-  // The same in panels of a block type at `out`, value for value.
+  // Blocks of some rows of one slice, until the next call.
+  absl::StatusOr<std::span<const std::byte>> ReadBlockRows(
+      const RowSlice& slice, RowRange rows);
+  // Rows of the stacked parts in panels of a block type at `out`, value for
+  // value.
   absl::Status PackBlocks(std::span<const RowSlice> parts, kernels::DType dtype,
                           int64_t first, int64_t rows, std::byte* out);
+  // Some rows of one slice, wherever its elements stand.
+  absl::Status ReadSlice(const RowSlice& slice, RowRange rows,
+                         kernels::DType dtype, std::span<std::byte> out);
   // In panels of any type.
   absl::Status PackRows(std::span<const RowSlice> parts, kernels::DType dtype,
                         int64_t first, int64_t rows, std::byte* out);
+  // One matrix of rows of `parts`, in the tensor's shape and type.
+  absl::Status WritePanels(const ResidentPlan& tensor,
+                           std::span<const RowSlice> parts, const Put& put);
   absl::Status WriteTensor(const ResidentPlan& tensor,
                            SafetensorsWriter& writer, XXH3_state_t& hash);
   absl::Status PackExpert(const ExpertPlan& expert,
@@ -58,6 +70,7 @@ class WeightsWriter {
   const Progress& progress_;
   int64_t done_ = 0;
   Bytes source_;  // rows of the source
+  Bytes spread_;  // what a slice that is not contiguous is picked from
   Bytes panels_;
 };
 
@@ -77,12 +90,28 @@ absl::Status WeightsWriter::ReadRows(std::span<const RowSlice> parts,
     if (begin >= end) continue;
     const size_t bytes =
         static_cast<size_t>((end - begin) * cols * DTypeBytes(dtype));
-    RETURN_IF_ERROR(reader_.Read(part.tensor,
-                                 {part.first_row + begin, end - begin}, dtype,
-                                 {out, bytes}));
+    RETURN_IF_ERROR(ReadSlice(part, {begin, end - begin}, dtype, {out, bytes}));
     out += bytes;
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::span<const std::byte>> WeightsWriter::ReadBlockRows(
+    const RowSlice& slice, RowRange rows) {
+  CHECK(!slice.transposed) << "blocks run along rows";
+  const RowRange spread{slice.first_row + rows.first * slice.row_step,
+                        (rows.count - 1) * slice.row_step + 1};
+  ASSIGN_OR_RETURN(const std::span<const std::byte> blocks,
+                   reader_.ReadBlocks(slice.tensor, spread));
+  if (slice.row_step == 1) return blocks;
+  const size_t row_bytes = blocks.size() / static_cast<size_t>(spread.count);
+  spread_.resize(static_cast<size_t>(rows.count) * row_bytes);
+  for (int64_t r = 0; r < rows.count; ++r) {
+    const size_t from = static_cast<size_t>(r * slice.row_step) * row_bytes;
+    std::memcpy(spread_.data() + static_cast<size_t>(r) * row_bytes,
+                blocks.data() + from, row_bytes);
+  }
+  return std::span<const std::byte>(spread_);
 }
 
 absl::Status WeightsWriter::PackBlocks(std::span<const RowSlice> parts,
@@ -97,15 +126,42 @@ absl::Status WeightsWriter::PackBlocks(std::span<const RowSlice> parts,
     const int64_t begin = std::max(first, part_first);
     const int64_t end = std::min(last, part_first + part.rows);
     if (begin < end) {
-      ASSIGN_OR_RETURN(
-          const std::span<const std::byte> blocks,
-          reader_.ReadBlocks(
-              part.tensor, {part.first_row + begin - part_first, end - begin}));
+      ASSIGN_OR_RETURN(const std::span<const std::byte> blocks,
+                       ReadBlockRows(part, {begin - part_first, end - begin}));
       kernels::PackBlockRows(
           dtype, {*FormatOf(part.tensor), blocks.data(), end - begin, cols},
           begin - first, out);
     }
     part_first += part.rows;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WeightsWriter::ReadSlice(const RowSlice& slice, RowRange rows,
+                                      kernels::DType dtype,
+                                      std::span<std::byte> out) {
+  const int64_t first = slice.first_row + rows.first * slice.row_step;
+  if (!slice.transposed && slice.row_step == 1) {
+    return reader_.Read(slice.tensor, {first, rows.count}, dtype, out);
+  }
+  // All that the rows are spread over, then their elements one by one.
+  const RowRange spread =
+      slice.transposed ? RowRange{slice.first_col, slice.cols}
+                       : RowRange{first, (rows.count - 1) * slice.row_step + 1};
+  const int64_t width = slice.tensor.info.shape.back();
+  const int64_t element = DTypeBytes(dtype);
+  spread_.resize(static_cast<size_t>(spread.count * width * element));
+  RETURN_IF_ERROR(reader_.Read(slice.tensor, spread, dtype, spread_));
+  const int64_t row_stride = slice.row_step * (slice.transposed ? 1 : width);
+  const int64_t col_stride = slice.transposed ? width : 1;
+  const int64_t origin = slice.transposed ? first : 0;
+  std::byte* to = out.data();
+  for (int64_t r = 0; r < rows.count; ++r) {
+    for (int64_t c = 0; c < slice.cols; ++c, to += element) {
+      const int64_t from = origin + r * row_stride + c * col_stride;
+      std::memcpy(to, spread_.data() + from * element,
+                  static_cast<size_t>(element));
+    }
   }
   return absl::OkStatus();
 }
@@ -122,6 +178,24 @@ absl::Status WeightsWriter::PackRows(std::span<const RowSlice> parts,
   return absl::OkStatus();
 }
 
+absl::Status WeightsWriter::WritePanels(const ResidentPlan& tensor,
+                                        std::span<const RowSlice> parts,
+                                        const Put& put) {
+  const ResidentShape& shape = tensor.shape;
+  const int64_t panel_bytes =
+      kernels::PanelBytes(tensor.dtype, kernels::kPanelRows, shape.cols);
+  const int64_t step =
+      std::max<int64_t>(kChunkBytes / panel_bytes, 1) * kernels::kPanelRows;
+  for (int64_t row = 0; row < shape.rows; row += step) {
+    const int64_t rows = std::min<int64_t>(step, shape.rows - row);
+    panels_.resize(static_cast<size_t>(
+        kernels::PanelBytes(tensor.dtype, rows, shape.cols)));
+    RETURN_IF_ERROR(PackRows(parts, tensor.dtype, row, rows, panels_.data()));
+    RETURN_IF_ERROR(put(panels_));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status WeightsWriter::WriteTensor(const ResidentPlan& tensor,
                                         SafetensorsWriter& writer,
                                         XXH3_state_t& hash) {
@@ -134,19 +208,12 @@ absl::Status WeightsWriter::WriteTensor(const ResidentPlan& tensor,
     Advance(static_cast<int64_t>(bytes.size()));
     return writer.Append(bytes);
   };
-  if (shape.panels) {
-    const int64_t panel_bytes =
-        kernels::PanelBytes(tensor.dtype, kernels::kPanelRows, shape.cols);
-    const int64_t step =
-        std::max<int64_t>(kChunkBytes / panel_bytes, 1) * kernels::kPanelRows;
-    for (int64_t row = 0; row < shape.rows; row += step) {
-      const int64_t rows = std::min<int64_t>(step, shape.rows - row);
-      panels_.resize(static_cast<size_t>(
-          kernels::PanelBytes(tensor.dtype, rows, shape.cols)));
-      RETURN_IF_ERROR(
-          PackRows(tensor.parts, tensor.dtype, row, rows, panels_.data()));
-      RETURN_IF_ERROR(put(panels_));
+  if (shape.heads > 1) {
+    for (const RowSlice& head : tensor.parts) {
+      RETURN_IF_ERROR(WritePanels(tensor, {&head, 1}, put));
     }
+  } else if (shape.panels()) {
+    RETURN_IF_ERROR(WritePanels(tensor, tensor.parts, put));
   } else {
     // A vector's parts stand side by side: each is a row of its own width.
     for (const RowSlice& part : tensor.parts) {
@@ -183,8 +250,17 @@ absl::Status WeightsWriter::PackExpert(const ExpertPlan& expert,
       PackRows({&expert.gate, 1}, shape.dtype, 0, shape.inner, blob));
   RETURN_IF_ERROR(PackRows({&expert.up, 1}, shape.dtype, 0, shape.inner,
                            blob + shape.gate_bytes()));
-  return PackRows({&expert.down, 1}, shape.down_dtype(), 0, shape.dim,
-                  blob + shape.down_offset());
+  RETURN_IF_ERROR(PackRows({&expert.down, 1}, shape.down_dtype(), 0, shape.dim,
+                           blob + shape.down_offset()));
+  const int64_t bias_offsets[] = {shape.gate_bias_offset(),
+                                  shape.up_bias_offset(),
+                                  shape.down_bias_offset()};
+  for (size_t i = 0; i < expert.biases.size(); ++i) {
+    const RowSlice& bias = expert.biases[i];
+    RETURN_IF_ERROR(ReadRows({&bias, 1}, kernels::DType::kF32, 0, bias.rows));
+    std::memcpy(blob + bias_offsets[i], source_.data(), source_.size());
+  }
+  return absl::OkStatus();
 }
 
 absl::Status WeightsWriter::WriteExperts(const std::filesystem::path& path) {

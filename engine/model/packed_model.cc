@@ -93,10 +93,10 @@ absl::StatusOr<std::map<std::string, ResidentTensor>> ReadResident(
                                      .base = file.data_offset(),
                                      .alignment = kResidentAlignment}));
     tensors[shape.name] = {
-        .dtype = shape.panels ? noted->second : kernels::DType::kF32,
+        .dtype = shape.panels() ? noted->second : kernels::DType::kF32,
         .rows = shape.rows,
         .cols = shape.cols,
-        .panels = shape.panels,
+        .panels = shape.panels(),
         .offset = offset,
         .bytes = bytes};
   }

@@ -49,6 +49,16 @@ void StretchLlama3(const RopeConfig& config, std::vector<double>& frequency) {
   }
 }
 
+Rotation Divide(const std::vector<double>& frequency,
+                const std::vector<double>& divisors, double mscale) {
+  Rotation rotation{.frequency = {}, .factor = static_cast<float>(mscale)};
+  for (size_t i = 0; i < frequency.size(); ++i) {
+    rotation.frequency.push_back(
+        static_cast<float>(frequency[i] / divisors[i]));
+  }
+  return rotation;
+}
+
 double YarnFactor(const RopeConfig& config) {
   if (config.attention_factor > 0) return config.attention_factor;
   if (config.mscale > 0 && config.mscale_all_dim > 0) {
@@ -79,13 +89,19 @@ Rope MakeRope(const RopeConfig& config) {
       break;
     case RopeScaling::kYarn:
       StretchYarn(config, frequency);
-      rope.factor = static_cast<float>(YarnFactor(config));
+      rope.early.factor = static_cast<float>(YarnFactor(config));
       break;
     case RopeScaling::kLlama3:
       StretchLlama3(config, frequency);
       break;
+    case RopeScaling::kLong:
+      rope.early =
+          Divide(frequency, config.short_divisors, config.short_mscale);
+      rope.late = Divide(frequency, config.long_divisors, config.long_mscale);
+      rope.late_from = static_cast<int64_t>(config.original_context);
+      return rope;
   }
-  rope.frequency.assign(frequency.begin(), frequency.end());
+  rope.early.frequency.assign(frequency.begin(), frequency.end());
   return rope;
 }
 

@@ -1,12 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 namespace bullpen {
 
 // How a family stretches its rotary frequencies to longer contexts.
-enum class RopeScaling : uint8_t { kNone, kLinear, kYarn, kLlama3 };
+enum class RopeScaling : uint8_t { kNone, kLinear, kYarn, kLlama3, kLong };
 
 struct RopeConfig {
   double theta = 10000;
@@ -23,13 +24,33 @@ struct RopeConfig {
   double attention_factor = 0;
   double low_freq_factor = 1;  // llama3
   double high_freq_factor = 4;
+  // longrope (arXiv 2402.13753): what each frequency is divided by, for
+  // positions of the original context and for those beyond it, and what their
+  // cosines and sines are multiplied by.
+  std::vector<double> short_divisors = {};
+  std::vector<double> long_divisors = {};
+  double short_mscale = 1;
+  double long_mscale = 1;
 };
 
 // The rotation of every position: angle = position * frequency, and a factor
 // on both cosine and sine.
-struct Rope {
+struct Rotation {
   std::vector<float> frequency;  // [rotary_dim / 2]
   float factor = 1;
+};
+
+// One rotation for all positions, or another one from `late_from` on. Each
+// position has its own, so that a sequence that grows beyond the original
+// context keeps the keys it has; transformers' cached generation does that too.
+struct Rope {
+  Rotation early;
+  Rotation late;
+  int64_t late_from = std::numeric_limits<int64_t>::max();
+
+  const Rotation& at(int64_t position) const {
+    return position < late_from ? early : late;
+  }
 };
 
 // YaRN: arXiv 2309.00071, as transformers computes it.

@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/status.h"
+#include "engine/model/scaled_tensor.h"
 #include "kernels/block_format.h"
 
 namespace bullpen {
@@ -21,9 +22,10 @@ int64_t StoredRow(const SourceTensor& tensor, int64_t row) {
 }  // namespace
 
 absl::Status RowReader::ReadStored(const SourceTensor& tensor, RowRange rows,
-                                   std::span<std::byte> out) const {
+                                   std::span<std::byte> out) {
+  if (tensor.scales.has_value()) return ReadMxfp4(tensor, rows, out);
   const size_t row_bytes = out.size() / static_cast<size_t>(rows.count);
-  const File& file = checkpoint_.open_file(tensor);
+  const File& file = checkpoint_.open_file(tensor.file);
   const auto at = [&](int64_t row) {
     return tensor.info.offset + row * static_cast<int64_t>(row_bytes);
   };
@@ -33,6 +35,41 @@ absl::Status RowReader::ReadStored(const SourceTensor& tensor, RowRange rows,
         at(StoredRow(tensor, rows.first + i)),
         out.subspan(static_cast<size_t>(i) * row_bytes, row_bytes)));
   }
+  return absl::OkStatus();
+}
+
+absl::Status RowReader::ReadWithScales(const SourceTensor& tensor,
+                                       RowRange rows) {
+  const int64_t row_bytes = WeightRowBytes(tensor);
+  weights_.resize(static_cast<size_t>(rows.count * row_bytes));
+  RETURN_IF_ERROR(
+      checkpoint_.open_file(tensor.file)
+          .ReadAt(tensor.info.offset + rows.first * row_bytes, weights_));
+  const TensorScales& scales = *tensor.scales;
+  const int64_t first = ScaleRow(tensor, rows.first);
+  const int64_t last = ScaleRow(tensor, rows.first + rows.count - 1);
+  const int64_t scale_bytes = ScaleRowBytes(tensor);
+  scales_.resize(static_cast<size_t>((last - first + 1) * scale_bytes));
+  return checkpoint_.open_file(scales.file)
+      .ReadAt(scales.info.offset + first * scale_bytes, scales_);
+}
+
+absl::Status RowReader::ReadMxfp4(const SourceTensor& tensor, RowRange rows,
+                                  std::span<std::byte> out) {
+  RETURN_IF_ERROR(ReadWithScales(tensor, rows));
+  JoinMxfp4Blocks(weights_, scales_, out);
+  return absl::OkStatus();
+}
+
+absl::Status RowReader::ReadFp8(const SourceTensor& tensor, RowRange rows,
+                                float* out) {
+  RETURN_IF_ERROR(ReadWithScales(tensor, rows));
+  DequantiseFp8(tensor,
+                {.first = rows.first,
+                 .count = rows.count,
+                 .weights = weights_,
+                 .scales = scales_},
+                out);
   return absl::OkStatus();
 }
 
@@ -47,6 +84,10 @@ absl::StatusOr<std::span<const std::byte>> RowReader::ReadBlocks(
 
 absl::Status RowReader::Read(const SourceTensor& tensor, RowRange rows,
                              kernels::DType dtype, std::span<std::byte> out) {
+  if (IsFp8(tensor)) {
+    CHECK(dtype == kernels::DType::kF32) << "FP8 as a half type";
+    return ReadFp8(tensor, rows, reinterpret_cast<float*>(out.data()));
+  }
   const kernels::BlockFormat* format = FormatOf(tensor);
   const int64_t cols = tensor.info.shape.back();
   CHECK(format != nullptr) << tensor.info.dtype << " cannot be read";

@@ -34,11 +34,19 @@ class RowReader {
       const SourceTensor& tensor, RowRange rows);
 
  private:
+  // Rows of a tensor with scales, and the rows of those, as they are stored.
+  absl::Status ReadWithScales(const SourceTensor& tensor, RowRange rows);
+  // As GGUF files have them.
+  absl::Status ReadMxfp4(const SourceTensor& tensor, RowRange rows,
+                         std::span<std::byte> out);
+  absl::Status ReadFp8(const SourceTensor& tensor, RowRange rows, float* out);
   absl::Status ReadStored(const SourceTensor& tensor, RowRange rows,
-                          std::span<std::byte> out) const;
+                          std::span<std::byte> out);
 
   const Checkpoint& checkpoint_;
   std::vector<std::byte> stored_;
+  std::vector<std::byte> weights_;
+  std::vector<std::byte> scales_;
   std::vector<float> values_;
 };
 

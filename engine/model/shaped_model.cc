@@ -127,7 +127,7 @@ class ShapedWriter {
     for (const ResidentShape& shape : shapes) {
       header.push_back({shape.name, "U8", {shape.bytes(kType)}});
       manifest_.resident[shape.name] =
-          shape.panels ? kType : kernels::DType::kF32;
+          shape.panels() ? kType : kernels::DType::kF32;
     }
     ASSIGN_OR_RETURN(SafetensorsWriter writer,
                      SafetensorsWriter::Create(path, header, kBlobAlignment));
@@ -135,8 +135,12 @@ class ShapedWriter {
     XXH3_64bits_reset(&hash);
     for (const ResidentShape& shape : shapes) {
       Bytes bytes;
-      if (shape.panels) {
-        ASSIGN_OR_RETURN(bytes, noise_.Panels(kType, shape.rows, shape.cols));
+      if (shape.panels()) {
+        for (int32_t head = 0; head < shape.heads; ++head) {
+          ASSIGN_OR_RETURN(const Bytes matrix,
+                           noise_.Panels(kType, shape.rows, shape.cols));
+          bytes.insert(bytes.end(), matrix.begin(), matrix.end());
+        }
       } else {
         const std::vector<float> ones(static_cast<size_t>(shape.cols), 1.0f);
         const auto view = std::as_bytes(std::span(ones));

@@ -118,8 +118,17 @@ TEST(Config, WindowsComeFromTheListOrFromTheSwitch) {
   config["use_sliding_window"] = true;
   config["max_window_layers"] = 1;
   const ModelConfig switched = Parse(config);
-  EXPECT_EQ(switched.layers[0].window, 0);
+  EXPECT_EQ(switched.layers[0].window, 7);
   EXPECT_EQ(switched.layers[1].window, 7);
+  json dense = Dense();
+  for (const auto& [key, value] : config.items()) {
+    if (std::string(key).find("window") != std::string::npos) {
+      dense[key] = value;
+    }
+  }
+  dense.erase("layer_types");
+  EXPECT_EQ(Parse(dense).layers[0].window, 0);
+  EXPECT_EQ(Parse(dense).layers[1].window, 7);
   config["layer_types"] = {"sliding_attention", "full_attention",
                            "full_attention"};
   const ModelConfig listed = Parse(config);
@@ -180,7 +189,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadField{"types_text", "layer_types", "full_attention",
                  "one entry for each layer"},
         BadField{"scaling", "rope_scaling",
-                 json{{"type", "ntk"}, {"factor", 4}}, "yarn and llama3 are"},
+                 json{{"type", "ntk"}, {"factor", 4}},
+                 "llama3 and longrope are"},
         BadField{"factor", "rope_scaling",
                  json{{"type", "yarn"}, {"factor", -4}}, "above 0"},
         BadField{"per_type", "rope_parameters",
@@ -191,7 +201,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadField{"theta_negative", "rope_theta", -1, "above 0"},
         BadField{"eps", "rms_norm_eps", "small", "a number above 0"},
         BadField{"quantised", "quantization_config",
-                 json{{"quant_method", "fp8"}}, "only F32, F16 and BF16"},
+                 json{{"quant_method", "gptq"}}, "mxfp4 and fp8 are"},
         BadField{"mlp_only", "mlp_only_layers", json::array({7}),
                  "from 0 to 2"}),
     [](const auto& info) { return info.param.name; });

@@ -114,12 +114,15 @@ TEST_P(ModelGoldenTest, GreedyIdsAgreeWhileTheMarginIsSafe) {
 
 INSTANTIATE_TEST_SUITE_P(
     Families, ModelGoldenTest,
-    testing::Values("tests/golden/dots1", "tests/golden/ernie4_5_moe",
-                    "tests/golden/flex_olmo", "tests/golden/glm4_moe",
-                    "tests/golden/llama", "tests/golden/minimax_m2",
-                    "tests/golden/mixtral", "tests/golden/olmoe",
-                    "tests/golden/qwen2_moe", "tests/golden/qwen3",
-                    "tests/golden/qwen3_moe", "models/default"),
+    testing::Values(
+        "tests/golden/deepseek_v2", "tests/golden/deepseek_v2_group",
+        "tests/golden/deepseek_v3", "tests/golden/dots1",
+        "tests/golden/ernie4_5_moe", "tests/golden/flex_olmo",
+        "tests/golden/glm4_moe", "tests/golden/gpt_oss",
+        "tests/golden/gpt_oss_mxfp4", "tests/golden/granitemoe",
+        "tests/golden/llama", "tests/golden/minimax_m2", "tests/golden/mixtral",
+        "tests/golden/olmoe", "tests/golden/phimoe", "tests/golden/qwen2_moe",
+        "tests/golden/qwen3", "tests/golden/qwen3_moe", "models/default"),
     [](const auto& info) {
       return std::filesystem::path(info.param).filename().string();
     });

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+
+#include "absl/status/status.h"
+#include "engine/experts/cache.h"
+#include "engine/model/activations.h"
+#include "engine/model/packed_model.h"
+#include "kernels/ops.h"
+
+namespace bullpen {
+
+// Replaces what a layer's router chose for its rows: [rows, k] experts and
+// weights. For benchmarks with recorded routing; never for serving.
+using Reroute = std::function<void(int layer, std::span<int32_t> chosen,
+                                   std::span<float> weights)>;
+
+// What one forward pass carries from layer to layer. Engine thread.
+struct Pass {
+  const kernels::Ops& ops;
+  kernels::Stream& stream;
+  const Activations& scratch;
+  std::span<const kernels::KvSequence> sequences;
+  int32_t rows = 0;
+  Phase phase = Phase::kDecode;
+  std::span<absl::Status> sequence_status;  // set to the first failure of each
+  const Reroute* reroute = nullptr;         // benchmarks only
+};
+
+// One norm of the hidden state.
+struct NormWeights {
+  // "NAME", and "NAME_bias" of a layer norm.
+  static NormWeights Of(const ModelConfig& config,
+                        const ResidentWeights& weights,
+                        const std::string& name);
+
+  const float* weight = nullptr;
+  const float* bias = nullptr;  // null: an RMS norm
+  int32_t dim = 0;
+  float eps = 0;
+};
+
+// How a block's output joins the residual stream.
+absl::Status NormRows(const Pass& pass, const NormWeights& norm, const float* x,
+                      float* y);
+// hidden += Norm(y), for families whose norms come after the block.
+absl::Status AddNormed(const Pass& pass, const NormWeights& norm, float* y);
+
+}  // namespace bullpen
