@@ -90,9 +90,9 @@ void ReadRope(ConfigFields& fields, double default_theta, ModelConfig& config) {
   rope.theta = fields.Number("rope_theta", kTheta, default_theta);
   const char* original = "original_max_position_embeddings";
   const double theta = rope.theta;
+  rope.original_context =
+      fields.Number(original, kPositive, config.context_length);
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
-    rope.original_context =
-        fields.Number(original, kPositive, config.context_length);
     if (!fields.Has(key)) continue;
     ConfigFields object = fields.Object(key);
     ReadRopeObject(object, config.context_length, rope);

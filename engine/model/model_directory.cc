@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <optional>
 #include <set>
 #include <system_error>
 #include <utility>
@@ -98,6 +100,40 @@ absl::Status AddShards(const fs::path& index_path, CheckpointParts& parts) {
   return absl::OkStatus();
 }
 
+// The decoder's own name of a tensor of a multimodal wrapper; nothing if it
+// belongs to another part.
+std::optional<std::string> UnwrappedName(const std::string& name) {
+  constexpr std::string_view kInner = "model.language_model.";
+  constexpr std::string_view kOuter = "language_model.";
+  if (name.starts_with(kInner)) return "model." + name.substr(kInner.size());
+  if (name.starts_with(kOuter)) return name.substr(kOuter.size());
+  if (name.starts_with("lm_head.")) return name;
+  return std::nullopt;
+}
+
+// Leaves the decoder of a wrapper, under the names that it has alone.
+absl::Status Unwrap(CheckpointParts& parts) {
+  const auto wrapped = [](const auto& entry) {
+    return entry.first.find("language_model.") != std::string::npos &&
+           UnwrappedName(entry.first).has_value();
+  };
+  if (std::none_of(parts.tensors.begin(), parts.tensors.end(), wrapped)) {
+    return absl::OkStatus();
+  }
+  std::map<std::string, SourceTensor> decoder;
+  for (auto& [name, tensor] : parts.tensors) {
+    const std::optional<std::string> own = UnwrappedName(name);
+    if (!own.has_value()) continue;
+    if (!decoder.emplace(*own, std::move(tensor)).second) {
+      return absl::DataLossError(
+          absl::StrCat(parts.path.string(), " has tensor '", Printable(*own),
+                       "' with and without the prefix of a language model"));
+    }
+  }
+  parts.tensors = std::move(decoder);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<CheckpointParts> ReadModelDirectory(const fs::path& dir) {
@@ -123,6 +159,7 @@ absl::StatusOr<CheckpointParts> ReadModelDirectory(const fs::path& dir) {
   } else {
     return NoWeights(dir);
   }
+  RETURN_IF_ERROR(Unwrap(parts));
   RETURN_IF_ERROR(JoinScales(parts));
   for (const std::string_view name : kDescriptionFiles) {
     if (!Exists(dir / name)) continue;
