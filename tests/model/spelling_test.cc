@@ -4,8 +4,7 @@
 
 #include <cmath>
 #include <cstring>
-#include <functional>
-#include <regex>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -160,14 +159,18 @@ Copy WithFusedExperts(const std::string& family, const std::string& gate,
   Copy copy = ReadCopy(family);
   std::map<std::string, std::map<int, std::map<std::string, FakeTensor>>> found;
   std::vector<FakeTensor> kept;
-  const std::regex pattern(R"((.*\.experts)\.(\d+)\.(\w+)\.weight)");
+  const std::string marker = ".experts.";
   for (const FakeTensor& tensor : copy.tensors) {
-    std::smatch match;
-    if (std::regex_match(tensor.name, match, pattern)) {
-      found[match[1]][std::stoi(match[2])][match[3]] = tensor;
-    } else {
+    // PREFIX.experts.INDEX.PART.weight
+    const size_t at = tensor.name.find(marker);
+    if (at == std::string::npos) {
       kept.push_back(tensor);
+      continue;
     }
+    const std::string rest = tensor.name.substr(at + marker.size());
+    const size_t dot = rest.find('.');
+    const std::string part = rest.substr(dot + 1, rest.rfind('.') - dot - 1);
+    found[tensor.name.substr(0, at)][std::stoi(rest)][part] = tensor;
   }
   for (auto& [prefix, experts] : found) {
     const std::vector<int64_t> shape = experts[0][gate].shape;
@@ -175,9 +178,8 @@ Copy WithFusedExperts(const std::string& family, const std::string& gate,
     FakeTensor both{"", "BF16", {count, 2 * shape[0], shape[1]}, ""};
     FakeTensor one{"", "BF16", {count, shape[1], shape[0]}, ""};
     // As transformers keeps them, whatever the names on hubs are.
-    const size_t block = prefix.rfind('.');
-    const size_t at = prefix.rfind('.', block - 1);
-    const std::string base = prefix.substr(0, at) + ".mlp.experts";
+    const std::string base =
+        prefix.substr(0, prefix.rfind('.')) + ".mlp.experts";
     both.name = base + ".gate_up_proj";
     one.name = base + ".down_proj";
     for (auto& [index, parts] : experts) {
