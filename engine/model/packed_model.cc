@@ -82,7 +82,7 @@ absl::StatusOr<std::map<std::string, ResidentTensor>> ReadResident(
           absl::StrCat((file.path().parent_path() / kManifestFile).string(),
                        ": resident has no '", shape.name, "'"));
     }
-    if (shape.panels) {
+    if (shape.panels()) {
       RETURN_IF_ERROR(
           CheckColumns(file, shape.name, noted->second, shape.cols));
     }

@@ -11,7 +11,6 @@
 #include "base/status.h"
 #include "base/strings.h"
 #include "engine/model/config_fields.h"
-#include "engine/model/safetensors.h"
 #include "kernels/types.h"
 
 namespace bullpen {
@@ -20,6 +19,12 @@ namespace {
 constexpr char kFp8[] = "F8_E4M3";
 constexpr char kMxfp4[] = "MXFP4";
 constexpr int32_t kMxfp4Group = 32;
+
+// Of scales that are floats; nothing for others.
+std::optional<kernels::DType> FloatType(const TensorInfo& scales) {
+  const std::optional<kernels::DType> dtype = kernels::FindDType(scales.dtype);
+  return dtype.has_value() && kernels::IsPlain(*dtype) ? dtype : std::nullopt;
+}
 
 absl::Status DoNotFit(const std::string& name, const SourceTensor& weights,
                       const SourceTensor& scales) {
@@ -83,7 +88,7 @@ absl::Status JoinFp8(const std::string& name, const BlockSize& block,
     wanted[dims - 1] = Parts(wanted[dims - 1], block.cols);
   }
   if (dims < 2 || scales.info.shape != wanted ||
-      !KernelDType(scales.info.dtype).has_value()) {
+      !FloatType(scales.info).has_value()) {
     return DoNotFit(name, weights, scales);
   }
   weights.scales = TensorScales{.file = scales.file,
@@ -151,10 +156,10 @@ int64_t WeightRowBytes(const SourceTensor& tensor) {
 }
 
 int64_t ScaleRowBytes(const SourceTensor& tensor) {
-  const TensorScales& scales = *tensor.scales;
-  const std::optional<kernels::DType> dtype = KernelDType(scales.info.dtype);
+  const TensorInfo& scales = tensor.scales->info;
+  const std::optional<kernels::DType> dtype = FloatType(scales);
   const int64_t bytes = dtype.has_value() ? kernels::DTypeBytes(*dtype) : 1;
-  return scales.info.shape.back() * bytes;
+  return scales.shape.back() * bytes;
 }
 
 int64_t ScaleRow(const SourceTensor& tensor, int64_t row) {
@@ -187,7 +192,7 @@ void DequantiseFp8(const SourceTensor& tensor, const Fp8Rows& rows,
   static const std::array<float, 256> kE4M3 = MakeE4M3();
   const int64_t cols = tensor.info.shape.back();
   const int64_t first_scale = ScaleRow(tensor, rows.first);
-  const kernels::DType dtype = *KernelDType(tensor.scales->info.dtype);
+  const kernels::DType dtype = *FloatType(tensor.scales->info);
   for (int64_t r = 0; r < rows.count; ++r, out += cols) {
     const std::byte* weights = rows.weights.data() + r * cols;
     const int64_t scale_row = ScaleRow(tensor, rows.first + r) - first_scale;
