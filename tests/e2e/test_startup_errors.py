@@ -161,6 +161,25 @@ def test_a_template_that_does_not_parse_costs_only_the_chat_endpoint(start_serve
     assert server.complete("The", max_tokens=2).status_code == 200
 
 
+def test_a_template_gets_tools_and_switches_and_fails_in_its_own_words(start_server, tmp_path):
+    config = json.loads((DEFAULT / "tokenizer_config.json").read_text())
+    config["chat_template"] = (
+        "{{ raise_exception((tools | tojson) ~ (messages[0].tool_calls | tojson)"
+        " ~ messages[0].content ~ enable_thinking ~ reasoning_effort) }}")
+    model = changed_model(tmp_path / "model",
+                          **{"tokenizer_config.json": json.dumps(config).encode()})
+    server = start_server(model=model, cache_dir=tmp_path / "cache")
+    tools = [{"type": "function", "function": {"name": "f", "b": 1.0, "a": {"z": [], "y": None}}}]
+    calls = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    chat = server.post("/v1/chat/completions", {
+        "messages": [{"role": "assistant", "content": None, "tool_calls": calls}],
+        "tools": tools, "chat_template_kwargs": {"enable_thinking": False},
+        "reasoning_effort": "low"})
+    assert chat.status_code == 400, chat.text
+    assert chat.json()["error"]["message"].endswith(
+        json.dumps(tools) + json.dumps(calls) + "NoneFalselow"), chat.text
+
+
 def test_hostile_templates_end_with_a_refusal(start_server, tmp_path):
     """Endless loops, huge outputs, ways out of the sandbox."""
     config = json.loads((DEFAULT / "tokenizer_config.json").read_text())
