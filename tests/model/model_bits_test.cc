@@ -148,6 +148,47 @@ TEST(ModelBitsTest, ABatchGivesTheSameBits) {
   for (const std::vector<float>& one : logits) ExpectSameBits(one);
 }
 
+// The switches that the default model does not have: latent attention, sinks,
+// windows, biases, block formats, layer norm, multipliers.
+class FamilyBitsTest : public testing::TestWithParam<const char*> {};
+
+TEST_P(FamilyBitsTest, ChunksThreadsBudgetAndInstructionSetChangeNothing) {
+  const std::string source = std::string("tests/golden/") + GetParam();
+  std::vector<int32_t> prompt;
+  for (const auto& part : LoadGolden(source).prompts) {
+    prompt.insert(prompt.end(), part.begin(), part.end());
+  }
+  const std::vector<float> wanted =
+      Decoder(source, SmallOptions()).Feed(prompt, 256);
+  const absl::StatusOr<PackedModel> packed =
+      PackedModel::Open(PackedForTest(source));
+  ASSERT_TRUE(packed.ok()) << packed.status();
+  for (const char* isa : {"oracle", "avx2", "avx512"}) {
+    if (!kernels::ParseIsa(isa).ok()) continue;
+    ModelOptions options = SmallOptions();
+    options.isa = isa;
+    options.threads = 2;
+    options.memory.expert_bytes =
+        ExpertBytesFor(*packed, packed->config().experts_per_token);
+    Decoder decoder(source, options);
+    for (const int32_t chunk : {1, 7, 256}) {
+      decoder.Restart();
+      const std::vector<float> logits = decoder.Feed(prompt, chunk);
+      ASSERT_EQ(logits.size(), wanted.size());
+      EXPECT_EQ(std::memcmp(logits.data(), wanted.data(),
+                            wanted.size() * sizeof(float)),
+                0)
+          << isa << ", chunks of " << chunk;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Families, FamilyBitsTest,
+    testing::Values("deepseek_v2_group", "deepseek_v3", "ernie4_5_moe",
+                    "gpt_oss", "gpt_oss_mxfp4", "granitemoe", "phimoe"),
+    [](const auto& info) { return std::string(info.param); });
+
 // KV for one context of 4,096 tokens takes 32 MiB of the default model; the
 // rest needs about 20.
 TEST(ModelContextTest, IsHalvedToFitUnlessTheOperatorAskedForIt) {

@@ -122,9 +122,16 @@ INSTANTIATE_TEST_SUITE_P(
         "tests/golden/gpt_oss_mxfp4", "tests/golden/granitemoe",
         "tests/golden/llama", "tests/golden/minimax_m2", "tests/golden/mixtral",
         "tests/golden/olmoe", "tests/golden/phimoe", "tests/golden/qwen2_moe",
-        "tests/golden/qwen3", "tests/golden/qwen3_moe", "models/default"),
+        "tests/golden/qwen3", "tests/golden/qwen3_moe", "models/default",
+        // Other sizes and switches: clip_qkv, longrope, biases, windows, mscale
+        // that does not cancel, tied heads.
+        "tests/golden/odd/deepseek_v2", "tests/golden/odd/ernie4_5_moe",
+        "tests/golden/odd/llama", "tests/golden/odd/mixtral",
+        "tests/golden/odd/olmoe", "tests/golden/odd/phimoe"),
     [](const auto& info) {
-      return std::filesystem::path(info.param).filename().string();
+      const std::filesystem::path path(info.param);
+      const std::string name = path.filename().string();
+      return path.parent_path().filename() == "odd" ? "odd_" + name : name;
     });
 
 }  // namespace
