@@ -32,16 +32,24 @@ using AddedIds = absl::flat_hash_map<std::string, int32_t>;
 // its own entry says. InvalidArgument: an id that two tokens have.
 absl::StatusOr<AddedIds> ResolveAddedIds(const BpeModel& model,
                                          TokenizerParts& parts) {
+  // Who has the ids that added tokens want; empty: nobody.
   absl::flat_hash_map<int32_t, std::string> names;
-  for (const auto& [token, id] : parts.bpe.vocabulary) names[id] = token;
-  AddedIds ids;
   for (AddedToken& token : parts.added) {
     token.id = model.IdOf(token.content).value_or(token.id);
-    const auto [name, fresh] = names.try_emplace(token.id, token.content);
-    if (!fresh && name->second != token.content) {
+    names[token.id];
+  }
+  for (const auto& [token, id] : parts.bpe.vocabulary) {
+    const auto name = names.find(id);
+    if (name != names.end()) name->second = token;
+  }
+  AddedIds ids;
+  for (const AddedToken& token : parts.added) {
+    std::string& name = names[token.id];
+    if (name.empty()) name = token.content;
+    if (name != token.content) {
       return absl::InvalidArgumentError(
           absl::StrCat("added_tokens: id ", token.id, " of '", token.content,
-                       "' belongs to '", name->second, "'"));
+                       "' belongs to '", name, "'"));
     }
     ids[token.content] = token.id;
   }
