@@ -38,6 +38,33 @@ constexpr char kLookups[] = "bullpen_expert_cache_lookups_total";
 constexpr char kLookupsHelp[] =
     "Experts that a layer asked the cache for, by phase and result.";
 
+constexpr char kBytes[] = "bullpen_expert_transfer_bytes_total";
+constexpr char kBytesHelp[] =
+    "Bytes of experts moved, by cause; those of a guess count when it is used "
+    "or evicted.";
+constexpr char kStalls[] = "bullpen_expert_stall_seconds_total";
+constexpr char kStallsHelp[] = "Time the engine waited for experts, by phase.";
+constexpr char kEvictions[] = "bullpen_expert_evictions_total";
+constexpr char kEvictionsHelp[] =
+    "Experts that lost their slot, by what took it.";
+
+Metrics::Lookups LookupsOf(prometheus::Registry& registry, const char* phase) {
+  const auto count = [&](const char* result) -> prometheus::Counter& {
+    return Count(registry, kLookups, kLookupsHelp,
+                 {{"phase", phase}, {"result", result}});
+  };
+  return {count("resident"), count("prefetched"), count("prefetched_late"),
+          count("missed")};
+}
+
+Metrics::TransferBytes TransferBytesOf(prometheus::Registry& registry) {
+  const auto count = [&](const char* cause) -> prometheus::Counter& {
+    return Count(registry, kBytes, kBytesHelp,
+                 {{"from", "disk"}, {"to", "ram"}, {"cause", cause}});
+  };
+  return {count("demand"), count("prefetch_used"), count("prefetch_wasted")};
+}
+
 }  // namespace
 
 Metrics::Metrics()
@@ -85,23 +112,29 @@ Metrics::Metrics()
                            "KV blocks held by sequences.")),
       kv_blocks_total(
           Level(registry_, "bullpen_kv_blocks", "KV blocks in the pool.")),
-      lookups_resident_decode(
-          Count(registry_, kLookups, kLookupsHelp,
-                {{"phase", "decode"}, {"result", "resident"}})),
-      lookups_missed_decode(Count(registry_, kLookups, kLookupsHelp,
-                                  {{"phase", "decode"}, {"result", "missed"}})),
-      lookups_resident_prefill(
-          Count(registry_, kLookups, kLookupsHelp,
-                {{"phase", "prefill"}, {"result", "resident"}})),
-      lookups_missed_prefill(
-          Count(registry_, kLookups, kLookupsHelp,
-                {{"phase", "prefill"}, {"result", "missed"}})),
-      transfer_bytes_demand(
-          Count(registry_, "bullpen_expert_transfer_bytes_total",
-                "Bytes of experts moved, by cause.",
-                {{"from", "disk"}, {"to", "ram"}, {"cause", "demand"}})),
-      stall_seconds(Count(registry_, "bullpen_expert_stall_seconds_total",
-                          "Time the engine waited for experts.")),
+      lookups_decode(LookupsOf(registry_, "decode")),
+      lookups_prefill(LookupsOf(registry_, "prefill")),
+      layer_lookups(BuildCounter()
+                        .Name("bullpen_expert_cache_layer_lookups_total")
+                        .Help("Experts that each layer asked the cache for.")
+                        .Register(registry_)),
+      layer_hits(BuildCounter()
+                     .Name("bullpen_expert_cache_layer_hits_total")
+                     .Help("Those of them that were there.")
+                     .Register(registry_)),
+      transfer_bytes(TransferBytesOf(registry_)),
+      stall_seconds_decode(
+          Count(registry_, kStalls, kStallsHelp, {{"phase", "decode"}})),
+      stall_seconds_prefill(
+          Count(registry_, kStalls, kStallsHelp, {{"phase", "prefill"}})),
+      evictions_demand(
+          Count(registry_, kEvictions, kEvictionsHelp, {{"reason", "demand"}})),
+      evictions_prefetch(Count(registry_, kEvictions, kEvictionsHelp,
+                               {{"reason", "prefetch"}})),
+      link_busy_seconds(Count(registry_,
+                              "bullpen_expert_link_busy_seconds_total",
+                              "Time in which at least one expert was being "
+                              "read: its rate is the link's utilisation.")),
       expert_load_failures(
           Count(registry_, "bullpen_expert_load_failures_total",
                 "Experts that could not be read or had a wrong checksum.")),
@@ -112,8 +145,23 @@ Metrics::Metrics()
           Level(registry_, "bullpen_expert_slots", "Slots for experts.")),
       expert_slots_resident(Level(registry_, "bullpen_expert_slots_resident",
                                   "Slots that hold an expert.")),
+      expert_slots_loading(Level(registry_, "bullpen_expert_slots_loading",
+                                 "Slots whose expert is on its way.")),
       expert_slot_bytes(Level(registry_, "bullpen_expert_slots_bytes",
                               "Memory of all slots.")),
+      prefetch_on(Level(registry_, "bullpen_expert_prefetch_on",
+                        "1 while experts are loaded ahead; 0 where that has "
+                        "not paid of late, or is switched off.")),
+      predictor_precision(
+          BuildGauge()
+              .Name("bullpen_expert_predictor_precision")
+              .Help("Share of guesses that were right, by predictor and layers "
+                    "ahead.")
+              .Register(registry_)),
+      predictor_recall(BuildGauge()
+                           .Name("bullpen_expert_predictor_recall")
+                           .Help("Share of the experts used that were guessed.")
+                           .Register(registry_)),
       http_connections(Level(registry_, "bullpen_http_connections",
                              "Open HTTP connections.")),
       http_responses(BuildCounter()

@@ -55,23 +55,46 @@ class Metrics {
   prometheus::Gauge& kv_blocks_total;  // bullpen_kv_blocks
 
   // Experts.
+  struct Lookups {
+    prometheus::Counter& resident;
+    prometheus::Counter& prefetched;       // a guess that had arrived
+    prometheus::Counter& prefetched_late;  // one that was under way
+    prometheus::Counter& missed;
+  };
+  Lookups
+      lookups_decode;  // bullpen_expert_cache_lookups_total{phase="decode",result="resident"}
+  Lookups lookups_prefill;  // ... {phase="prefill",result="resident"}
+  prometheus::Family<prometheus::Counter>&
+      layer_lookups;  // bullpen_expert_cache_layer_lookups_total{layer="0"}
+  prometheus::Family<prometheus::Counter>&
+      layer_hits;  // bullpen_expert_cache_layer_hits_total{layer="0"}
+  struct TransferBytes {
+    prometheus::Counter& demand;
+    prometheus::Counter& prefetch_used;
+    prometheus::Counter& prefetch_wasted;  // evicted before any use
+  };
+  TransferBytes
+      transfer_bytes;  // bullpen_expert_transfer_bytes_total{from="disk",to="ram",cause="demand"}
   prometheus::Counter&
-      lookups_resident_decode;  // bullpen_expert_cache_lookups_total{phase="decode",result="resident"}
+      stall_seconds_decode;  // bullpen_expert_stall_seconds_total{phase="decode"}
+  prometheus::Counter& stall_seconds_prefill;  // ... {phase="prefill"}
   prometheus::Counter&
-      lookups_missed_decode;  // ... {phase="decode",result="missed"}
+      evictions_demand;  // bullpen_expert_evictions_total{reason="demand"}
+  prometheus::Counter& evictions_prefetch;  // ... {reason="prefetch"}
   prometheus::Counter&
-      lookups_resident_prefill;  // ... {phase="prefill",result="resident"}
-  prometheus::Counter&
-      lookups_missed_prefill;  // ... {phase="prefill",result="missed"}
-  prometheus::Counter&
-      transfer_bytes_demand;  // bullpen_expert_transfer_bytes_total{from="disk",to="ram",cause="demand"}
-  prometheus::Counter& stall_seconds;  // bullpen_expert_stall_seconds_total
+      link_busy_seconds;  // bullpen_expert_link_busy_seconds_total
   prometheus::Counter&
       expert_load_failures;  // bullpen_expert_load_failures_total
   prometheus::Histogram& transfer_seconds;   // bullpen_expert_transfer_seconds
   prometheus::Gauge& expert_slots;           // bullpen_expert_slots
   prometheus::Gauge& expert_slots_resident;  // bullpen_expert_slots_resident
+  prometheus::Gauge& expert_slots_loading;   // bullpen_expert_slots_loading
   prometheus::Gauge& expert_slot_bytes;      // bullpen_expert_slots_bytes
+  prometheus::Gauge& prefetch_on;            // bullpen_expert_prefetch_on
+  prometheus::Family<prometheus::Gauge>&
+      predictor_precision;  // bullpen_expert_predictor_precision{predictor="router",horizon="1"}
+  prometheus::Family<prometheus::Gauge>&
+      predictor_recall;  // bullpen_expert_predictor_recall{...}
 
   // HTTP and gRPC.
   prometheus::Gauge& http_connections;  // bullpen_http_connections

@@ -159,6 +159,13 @@ absl::StatusOr<json> Model(const HttpRequest& request,
       absl::StrCat("The model ", ShortJson(json(asked)), " does not exist"));
 }
 
+json Lookups(const LookupCounts& counts) {
+  return {{"resident", counts.resident},
+          {"prefetched", counts.prefetched},
+          {"prefetched_late", counts.prefetched_late},
+          {"missed", counts.missed}};
+}
+
 json Experts(const CacheSnapshot& snapshot) {
   json layers = json::array();
   for (size_t i = 0; i < snapshot.layers.size(); ++i) {
@@ -176,6 +183,13 @@ json Experts(const CacheSnapshot& snapshot) {
           {"loads", snapshot.loads},
           {"load_failures", snapshot.load_failures},
           {"bytes_loaded", snapshot.bytes_loaded},
+          {"lookups",
+           {{"decode", Lookups(snapshot.decode)},
+            {"prefill", Lookups(snapshot.prefill)}}},
+          {"transferred_bytes",
+           {{"demand", snapshot.transferred.demand},
+            {"prefetch_used", snapshot.transferred.prefetch_used},
+            {"prefetch_wasted", snapshot.transferred.prefetch_wasted}}},
           {"stall_seconds", snapshot.stall_seconds},
           {"layers", std::move(layers)}};
 }

@@ -80,6 +80,9 @@ absl::StatusOr<ModelOptions> ToModelOptions(const ModelFlags& flags) {
   options.context = flags.context;
   options.max_sequences = flags.max_sequences;
   options.max_batch_tokens = flags.max_batch_tokens;
+  options.prefetch = flags.prefetch;
+  options.prefetch_horizon = flags.prefetch_horizon;
+  options.io_limit = flags.io_limit.count;
   options.memory.total_bytes = flags.memory.count;
   options.memory.kv_bytes = flags.kv_memory.count;
   options.memory.expert_bytes = flags.expert_memory.count;

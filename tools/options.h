@@ -69,6 +69,9 @@ struct ModelFlags {
   int32_t context = 0;
   int32_t max_sequences = 8;
   int32_t max_batch_tokens = 256;
+  std::string prefetch = "auto";
+  int32_t prefetch_horizon = 2;
+  Bytes io_limit;
 
   // Lists every field once: names, defaults, help and parsing follow from it.
   template <typename Visitor>
@@ -87,6 +90,14 @@ struct ModelFlags {
     visit("max_sequences", max_sequences, "requests that run at a time");
     visit("max_batch_tokens", max_batch_tokens,
           "rows of one step; longer prompts are computed in parts");
+    visit("prefetch", prefetch,
+          "load experts before they are asked for: auto (while it pays), on "
+          "or off");
+    visit("prefetch_horizon", prefetch_horizon,
+          "layers ahead for which experts are guessed");
+    visit("io_limit", io_limit,
+          "bytes a second that experts are read with, such as 1GiB, to imitate "
+          "a slower disk; 0: no limit");
   }
 };
 

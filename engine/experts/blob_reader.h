@@ -27,4 +27,8 @@ class BlobReader {
 absl::StatusOr<std::unique_ptr<BlobReader>> OpenBlobFiles(
     const std::vector<std::string>& paths);
 
+// Imitates a slower disk: all reads together get `bytes_per_second` (> 0).
+std::unique_ptr<BlobReader> LimitRate(std::unique_ptr<BlobReader> reader,
+                                      int64_t bytes_per_second);
+
 }  // namespace bullpen

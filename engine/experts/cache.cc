@@ -49,7 +49,7 @@ ExpertCache::ExpertCache(const ExpertCatalog& catalog, TransferQueue& transfers,
                          Metrics& metrics, HugeBuffer arena)
     : catalog_(catalog),
       transfers_(transfers),
-      metrics_(metrics),
+      accounts_(catalog, metrics),
       arena_(std::move(arena)) {}
 
 ExpertCache::~ExpertCache() {
@@ -87,6 +87,8 @@ ExpertCache::Acquisition ExpertCache::Acquire(int32_t layer_index,
   for (size_t i = 0; i < experts.size(); ++i) {
     const int32_t expert = experts[i];
     const int32_t slot = layer.slots.Use(expert, counts[i]);
+    accounts_.LookUp({.layer = layer_index, .expert = expert},
+                     slot < 0 ? SlotState::kEmpty : layer.slots.state(slot));
     if (slot < 0) {
       waiting_.push_back(expert);
       continue;
@@ -99,20 +101,9 @@ ExpertCache::Acquisition ExpertCache::Acquire(int32_t layer_index,
       ++arriving_;
     }
   }
-  const size_t hits = ready_.size();
-  const size_t misses = experts.size() - hits;
-  layer.lookups += experts.size();
-  layer.hits += hits;
-  const bool decode = phase == Phase::kDecode;
-  (decode ? metrics_.lookups_resident_decode
-          : metrics_.lookups_resident_prefill)
-      .Increment(static_cast<double>(hits));
-  if (misses > 0) {
-    (decode ? metrics_.lookups_missed_decode : metrics_.lookups_missed_prefill)
-        .Increment(static_cast<double>(misses));
-    std::reverse(waiting_.begin(), waiting_.end());
-    StartLoads();
-  }
+  accounts_.EndLookups(layer_index, phase);
+  std::reverse(waiting_.begin(), waiting_.end());
+  StartLoads();
   return Acquisition(this);
 }
 
@@ -166,14 +157,14 @@ void ExpertCache::StartLoads() {
 bool ExpertCache::StartLoad(ExpertKey key, Cause cause) {
   if (transfers_.under_way() >= transfers_.capacity()) return false;
   Layer& layer = layers_[key.layer];
-  const int32_t resident = layer.slots.resident();
-  const int32_t slot = cause == Cause::kDemand
-                           ? layer.slots.ClaimForDemand(key.expert)
-                           : layer.slots.ClaimForGuess(key.expert);
+  const bool guess = cause == Cause::kPrefetch;
+  const int32_t slot = guess ? layer.slots.ClaimForGuess(key.expert)
+                             : layer.slots.ClaimForDemand(key.expert);
   if (slot < 0) return false;
-  if (layer.slots.resident() < resident) {
-    metrics_.expert_slots_resident.Decrement();
+  if (const int32_t evicted = layer.slots.evicted(); evicted >= 0) {
+    accounts_.Evicted({.layer = key.layer, .expert = evicted}, guess);
   }
+  accounts_.LoadStarted(key, guess);
   const ExpertCatalog::Layer& source = catalog_.layers[key.layer];
   const absl::Status status = transfers_.Submit(
       {.ticket = layer.first_ticket + static_cast<uint64_t>(slot),
@@ -214,15 +205,20 @@ void ExpertCache::WaitForLoads() {
   transfers_.Wait(results_);
   const double waited =
       std::chrono::duration<double>(SteadyClock::now() - start).count();
-  stall_seconds_ += waited;
-  metrics_.stall_seconds.Increment(waited);
-  for (const TransferResult& result : results_) Settle(result);
+  accounts_.Stalled(waited, phase_);
+  SettleResults();
 }
 
 void ExpertCache::TakeResults() {
   results_.clear();
   transfers_.Poll(results_);
+  SettleResults();
+}
+
+void ExpertCache::SettleResults() {
+  if (results_.empty()) return;
   for (const TransferResult& result : results_) Settle(result);
+  accounts_.SetLinkBusy(transfers_.busy_seconds());
 }
 
 void ExpertCache::Settle(const TransferResult& result) {
@@ -237,20 +233,12 @@ void ExpertCache::Settle(const TransferResult& result) {
   const bool asked_for = layer_index == layer_ && layer.slots.leased(slot);
   layer.slots.FinishLoad(slot, result.status.ok());
 
-  metrics_.transfer_seconds.Observe(result.seconds);
+  accounts_.LoadEnded({.layer = layer_index, .expert = expert},
+                      result.status.ok(), result.seconds);
   ReadyExpert arrived{.expert = expert};
   if (result.status.ok()) {
-    const int64_t bytes = catalog_.layers[layer_index].blob_bytes;
-    ++loads_;
-    bytes_loaded_ += static_cast<uint64_t>(bytes);
-    metrics_.expert_slots_resident.Increment();
-    if (result.cause == Cause::kDemand) {
-      metrics_.transfer_bytes_demand.Increment(static_cast<double>(bytes));
-    }
     arrived.blob = Blob(layer_index, slot);
   } else {
-    ++load_failures_;
-    metrics_.expert_load_failures.Increment();
     const ExpertLocation& source = catalog_.layers[layer_index].experts[expert];
     arrived.status = absl::DataLossError(absl::StrCat(
         "expert ", expert, " of layer ", layer_index, " in ",
@@ -268,18 +256,22 @@ const std::byte* ExpertCache::Blob(int32_t layer, int32_t slot) const {
 
 CacheSnapshot ExpertCache::Snapshot() const {
   CacheSnapshot snapshot{.slot_bytes = arena_.size(),
-                         .loads = loads_,
-                         .load_failures = load_failures_,
-                         .bytes_loaded = bytes_loaded_,
-                         .stall_seconds = stall_seconds_};
+                         .loads = accounts_.loads(),
+                         .load_failures = accounts_.load_failures(),
+                         .bytes_loaded = accounts_.bytes_loaded(),
+                         .decode = accounts_.decode(),
+                         .prefill = accounts_.prefill(),
+                         .transferred = accounts_.transferred(),
+                         .stall_seconds = accounts_.stall_seconds()};
   snapshot.layers.reserve(layers_.size());
   for (const Layer& layer : layers_) {
     CacheSnapshot::Layer& view = snapshot.layers.emplace_back();
     view.experts = layer.slots.experts();
     view.slots = layer.slots.slots();
     view.loading = layer.slots.loading();
-    view.lookups = layer.lookups;
-    view.hits = layer.hits;
+    const int32_t index = static_cast<int32_t>(&layer - layers_.data());
+    view.lookups = accounts_.layer(index).lookups;
+    view.hits = accounts_.layer(index).hits;
     view.resident.reserve(static_cast<size_t>(layer.slots.resident()));
     for (int32_t e = 0; e < view.experts; ++e) {
       const int32_t slot = layer.slots.Find(e);

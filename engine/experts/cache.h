@@ -10,6 +10,7 @@
 #include "base/huge_buffer.h"
 #include "base/metrics.h"
 #include "base/thread_owner.h"
+#include "engine/experts/accounts.h"
 #include "engine/experts/expert.h"
 #include "engine/experts/layer_slots.h"
 #include "engine/experts/policy.h"
@@ -36,6 +37,9 @@ struct CacheSnapshot {
   uint64_t loads = 0;
   uint64_t load_failures = 0;
   uint64_t bytes_loaded = 0;
+  LookupCounts decode;
+  LookupCounts prefill;
+  TransferredBytes transferred;
   double stall_seconds = 0;
   std::vector<Layer> layers = {};
 };
@@ -87,10 +91,16 @@ class ExpertCache {
                       std::span<const int32_t> counts, int32_t tokens,
                       Phase phase);
 
-  // Starts loads that are worth having when the link is idle. May do nothing.
-  // Never evicts a leased slot or one that a step has asked for. What it loads
-  // keeps its slot until its layer has run.
+  // Starts loads that are worth having when the link is idle, of those that are
+  // in no slot, as far as the queue has room. Never evicts a leased slot or one
+  // that a step has asked for. What it loads keeps its slot until its layer has
+  // run.
   void Prefetch(std::span<const ExpertKey> experts);
+  bool Holds(ExpertKey key) const {
+    return layers_[key.layer].slots.Find(key.expert) >= 0;
+  }
+  const CacheAccounts& accounts() const { return accounts_; }
+  const ExpertCatalog& catalog() const { return catalog_; }
 
   CacheSnapshot Snapshot() const;
   int64_t arena_bytes() const { return arena_.size(); }
@@ -100,8 +110,6 @@ class ExpertCache {
     LayerSlots slots;
     std::byte* arena = nullptr;  // of its first slot
     uint64_t first_ticket = 0;   // a load's ticket is this plus its slot
-    uint64_t lookups = 0;
-    uint64_t hits = 0;
   };
   ExpertCache(const ExpertCatalog& catalog, TransferQueue& transfers,
               Metrics& metrics, HugeBuffer arena);
@@ -113,12 +121,13 @@ class ExpertCache {
   bool StartLoad(ExpertKey key, Cause cause);
   void WaitForLoads();
   void TakeResults();
+  void SettleResults();
   void Settle(const TransferResult& result);
   const std::byte* Blob(int32_t layer, int32_t slot) const;
 
   const ExpertCatalog& catalog_;
   TransferQueue& transfers_;
-  Metrics& metrics_;
+  CacheAccounts accounts_;
   ThreadOwner owner_;
   HugeBuffer arena_;
   std::vector<Layer> layers_;
@@ -133,11 +142,6 @@ class ExpertCache {
   int32_t arriving_ = 0;
   std::vector<ReadyExpert> ready_;
   std::vector<ReadyExpert> group_;
-
-  uint64_t loads_ = 0;
-  uint64_t load_failures_ = 0;
-  uint64_t bytes_loaded_ = 0;
-  double stall_seconds_ = 0;
 };
 
 }  // namespace bullpen

@@ -41,6 +41,7 @@ int32_t LayerSlots::Use(int32_t expert, int32_t count) {
 
 int32_t LayerSlots::Take(int32_t expert, bool ring_only) {
   CHECK(slot_of_[expert] < 0) << "expert " << expert << " has a slot";
+  evicted_ = -1;
   int32_t taken = -1;
   bool cold = false;
   candidates_.clear();
@@ -66,6 +67,7 @@ int32_t LayerSlots::Take(int32_t expert, bool ring_only) {
     taken = slot_of_[victim];
     slot_of_[victim] = -1;
     --resident_;
+    evicted_ = victim;
   }
   const bool in_ring = slots_[taken].in_ring;
   slots_[taken] = {
@@ -78,13 +80,11 @@ int32_t LayerSlots::Take(int32_t expert, bool ring_only) {
 int32_t LayerSlots::ClaimForDemand(int32_t expert) {
   const bool prefill = phase_ == Phase::kPrefill;
   const bool full = ring_ >= std::max(2, slots() / 4);
-  const int32_t before = resident_;
   const int32_t taken = Take(expert, prefill && full);
   if (taken < 0) return -1;
   Slot& slot = slots_[taken];
   slot.leased = true;
-  const bool evicted = resident_ < before;
-  if (prefill && evicted && !slot.in_ring) {
+  if (prefill && evicted_ >= 0 && !slot.in_ring) {
     slot.in_ring = true;
     ++ring_;
   }

@@ -32,6 +32,8 @@ class LayerSlots {
   int32_t ClaimForDemand(int32_t expert);
   // The same for a guess, leased until the layer's next BeginStep.
   int32_t ClaimForGuess(int32_t expert);
+  // Whose slot the last claim took; -1: it was empty, or there was no claim.
+  int32_t evicted() const { return evicted_; }
   // The load has ended. A failed one leaves the slot empty and unleased.
   void FinishLoad(int32_t slot, bool ok);
 
@@ -68,6 +70,7 @@ class LayerSlots {
   int32_t loading_ = 0;
   int32_t resident_ = 0;
   int32_t guesses_ = 0;  // slots that are `guessed`
+  int32_t evicted_ = -1;
   Phase phase_ = Phase::kDecode;
   int32_t ring_ = 0;                 // slots that are `in_ring`
   std::vector<int32_t> candidates_;  // scratch

@@ -96,6 +96,13 @@ void TransferQueue::Promote(uint64_t ticket) {
   prefetches_.erase(found);
 }
 
+double TransferQueue::busy_seconds() const {
+  absl::MutexLock lock(&mutex_);
+  SteadyClock::duration busy = busy_;
+  if (!running_.empty()) busy += SteadyClock::now() - busy_since_;
+  return std::chrono::duration<double>(busy).count();
+}
+
 void TransferQueue::Poll(std::vector<TransferResult>& out) {
   if (finished_.load(std::memory_order_acquire) == 0) return;
   absl::MutexLock lock(&mutex_);
@@ -127,6 +134,7 @@ std::unique_ptr<TransferQueue::Work> TransferQueue::Take() {
   std::unique_ptr<Work> work = std::move(queue.front());
   queue.pop_front();
   queued_.fetch_sub(1, std::memory_order_relaxed);
+  if (running_.empty()) busy_since_ = SteadyClock::now();
   running_.push_back(work.get());
   return work;
 }
@@ -170,6 +178,7 @@ void TransferQueue::GiveBack(std::unique_ptr<Work> work, absl::Status status) {
       std::chrono::duration<double>(SteadyClock::now() - work->started).count();
   absl::MutexLock lock(&mutex_);
   running_.erase(std::find(running_.begin(), running_.end(), work.get()));
+  if (running_.empty()) busy_ += SteadyClock::now() - busy_since_;
   if (ended) {
     results_.push_back({.ticket = work->job.ticket,
                         .status = std::move(status),

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -65,6 +66,8 @@ class TransferQueue {
   // Jobs submitted whose results were not yet taken.
   int32_t under_way() const { return under_way_; }
   int32_t capacity() const { return config_.capacity; }
+  // Any thread: time in which at least one job was being read.
+  double busy_seconds() const;
 
  private:
   struct Work;
@@ -87,6 +90,8 @@ class TransferQueue {
   std::deque<std::unique_ptr<Work>> prefetches_ ABSL_GUARDED_BY(mutex_);
   std::vector<Work*> running_ ABSL_GUARDED_BY(mutex_);
   std::vector<TransferResult> results_ ABSL_GUARDED_BY(mutex_);
+  std::chrono::steady_clock::duration busy_ ABSL_GUARDED_BY(mutex_) = {};
+  std::chrono::steady_clock::time_point busy_since_ ABSL_GUARDED_BY(mutex_);
   // Sizes of the queues, to look at without the mutex.
   std::atomic<int32_t> queued_{0};
   std::atomic<int32_t> finished_{0};

@@ -55,7 +55,14 @@ class MoeLayer {
            ExpertCache& cache);
   absl::Status Forward(const Pass& pass);
 
+  // What this layer's router makes of the hidden states at hand, those of an
+  // earlier layer: choice scores less the k-th best of each row, into
+  // peek.margins. The layer must route.
+  absl::Status Peek(const Pass& pass, RouterPeek& peek) const;
+
  private:
+  absl::Status RouterLogits(const Pass& pass, const float* x,
+                            float* logits) const;
   absl::Status Route(const Pass& pass, const float* x) const;
   // Sorts the (row, rank) pairs by expert into scratch.entry_*.
   void GroupByExpert(const Pass& pass);

@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "base/worker_pool.h"
+#include "engine/experts/prefetcher.h"
 #include "engine/model/activations.h"
 #include "engine/model/layers.h"
 #include "kernels/ops.h"
@@ -31,6 +33,19 @@ absl::StatusOr<kernels::DType> ParseKvType(const std::string& name) {
   if (name == "f16") return kernels::DType::kF16;
   return absl::InvalidArgumentError(
       absl::StrCat("kv_type '", name, "' is not one of f32, f16"));
+}
+
+absl::Status CheckPrefetch(const ModelOptions& options) {
+  const std::string& prefetch = options.prefetch;
+  if (prefetch != "auto" && prefetch != "on" && prefetch != "off") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("prefetch '", prefetch, "' is not one of auto, on, off"));
+  }
+  if (options.prefetch_horizon < 1 || options.prefetch_horizon > 16) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "prefetch_horizon ", options.prefetch_horizon, " is not in 1..16"));
+  }
+  return absl::OkStatus();
 }
 
 // Rotation angles as transformers computes them: the product in float32.
@@ -74,6 +89,8 @@ struct Model::State {
   absl::Status PlanMemoryForContext();
   absl::Status PlanAndAllocate(Metrics& metrics);
   void MakeLayers();
+  void MakePrefetcher(Metrics& metrics);
+  void AfterRoute(const Pass& pass, int32_t layer);
   absl::Status RunLayers(const Pass& pass);
   absl::Status RunHead(const Pass& pass, const ForwardBatch& batch);
 
@@ -93,6 +110,8 @@ struct Model::State {
   std::unique_ptr<BlobReader> reader;
   std::unique_ptr<TransferQueue> transfers;
   std::unique_ptr<ExpertCache> cache;
+  std::unique_ptr<Prefetcher> prefetcher;  // null: nothing to load ahead
+  RouterPeek peek;
   std::vector<AttentionLayer> attention;
   std::vector<MoeLayer> moe;
   kernels::PanelMatrix embed;
@@ -124,6 +143,7 @@ absl::Status Model::State::Load(std::unique_ptr<BlobReader> blob_reader,
                      config.context_length, ", the model's own"));
   }
   ASSIGN_OR_RETURN(kv_type, ParseKvType(options.kv_type));
+  RETURN_IF_ERROR(CheckPrefetch(options));
   ASSIGN_OR_RETURN(const kernels::Isa isa, kernels::ParseIsa(options.isa));
   ops = &kernels::CpuOps(isa);
   reader = std::move(blob_reader);
@@ -131,6 +151,7 @@ absl::Status Model::State::Load(std::unique_ptr<BlobReader> blob_reader,
   pool = std::make_unique<WorkerPool>(options.threads);
   stream.pool = pool.get();
   MakeLayers();
+  if (options.prefetch != "off") MakePrefetcher(metrics);
   return absl::OkStatus();
 }
 
@@ -177,6 +198,9 @@ absl::Status Model::State::PlanAndAllocate(Metrics& metrics) {
   if (reader == nullptr) {
     ASSIGN_OR_RETURN(reader, OpenBlobFiles(packed.catalog().files));
   }
+  if (options.io_limit > 0) {
+    reader = LimitRate(std::move(reader), options.io_limit);
+  }
   transfers = std::make_unique<TransferQueue>(
       *reader, TransferConfig{.threads = options.transfer_threads});
   ASSIGN_OR_RETURN(
@@ -207,6 +231,44 @@ void Model::State::MakeLayers() {
   head = config.tied_head ? embed : weights.matrix("head");
   head_bias = config.head_bias ? weights.vector("head_bias") : nullptr;
   final_norm = NormWeights::Of(config, weights, "final_norm");
+}
+
+void Model::State::MakePrefetcher(Metrics& metrics) {
+  const ModelConfig& config = packed.config();
+  const int32_t layers = static_cast<int32_t>(config.layers.size());
+  PrefetchConfig prefetch{.always = options.prefetch == "on"};
+  prefetch.predictor.horizon = options.prefetch_horizon;
+  // A hundredth of what experts have, so that the budget is kept.
+  prefetch.predictor.table_bytes =
+      std::min(prefetch.predictor.table_bytes, cache->arena_bytes() / 100);
+  prefetch.shape.max_rows = Prefetcher::kMaxRows;
+  bool all_fit = true;
+  for (int32_t l = 0; l < layers; ++l) {
+    all_fit = all_fit && plan.slots[l] == config.experts_in(l);
+    prefetch.shape.layers.push_back(
+        {.experts = config.experts_in(l), .top_k = config.k_in(l)});
+  }
+  if (all_fit) return;
+  prefetcher = std::make_unique<Prefetcher>(prefetch, *cache, metrics);
+  const size_t rows = static_cast<size_t>(Prefetcher::kMaxRows);
+  peek.normed.resize(rows * config.dim);
+  peek.margins.resize(rows * config.experts);
+}
+
+void Model::State::AfterRoute(const Pass& pass, int32_t layer) {
+  const size_t entries =
+      static_cast<size_t>(pass.rows) * packed.config().k_in(layer);
+  prefetcher->AfterRoute(
+      {.layer = layer,
+       .chosen = {scratch.chosen, entries},
+       .rows = pass.rows,
+       .phase = pass.phase},
+      [&](int32_t ahead, int32_t rows) -> std::span<const float> {
+        const size_t scores =
+            static_cast<size_t>(rows) * packed.config().experts_in(ahead);
+        if (!moe[ahead].Peek(pass, peek).ok()) return {};
+        return std::span<const float>(peek.margins).first(scores);
+      });
 }
 
 absl::Status Model::State::RunLayers(const Pass& pass) {
@@ -276,14 +338,14 @@ absl::StatusOr<ForwardResult> Model::Forward(const ForwardBatch& batch) {
   CHECK(rows <= s.options.max_batch_tokens) << rows << " rows";
   CHECK(batch.logit_rows.size() <= batch.ids.size());
   s.sequence_status.assign(batch.sequences.size(), absl::OkStatus());
-  const Pass pass{.ops = *s.ops,
-                  .stream = s.stream,
-                  .scratch = s.scratch,
-                  .sequences = batch.sequences,
-                  .rows = rows,
-                  .phase = batch.phase,
-                  .sequence_status = s.sequence_status,
-                  .reroute = s.reroute ? &s.reroute : nullptr};
+  Pass pass{.ops = *s.ops,
+            .stream = s.stream,
+            .scratch = s.scratch,
+            .sequences = batch.sequences,
+            .rows = rows,
+            .phase = batch.phase,
+            .sequence_status = s.sequence_status,
+            .reroute = s.reroute ? &s.reroute : nullptr};
   s.rope.Fill(batch.sequences, s.scratch);
   RETURN_IF_ERROR(
       s.ops->embed({.table = s.embed,
@@ -292,7 +354,17 @@ absl::StatusOr<ForwardResult> Model::Forward(const ForwardBatch& batch) {
                     .tokens = rows,
                     .scale = static_cast<float>(s.packed.config().embed_scale)},
                    s.stream));
+  const std::function<void(int32_t)> after_route = [&](int32_t layer) {
+    s.AfterRoute(pass, layer);
+  };
+  if (s.prefetcher != nullptr) pass.after_route = &after_route;
+  const auto start = std::chrono::steady_clock::now();
   RETURN_IF_ERROR(s.RunLayers(pass));
+  if (s.prefetcher != nullptr) {
+    const std::chrono::duration<double> seconds =
+        std::chrono::steady_clock::now() - start;
+    s.prefetcher->EndStep(seconds.count(), rows, batch.phase);
+  }
   if (!batch.logit_rows.empty()) {
     RETURN_IF_ERROR(s.RunHead(pass, batch));
   }

@@ -25,6 +25,9 @@ struct ModelOptions {
   MemoryBudget memory;
   double half_life_tokens = 0;  // 0: chosen on-line
   int32_t transfer_threads = 2;
+  std::string prefetch = "auto";  // auto: while it pays; on, off
+  int32_t prefetch_horizon = 2;   // layers ahead, 1..16
+  int64_t io_limit = 0;           // bytes a second from disk; 0 = no limit
 };
 
 // What `bullpen logits --all` and tests look at. Called on the engine thread

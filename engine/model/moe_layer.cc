@@ -93,6 +93,41 @@ absl::Status MoeLayer::Combine(const Pass& pass, float* target) const {
       pass.stream);
 }
 
+absl::Status MoeLayer::RouterLogits(const Pass& pass, const float* x,
+                                    float* logits) const {
+  return pass.ops.matmul({.x = x,
+                          .x_stride = config_.dim,
+                          .w = router_,
+                          .bias = router_bias_,
+                          .y = logits,
+                          .y_stride = experts_,
+                          .tokens = pass.rows},
+                         pass.stream);
+}
+
+absl::Status MoeLayer::Peek(const Pass& pass, RouterPeek& peek) const {
+  const float* x = pass.scratch.hidden;
+  if (config_.norm_place == NormPlace::kBefore) {
+    RETURN_IF_ERROR(NormRows(pass, norm_, x, peek.normed.data()));
+    x = peek.normed.data();
+  }
+  RETURN_IF_ERROR(RouterLogits(pass, x, peek.margins.data()));
+  std::vector<float> best;
+  for (int32_t row = 0; row < pass.rows; ++row) {
+    const std::span<float> scores =
+        std::span(peek.margins).subspan(size_t(row) * experts_, experts_);
+    if (choice_bias_ != nullptr) {
+      for (int32_t e = 0; e < experts_; ++e) {
+        scores[e] = 1 / (1 + kernels::Exp(-scores[e])) + choice_bias_[e];
+      }
+    }
+    best.assign(scores.begin(), scores.end());
+    std::ranges::nth_element(best, best.begin() + (k_ - 1), std::greater());
+    for (float& score : scores) score -= best[k_ - 1];
+  }
+  return absl::OkStatus();
+}
+
 absl::Status MoeLayer::Route(const Pass& pass, const float* x) const {
   const Activations& a = pass.scratch;
   if (router_.data == nullptr) {
@@ -100,14 +135,7 @@ absl::Status MoeLayer::Route(const Pass& pass, const float* x) const {
     std::fill_n(a.chosen_weights, pass.rows, 1.0f);
     return absl::OkStatus();
   }
-  RETURN_IF_ERROR(pass.ops.matmul({.x = x,
-                                   .x_stride = config_.dim,
-                                   .w = router_,
-                                   .bias = router_bias_,
-                                   .y = a.router_logits,
-                                   .y_stride = experts_,
-                                   .tokens = pass.rows},
-                                  pass.stream));
+  RETURN_IF_ERROR(RouterLogits(pass, x, a.router_logits));
   return pass.ops.route({.logits = a.router_logits,
                          .choice_bias = choice_bias_,
                          .tokens = pass.rows,
@@ -181,6 +209,7 @@ absl::Status MoeLayer::RunExperts(const Pass& pass, const float* x) {
   const Activations& a = pass.scratch;
   ExpertCache::Acquisition acquisition =
       cache_.Acquire(layer_, needed_, counts_, pass.rows, pass.phase);
+  if (pass.after_route != nullptr) (*pass.after_route)(layer_);
   while (true) {
     const std::span<const ReadyExpert> ready = acquisition.Next();
     if (ready.empty()) return absl::OkStatus();

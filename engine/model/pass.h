@@ -28,6 +28,15 @@ struct Pass {
   Phase phase = Phase::kDecode;
   std::span<absl::Status> sequence_status;  // set to the first failure of each
   const Reroute* reroute = nullptr;         // benchmarks only
+  // Called when a layer has routed its rows and the cache knows what it needs,
+  // before it waits for that. May be null.
+  const std::function<void(int32_t layer)>* after_route = nullptr;
+};
+
+// Scratch to look at a coming layer's router, for some rows.
+struct RouterPeek {
+  std::vector<float> normed;   // [rows, dim]
+  std::vector<float> margins;  // [rows, experts]
 };
 
 // One norm of the hidden state.

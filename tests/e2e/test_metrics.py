@@ -64,11 +64,14 @@ def test_counters_count_one_request_and_never_fall(server):
             assert after[(name, labels)] >= value, f"{name}{labels} fell"
 
 
-def test_lookups_are_resident_or_missed(server):
+def test_every_lookup_has_one_result(server):
     server.complete("The", max_tokens=4)
-    lookups = {result: server.metric("bullpen_expert_cache_lookups_total", phase="decode",
-                                     result=result) for result in ("resident", "missed")}
-    assert sum(lookups.values()) > 0
+    lookups = sum(server.metric("bullpen_expert_cache_lookups_total", phase=phase, result=result)
+                  for phase in ("decode", "prefill")
+                  for result in ("resident", "prefetched", "prefetched_late", "missed"))
+    layers = sum(server.metric("bullpen_expert_cache_layer_lookups_total", layer=str(layer))
+                 for layer in range(8))
+    assert lookups == layers > 0
     assert server.metric("bullpen_expert_slots_resident") <= server.metric("bullpen_expert_slots")
 
 

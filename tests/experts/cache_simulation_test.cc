@@ -16,7 +16,7 @@
 namespace bullpen {
 namespace {
 
-constexpr int kSeeds = 300;
+constexpr int kSeeds = 1000;
 constexpr int kSteps = 60;
 
 class Simulation {
@@ -58,6 +58,8 @@ class Simulation {
     }
     EXPECT_EQ(metrics_.expert_slots_resident.Value(),
               static_cast<double>(resident));
+    EXPECT_EQ(metrics_.expert_slots_loading.Value(), 0);
+    EXPECT_EQ(cache_->accounts().guess_bytes_under_way(), 0);
   }
 
  private:
@@ -141,21 +143,35 @@ class Simulation {
       lookups += layer.lookups;
       hits += layer.hits;
     }
-    // The sum of the parts is the lookups, by phase and in all.
-    const double decode = metrics_.lookups_resident_decode.Value() +
-                          metrics_.lookups_missed_decode.Value();
-    const double prefill = metrics_.lookups_resident_prefill.Value() +
-                           metrics_.lookups_missed_prefill.Value();
+    // The sum of the parts is the whole, for lookups and for bytes.
+    const double decode = Sum(metrics_.lookups_decode);
+    const double prefill = Sum(metrics_.lookups_prefill);
     EXPECT_EQ(decode, phase_lookups_[Phase::kDecode]);
     EXPECT_EQ(prefill, phase_lookups_[Phase::kPrefill]);
     EXPECT_EQ(decode + prefill, static_cast<double>(lookups));
-    EXPECT_EQ(metrics_.lookups_resident_decode.Value() +
-                  metrics_.lookups_resident_prefill.Value(),
-              static_cast<double>(hits));
+    EXPECT_EQ(snapshot.decode.hits() + snapshot.prefill.hits(), hits);
+    EXPECT_EQ(static_cast<double>(snapshot.decode.lookups()), decode);
+    EXPECT_EQ(static_cast<double>(snapshot.prefill.lookups()), prefill);
+    const TransferredBytes& bytes = snapshot.transferred;
+    const int64_t counted =
+        bytes.demand + bytes.prefetch_used + bytes.prefetch_wasted;
+    EXPECT_LE(counted, static_cast<int64_t>(snapshot.bytes_loaded));
+    EXPECT_GE(counted, static_cast<int64_t>(snapshot.bytes_loaded) -
+                           cache_->arena_bytes());
+    EXPECT_EQ(metrics_.transfer_bytes.demand.Value() +
+                  metrics_.transfer_bytes.prefetch_used.Value() +
+                  metrics_.transfer_bytes.prefetch_wasted.Value(),
+              static_cast<double>(counted));
+    EXPECT_GE(cache_->accounts().guess_bytes_under_way(), 0);
     EXPECT_EQ(metrics_.expert_load_failures.Value(),
               static_cast<double>(snapshot.load_failures));
     EXPECT_GE(snapshot.load_failures, failures_seen_);
     EXPECT_LE(transfers_.under_way(), transfers_.capacity());
+  }
+
+  static double Sum(const Metrics::Lookups& lookups) {
+    return lookups.resident.Value() + lookups.prefetched.Value() +
+           lookups.prefetched_late.Value() + lookups.missed.Value();
   }
 
   std::mt19937_64 random_;

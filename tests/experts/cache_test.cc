@@ -218,15 +218,15 @@ TEST_F(CacheTest, MetricsAddUpByPhase) {
   Step(0, {0, 1, 2}, Phase::kPrefill);
   Step(0, {0, 1}, Phase::kDecode);
   Step(0, {0, 7}, Phase::kDecode);
-  EXPECT_EQ(metrics_.lookups_missed_prefill.Value(), 3);
-  EXPECT_EQ(metrics_.lookups_resident_prefill.Value(), 0);
-  EXPECT_EQ(metrics_.lookups_resident_decode.Value(), 3);
-  EXPECT_EQ(metrics_.lookups_missed_decode.Value(), 1);
+  EXPECT_EQ(metrics_.lookups_prefill.missed.Value(), 3);
+  EXPECT_EQ(metrics_.lookups_prefill.resident.Value(), 0);
+  EXPECT_EQ(metrics_.lookups_decode.resident.Value(), 3);
+  EXPECT_EQ(metrics_.lookups_decode.missed.Value(), 1);
   EXPECT_EQ(metrics_.expert_slots_resident.Value(), 4);
-  EXPECT_EQ(metrics_.transfer_bytes_demand.Value(), 4 * 8192);
-  const double stalled = metrics_.stall_seconds.Value();
+  EXPECT_EQ(metrics_.transfer_bytes.demand.Value(), 4 * 8192);
+  const double stalled = metrics_.stall_seconds_decode.Value();
   Step(0, {0, 1, 2, 7});
-  EXPECT_EQ(metrics_.stall_seconds.Value(), stalled);
+  EXPECT_EQ(metrics_.stall_seconds_decode.Value(), stalled);
 }
 
 TEST_F(CacheTest, APrefetchedExpertIsAHitWhenItsLayerRuns) {
@@ -237,7 +237,17 @@ TEST_F(CacheTest, APrefetchedExpertIsAHitWhenItsLayerRuns) {
   EXPECT_THAT(Resident(2), ElementsAre(3));
   EXPECT_THAT(Step(1, {4, 5}), ElementsAre(4, 5));
   EXPECT_EQ(cache_->Snapshot().layers[1].hits, 2u);
-  EXPECT_EQ(metrics_.transfer_bytes_demand.Value(), 0);
+  EXPECT_EQ(metrics_.transfer_bytes.demand.Value(), 0);
+  EXPECT_EQ(metrics_.lookups_decode.prefetched.Value(), 2);
+  EXPECT_EQ(metrics_.transfer_bytes.prefetch_used.Value(), 2 * 2 * 8192);
+  // A second use finds it resident; a guess that nobody used is wasted when
+  // it goes.
+  Step(1, {4, 5});
+  EXPECT_EQ(metrics_.lookups_decode.resident.Value(), 2);
+  EXPECT_EQ(metrics_.transfer_bytes.prefetch_wasted.Value(), 0);
+  Step(2, {0, 1});
+  EXPECT_EQ(metrics_.transfer_bytes.prefetch_wasted.Value(), 3 * 8192);
+  EXPECT_EQ(metrics_.evictions_demand.Value(), 1);
 }
 
 TEST_F(CacheTest, ALatePrefetchIsPromotedAndAwaited) {

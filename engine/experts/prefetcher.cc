@@ -1,0 +1,119 @@
+#include "engine/experts/prefetcher.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+
+namespace bullpen {
+namespace {
+
+constexpr int64_t kPublishSteps = 64;
+constexpr double kDecay = 0.9;  // of the measurements, by each step
+// Guesses in the units of an expert's uses, while nothing was measured yet.
+constexpr double kFirstAllowance = 4;
+
+void Average(double& known, double seen) {
+  known = known == 0 ? seen : kDecay * known + (1 - kDecay) * seen;
+}
+
+}  // namespace
+
+Prefetcher::Prefetcher(const PrefetchConfig& config, ExpertCache& cache,
+                       Metrics& metrics)
+    : config_(config),
+      cache_(cache),
+      metrics_(metrics),
+      predictor_(config.shape, config.predictor) {
+  for (int32_t h = 1; h <= predictor_.horizon(); ++h) {
+    const auto add = [&](const std::string& name) {
+      const prometheus::Labels labels = {{"predictor", name},
+                                         {"horizon", absl::StrCat(h)}};
+      gauges_.push_back({.precision = &metrics.predictor_precision.Add(labels),
+                         .recall = &metrics.predictor_recall.Add(labels)});
+    };
+    add("combined");
+    for (int32_t e = 0; e < kEvidenceKinds; ++e) {
+      add(Name(static_cast<Evidence>(e)));
+    }
+  }
+  metrics.prefetch_on.Set(1);
+}
+
+void Prefetcher::AfterRoute(const Routed& routed, RouterPeek peek) {
+  const int32_t k = config_.shape.layers[routed.layer].top_k;
+  // Of a prompt's part the last tokens tell most about what comes.
+  const int32_t rows = std::min(routed.rows, kMaxRows);
+  predictor_.Observe(routed.layer, routed.chosen.last(size_t(rows) * k), rows);
+  const bool on = config_.always || governor_.on();
+  if (!on || routed.phase != Phase::kDecode || routed.rows > kMaxRows) return;
+  const int32_t ahead = std::min(
+      predictor_.horizon(),
+      static_cast<int32_t>(config_.shape.layers.size()) - 1 - routed.layer);
+  for (int32_t h = 1; h <= ahead; ++h) Guess(routed, h, peek);
+}
+
+void Prefetcher::Guess(const Routed& routed, int32_t horizon, RouterPeek peek) {
+  const int32_t layer = routed.layer + horizon;
+  double room = Allowance(horizon) -
+                static_cast<double>(cache_.accounts().guess_bytes_under_way());
+  if (config_.shape.layers[layer].experts < 2 || room <= 0) return;
+  const double blob_bytes =
+      static_cast<double>(cache_.catalog().layers[layer].blob_bytes);
+  const RoutingPredictor::Query query{
+      .layer = layer,
+      .horizon = horizon,
+      .router_margins = peek(layer, routed.rows)};
+  // The busier the link, the surer a guess must be that uses it.
+  const float least = static_cast<float>(0.25 + 0.5 * link_use_);
+  wanted_.clear();
+  for (const ExpertGuess& guess : predictor_.Guess(query)) {
+    if (guess.probability < least || room <= 0) break;
+    const ExpertKey key{.layer = layer, .expert = guess.expert};
+    if (cache_.Holds(key)) continue;
+    wanted_.push_back(key);
+    room -= blob_bytes;
+  }
+  cache_.Prefetch(wanted_);
+}
+
+double Prefetcher::Allowance(int32_t horizon) const {
+  const int64_t blob_bytes = cache_.catalog().layers[0].blob_bytes;
+  if (link_rate_ == 0 || layer_seconds_ == 0) {
+    return kFirstAllowance * static_cast<double>(blob_bytes);
+  }
+  return horizon * layer_seconds_ * link_rate_;
+}
+
+void Prefetcher::EndStep(double seconds, int32_t rows, Phase phase) {
+  const CacheAccounts& accounts = cache_.accounts();
+  const double stalled = accounts.stall_seconds() - stall_seconds_;
+  const double busy = accounts.link_busy_seconds() - busy_seconds_;
+  const uint64_t bytes = accounts.bytes_loaded() - bytes_loaded_;
+  stall_seconds_ += stalled;
+  busy_seconds_ += busy;
+  bytes_loaded_ += bytes;
+  if (phase != Phase::kDecode || seconds <= 0) return;
+  const double layers = static_cast<double>(config_.shape.layers.size());
+  Average(layer_seconds_, std::max(seconds - stalled, 0.0) / layers);
+  Average(link_use_, std::min(busy / seconds, 1.0));
+  if (busy > 0) Average(link_rate_, static_cast<double>(bytes) / busy);
+  governor_.EndStep(seconds, rows);
+  if (++steps_ % kPublishSteps == 0) Publish();
+}
+
+void Prefetcher::Publish() {
+  metrics_.prefetch_on.Set(config_.always || governor_.on() ? 1 : 0);
+  size_t i = 0;
+  for (int32_t h = 1; h <= predictor_.horizon(); ++h) {
+    const auto set = [&](const GuessCounts& counts) {
+      gauges_[i].precision->Set(counts.precision());
+      gauges_[i++].recall->Set(counts.recall());
+    };
+    set(predictor_.combined_counts(h));
+    for (int32_t e = 0; e < kEvidenceKinds; ++e) {
+      set(predictor_.counts(static_cast<Evidence>(e), h));
+    }
+  }
+}
+
+}  // namespace bullpen

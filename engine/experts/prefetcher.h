@@ -1,0 +1,81 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "base/metrics.h"
+#include "engine/experts/cache.h"
+#include "engine/experts/predictor.h"
+#include "engine/experts/prefetch_governor.h"
+
+namespace bullpen {
+
+struct PrefetchConfig {
+  RoutingShape shape = {};
+  PredictorConfig predictor = {};
+  bool always = false;  // whether or not it pays: for tests and benches
+};
+
+// Loads experts before their layers ask for them: guesses who is wanted in the
+// coming layers, and hands to the cache what the idle link can move until then.
+// Changes what is where, never what is computed. Engine thread.
+class Prefetcher {
+ public:
+  // A step of more tokens wants most experts anyway: it loads nothing ahead.
+  static constexpr int32_t kMaxRows = 16;
+
+  // What the router of a coming layer gives for the hidden states at hand: see
+  // RoutingPredictor::Query::router_margins.
+  using RouterPeek =
+      absl::FunctionRef<std::span<const float>(int32_t layer, int32_t rows)>;
+
+  // `cache` and `metrics` outlive it.
+  Prefetcher(const PrefetchConfig& config, ExpertCache& cache,
+             Metrics& metrics);
+
+  // `layer` has routed `rows` tokens, [rows, k] of `chosen`, and has asked the
+  // cache for their experts, which load first.
+  struct Routed {
+    int32_t layer = 0;
+    std::span<const int32_t> chosen;
+    int32_t rows = 0;
+    Phase phase = Phase::kDecode;
+  };
+  void AfterRoute(const Routed& routed, RouterPeek peek);
+
+  // All layers have run.
+  void EndStep(double seconds, int32_t rows, Phase phase);
+
+ private:
+  struct Gauges {
+    prometheus::Gauge* precision;
+    prometheus::Gauge* recall;
+  };
+  void Guess(const Routed& routed, int32_t horizon, RouterPeek peek);
+  // Bytes of guesses that may wait for the link, if their layer is `horizon`
+  // layers ahead.
+  double Allowance(int32_t horizon) const;
+  void Publish();
+
+  PrefetchConfig config_;
+  ExpertCache& cache_;
+  Metrics& metrics_;
+  RoutingPredictor predictor_;
+  PrefetchGovernor governor_;
+  // Decayed: what the link moves in a second, the seconds that a layer
+  // computes, and the share of the time in which the link is busy.
+  double link_rate_ = 0;
+  double layer_seconds_ = 0;
+  double link_use_ = 0;
+  // At the end of the last step.
+  double stall_seconds_ = 0;
+  double busy_seconds_ = 0;
+  uint64_t bytes_loaded_ = 0;
+  int64_t steps_ = 0;
+  std::vector<ExpertKey> wanted_;  // scratch
+  std::vector<Gauges> gauges_;     // by horizon, then kind of evidence
+};
+
+}  // namespace bullpen
