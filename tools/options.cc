@@ -80,6 +80,7 @@ absl::StatusOr<ModelOptions> ToModelOptions(const ModelFlags& flags) {
   options.context = flags.context;
   options.max_sequences = flags.max_sequences;
   options.max_batch_tokens = flags.max_batch_tokens;
+  options.policy = flags.policy;
   options.prefetch = flags.prefetch;
   options.prefetch_horizon = flags.prefetch_horizon;
   options.io_limit = flags.io_limit.count;

@@ -69,6 +69,7 @@ struct ModelFlags {
   int32_t context = 0;
   int32_t max_sequences = 8;
   int32_t max_batch_tokens = 256;
+  std::string policy = "crf";
   std::string prefetch = "auto";
   int32_t prefetch_horizon = 2;
   Bytes io_limit;
@@ -90,6 +91,9 @@ struct ModelFlags {
     visit("max_sequences", max_sequences, "requests that run at a time");
     visit("max_batch_tokens", max_batch_tokens,
           "rows of one step; longer prompts are computed in parts");
+    visit("policy", policy,
+          "which expert leaves memory first: crf (least decayed use), lru or "
+          "lfu");
     visit("prefetch", prefetch,
           "load experts before they are asked for: auto (while it pays), on "
           "or off");

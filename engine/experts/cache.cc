@@ -26,7 +26,10 @@ absl::StatusOr<std::unique_ptr<ExpertCache>> ExpertCache::Create(
 
   auto cache = std::unique_ptr<ExpertCache>(
       new ExpertCache(catalog, transfers, metrics, std::move(arena)));
-  const PolicyConfig policy{.half_life_tokens = config.half_life_tokens};
+  PolicyConfig policy{.kind = config.policy,
+                      .half_life_tokens = config.half_life_tokens,
+                      .choice = &cache->half_life_,
+                      .layers = static_cast<int32_t>(config.slots.size())};
   std::byte* next = cache->arena_.data();
   uint64_t slots = 0;
   cache->layers_.reserve(config.slots.size());

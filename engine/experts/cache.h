@@ -19,8 +19,9 @@
 namespace bullpen {
 
 struct CacheConfig {
-  std::vector<int32_t> slots;   // per layer, 1..experts
-  double half_life_tokens = 0;  // 0: chosen on-line
+  std::vector<int32_t> slots;            // per layer, 1..experts
+  PolicyKind policy = PolicyKind::kCrf;  // kCrf, kLru or kLfu
+  double half_life_tokens = 0;           // 0: chosen on-line
 };
 
 // What the cache holds now; see ExpertCache::Snapshot.
@@ -37,9 +38,9 @@ struct CacheSnapshot {
   uint64_t loads = 0;
   uint64_t load_failures = 0;
   uint64_t bytes_loaded = 0;
-  LookupCounts decode;
-  LookupCounts prefill;
-  TransferredBytes transferred;
+  LookupCounts decode = {};
+  LookupCounts prefill = {};
+  TransferredBytes transferred = {};
   double stall_seconds = 0;
   std::vector<Layer> layers = {};
 };
@@ -130,6 +131,7 @@ class ExpertCache {
   CacheAccounts accounts_;
   ThreadOwner owner_;
   HugeBuffer arena_;
+  HalfLifeChoice half_life_;  // of all layers' policies
   std::vector<Layer> layers_;
   std::vector<TransferResult> results_;  // scratch
 

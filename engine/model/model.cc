@@ -35,6 +35,14 @@ absl::StatusOr<kernels::DType> ParseKvType(const std::string& name) {
       absl::StrCat("kv_type '", name, "' is not one of f32, f16"));
 }
 
+absl::StatusOr<PolicyKind> ParsePolicy(const std::string& name) {
+  if (name == "crf") return PolicyKind::kCrf;
+  if (name == "lru") return PolicyKind::kLru;
+  if (name == "lfu") return PolicyKind::kLfu;
+  return absl::InvalidArgumentError(
+      absl::StrCat("policy '", name, "' is not one of crf, lru, lfu"));
+}
+
 absl::Status CheckPrefetch(const ModelOptions& options) {
   const std::string& prefetch = options.prefetch;
   if (prefetch != "auto" && prefetch != "on" && prefetch != "off") {
@@ -107,6 +115,7 @@ struct Model::State {
   ResidentWeights weights;
   Activations scratch;
   HugeBuffer kv;  // [layers, blocks, kv_block_bytes]
+  PolicyKind policy = PolicyKind::kCrf;
   std::unique_ptr<BlobReader> reader;
   std::unique_ptr<TransferQueue> transfers;
   std::unique_ptr<ExpertCache> cache;
@@ -143,6 +152,7 @@ absl::Status Model::State::Load(std::unique_ptr<BlobReader> blob_reader,
                      config.context_length, ", the model's own"));
   }
   ASSIGN_OR_RETURN(kv_type, ParseKvType(options.kv_type));
+  ASSIGN_OR_RETURN(policy, ParsePolicy(options.policy));
   RETURN_IF_ERROR(CheckPrefetch(options));
   ASSIGN_OR_RETURN(const kernels::Isa isa, kernels::ParseIsa(options.isa));
   ops = &kernels::CpuOps(isa);
@@ -207,6 +217,7 @@ absl::Status Model::State::PlanAndAllocate(Metrics& metrics) {
       cache, ExpertCache::Create(
                  packed.catalog(),
                  CacheConfig{.slots = plan.slots,
+                             .policy = policy,
                              .half_life_tokens = options.half_life_tokens},
                  *transfers, metrics));
   return absl::OkStatus();

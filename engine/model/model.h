@@ -23,7 +23,8 @@ struct ModelOptions {
   int32_t max_sequences = 8;       // at a time, for the split of the budget
   int32_t max_batch_tokens = 256;  // rows of one forward pass
   MemoryBudget memory;
-  double half_life_tokens = 0;  // 0: chosen on-line
+  std::string policy = "crf";   // which expert goes first: crf, lru or lfu
+  double half_life_tokens = 0;  // of crf; 0: chosen on-line
   int32_t transfer_threads = 2;
   std::string prefetch = "auto";  // auto: while it pays; on, off
   int32_t prefetch_horizon = 2;   // layers ahead, 1..16

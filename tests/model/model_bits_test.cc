@@ -3,6 +3,7 @@
 
 #include <cstring>
 #include <numeric>
+#include <random>
 
 #include "gtest/gtest.h"
 #include "kernels/ops.h"
@@ -65,6 +66,37 @@ TEST_P(BudgetTest, GivesTheSameBits) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Percent, BudgetTest, testing::Values(10, 25, 50, 100));
+
+// By seed: policy, prefetch, horizon, budget, disk rate and chunks.
+TEST(ModelBitsTest, EveryWayToKeepExpertsGivesTheSameBits) {
+  constexpr uint64_t kSeeds = 24;
+  const absl::StatusOr<PackedModel> packed =
+      PackedModel::Open(PackedForTest(kSource));
+  ASSERT_TRUE(packed.ok()) << packed.status();
+  uint64_t loads = 0;
+  double prefetched = 0;
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    std::mt19937_64 random(seed);
+    const auto draw = [&](int low, int high) {
+      return std::uniform_int_distribution<int>(low, high)(random);
+    };
+    ModelOptions options = SmallOptions();
+    options.threads = draw(1, 2);
+    options.policy = std::vector{"crf", "lru", "lfu"}[draw(0, 2)];
+    options.prefetch = std::vector{"on", "auto", "off"}[draw(0, 2)];
+    options.prefetch_horizon = draw(1, 4);
+    options.io_limit = draw(0, 2) == 0 ? int64_t{400} << 20 : 0;
+    options.memory.expert_bytes = ExpertBytesFor(*packed, draw(2, 31));
+    Decoder decoder(kSource, options);
+    ExpectSameBits(decoder.Feed(Prompt(), draw(0, 2) == 0 ? draw(2, 9) : 1));
+    const CacheSnapshot snapshot = decoder.model().cache_snapshot();
+    loads += snapshot.loads;
+    prefetched += static_cast<double>(snapshot.decode.prefetched);
+  }
+  EXPECT_GT(loads, kSeeds * 100);
+  EXPECT_GT(prefetched, 100);
+}
 
 TEST(ModelBitsTest, TwoThreadsGiveTheSameBits) {
   ModelOptions options = SmallOptions();

@@ -1,0 +1,169 @@
+#include <chrono>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "engine/experts/prefetch_governor.h"
+#include "engine/experts/prefetcher.h"
+#include "gtest/gtest.h"
+#include "tests/fakes/fake_blob_reader.h"
+
+namespace bullpen {
+namespace {
+
+// Seconds of `steps` decode steps that take so long with prefetch on or off.
+double Simulate(PrefetchGovernor& governor, int32_t steps, double on,
+                double off) {
+  double seconds = 0;
+  for (int32_t i = 0; i < steps; ++i) {
+    const double step = governor.on() ? on : off;
+    seconds += step;
+    governor.EndStep(step, 1);
+  }
+  return seconds;
+}
+
+TEST(PrefetchGovernorTest, CostsLittleWherePrefetchDoesNotPay) {
+  PrefetchGovernor governor;
+  Simulate(governor, 2000, 1.3, 1.0);
+  EXPECT_LE(Simulate(governor, 20000, 1.3, 1.0), 1.01 * 20000);
+}
+
+TEST(PrefetchGovernorTest, KeepsPrefetchWhereItPays) {
+  PrefetchGovernor governor;
+  Simulate(governor, 2000, 0.7, 1.0);
+  EXPECT_LE(Simulate(governor, 20000, 0.7, 1.0), 0.71 * 20000);
+}
+
+TEST(PrefetchGovernorTest, ComesBackWhenItPaysAgain) {
+  PrefetchGovernor governor;
+  Simulate(governor, 20000, 1.3, 1.0);
+  Simulate(governor, 5000, 0.7, 1.0);
+  EXPECT_LE(Simulate(governor, 20000, 0.7, 1.0), 0.71 * 20000);
+}
+
+TEST(PrefetchGovernorTest, CountsTimeByToken) {
+  PrefetchGovernor governor;
+  // A step of eight tokens takes longer than one of one; per token, prefetch
+  // pays. Which way runs what is drawn by seed.
+  std::mt19937 random(7);
+  int32_t on = 0;
+  for (int32_t i = 0; i < 20000; ++i) {
+    const int32_t rows = random() % 2 == 0 ? 1 : 8;
+    on += i >= 10000 && governor.on();
+    governor.EndStep(rows * (governor.on() ? 0.7 : 1.0), rows);
+  }
+  EXPECT_GT(on, 9500);
+}
+
+// A model whose layer l + 1 always wants the experts that layer l chose, and
+// whose routers say so.
+class PrefetcherTest : public testing::Test {
+ protected:
+  static constexpr int32_t kLayers = 4;
+  static constexpr int32_t kExperts = 16;
+  static constexpr int32_t kTopK = 2;
+
+  void Create(int32_t slots, bool always) {
+    cache_ = *ExpertCache::Create(
+        model_.catalog, {.slots = std::vector<int32_t>(kLayers, slots)},
+        transfers_, metrics_);
+    PrefetchConfig config{.always = always};
+    config.predictor.horizon = 2;
+    config.shape.max_rows = Prefetcher::kMaxRows;
+    config.shape.layers.assign(kLayers, {.experts = kExperts, .top_k = kTopK});
+    prefetcher_ = std::make_unique<Prefetcher>(config, *cache_, metrics_);
+  }
+
+  // One decode step; loads ahead end before the next layer runs.
+  void Step(const std::vector<int32_t>& chosen, double layer_seconds) {
+    const std::vector<int32_t> counts(chosen.size(), 1);
+    for (int32_t layer = 0; layer < kLayers; ++layer) {
+      ExpertCache::Acquisition step =
+          cache_->Acquire(layer, chosen, counts, 1, Phase::kDecode);
+      prefetcher_->AfterRoute({.layer = layer, .chosen = chosen, .rows = 1},
+                              [&](int32_t, int32_t) -> std::span<const float> {
+                                margins_.assign(kExperts, -8.0f);
+                                for (const int32_t expert : chosen)
+                                  margins_[expert] = 0.5f;
+                                return margins_;
+                              });
+      while (!step.Next().empty()) {
+      }
+      while (transfers_.under_way() > 0) cache_->Prefetch({});
+    }
+    prefetcher_->EndStep(kLayers * layer_seconds, 1, Phase::kDecode);
+  }
+
+  FakeModel model_ = MakeFakeModel(
+      {.layers = kLayers, .experts = kExperts, .blob_bytes = 4096}, 3);
+  FakeBlobReader reader_{model_.files};
+  TransferQueue transfers_{reader_, {}};
+  Metrics metrics_;
+  std::unique_ptr<ExpertCache> cache_;
+  std::unique_ptr<Prefetcher> prefetcher_;
+  std::vector<float> margins_;
+};
+
+TEST_F(PrefetcherTest, LoadsWhatTheRoutersOfComingLayersWant) {
+  Create(/*slots=*/4, /*always=*/true);
+  std::mt19937 random(11);
+  for (int i = 0; i < 400; ++i) {
+    const int32_t first = static_cast<int32_t>(random() % kExperts);
+    Step({first, (first + 5) % kExperts}, 1e-3);
+  }
+  // Only the first layer has nobody before it. A quarter of the rest may be
+  // lost to learning.
+  const LookupCounts& counts = cache_->accounts().decode();
+  EXPECT_GT(counts.prefetched, counts.missed);
+  EXPECT_LT(counts.missed, 400u * kTopK * 2);
+  const TransferredBytes& bytes = cache_->accounts().transferred();
+  EXPECT_LT(bytes.prefetch_wasted, bytes.prefetch_used / 10);
+}
+
+TEST_F(PrefetcherTest, LoadsNothingAheadThatWouldComeTooLate) {
+  Create(/*slots=*/4, /*always=*/true);
+  std::mt19937 random(11);
+  // Layers compute in no time, as far as anyone measured.
+  for (int i = 0; i < 50; ++i) {
+    const int32_t first = static_cast<int32_t>(random() % kExperts);
+    Step({first, (first + 5) % kExperts}, 1e-12);
+  }
+  const uint64_t before = cache_->accounts().decode().prefetched;
+  reader_.CloseGate();
+  cache_->Prefetch(std::vector<ExpertKey>{{3, 0}, {3, 1}, {3, 2}, {3, 3}});
+  const int64_t waiting = cache_->accounts().guess_bytes_under_way();
+  prefetcher_->AfterRoute(
+      {.layer = 0, .chosen = std::vector<int32_t>{8, 13}, .rows = 1},
+      [&](int32_t, int32_t) -> std::span<const float> { return {}; });
+  EXPECT_EQ(cache_->accounts().guess_bytes_under_way(), waiting);
+  EXPECT_EQ(cache_->accounts().decode().prefetched, before);
+  reader_.OpenGate();
+}
+
+TEST_F(PrefetcherTest, PublishesHowGoodItsGuessesWere) {
+  Create(/*slots=*/4, /*always=*/true);
+  for (int i = 0; i < 128; ++i) Step({i % kExperts, (i + 3) % kExperts}, 1e-3);
+  const prometheus::Labels router = {{"predictor", "router"}, {"horizon", "1"}};
+  EXPECT_EQ(metrics_.predictor_precision.Add(router).Value(), 1);
+  EXPECT_EQ(metrics_.predictor_recall.Add(router).Value(), 1);
+  EXPECT_EQ(metrics_.prefetch_on.Value(), 1);
+}
+
+TEST(LimitRateTest, ReadsTakeAtLeastTheirTime) {
+  using Clock = std::chrono::steady_clock;
+  const FakeModel model = MakeFakeModel({.blob_bytes = 4096}, 5);
+  const auto reader =
+      LimitRate(std::make_unique<FakeBlobReader>(model.files), 1 << 20);
+  alignas(4096) static std::byte buffer[4096];
+  const Clock::time_point start = Clock::now();
+  for (int i = 0; i < 8; ++i) {
+    ASSERT_TRUE(reader->Read(0, 0, buffer).ok());
+  }
+  // 8 blocks of 4 KiB at 1 MiB a second: never earlier, whatever the machine.
+  EXPECT_GE(Clock::now() - start, std::chrono::microseconds(31250));
+}
+
+}  // namespace
+}  // namespace bullpen
