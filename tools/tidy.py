@@ -28,7 +28,7 @@ BANNED = [
     (r"\bstd::async\b", "code", "use a named std::jthread or the WorkerPool", []),
     (r"\bdetach\(\)", "code", "keep the std::jthread and join it", []),
     (r"\b(?:sleep_for|sleep_until|SleepFor|usleep|nanosleep)\b", "code",
-     "wait on a condition that somebody signals", []),
+     "wait on a condition that somebody signals", ["engine/experts/rate_limit.cc"]),
     (r"\bthrow\b", "code", "return absl::Status", []),
     (r"\bstd::regex\b", "code", "use PCRE2 with its limits", []),
     (r"\bassert\(", "code", "use CHECK, which is on in release builds", []),
