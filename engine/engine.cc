@@ -118,7 +118,8 @@ Engine::State::State(std::unique_ptr<Model> the_model,
       pool(model->kv_blocks()),
       scheduler({.max_batch_tokens = std::min(config.max_batch_tokens,
                                               model->max_batch_tokens()),
-                 .max_sequences = config.max_sequences},
+                 .max_sequences = config.max_sequences,
+                 .window = CommonWindow(model->config())},
                 pool),
       sampler(vocab) {
   metrics.kv_blocks_total.Set(pool.blocks());

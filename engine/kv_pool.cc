@@ -20,11 +20,15 @@ bool KvPool::Allocate(int32_t count, std::vector<int32_t>& table) {
 }
 
 void KvPool::Free(std::vector<int32_t>& table) {
-  CHECK(free_.size() + table.size() <= static_cast<size_t>(blocks_))
+  FreeSome(table);
+  table.clear();
+}
+
+void KvPool::FreeSome(std::span<const int32_t> blocks) {
+  CHECK(free_.size() + blocks.size() <= static_cast<size_t>(blocks_))
       << "more blocks given back than the pool has";
   // Last taken, first given again: the order is the same in every run.
-  free_.insert(free_.end(), table.rbegin(), table.rend());
-  table.clear();
+  free_.insert(free_.end(), blocks.rbegin(), blocks.rend());
 }
 
 }  // namespace bullpen

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace bullpen {
@@ -13,6 +14,8 @@ class KvPool {
   bool Allocate(int32_t count, std::vector<int32_t>& table);
   // Gives all of `table` back and empties it.
   void Free(std::vector<int32_t>& table);
+  // Gives some back; the caller does not use them again.
+  void FreeSome(std::span<const int32_t> blocks);
   int32_t free_blocks() const { return static_cast<int32_t>(free_.size()); }
   int32_t blocks() const { return blocks_; }
 

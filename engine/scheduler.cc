@@ -1,6 +1,7 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include "base/check.h"
@@ -27,6 +28,15 @@ void Append(Batch& batch, Sequence& sequence, int32_t rows) {
 }
 
 }  // namespace
+
+int32_t CommonWindow(const ModelConfig& config) {
+  int32_t widest = 0;
+  for (const LayerConfig& layer : config.layers) {
+    if (layer.window == 0) return 0;
+    widest = std::max(widest, layer.window);
+  }
+  return widest;
+}
 
 int32_t Sequence::token(int32_t position) const {
   const int32_t prompt = static_cast<int32_t>(request.prompt.size());
@@ -93,7 +103,7 @@ bool Scheduler::MakeRoom(size_t index, int32_t rows) {
 
 void Scheduler::PreemptYoungest() {
   Sequence& youngest = *running_.back();
-  pool_.Free(youngest.blocks);
+  FreeAll(youngest);
   youngest.computed = 0;
   waiting_.push_front(std::move(running_.back()));
   running_.pop_back();
@@ -109,7 +119,27 @@ void Scheduler::Commit(const Batch& batch) {
   for (const Batch::Item& item : batch.items) {
     item.sequence->computed += item.rows;
     CHECK(item.sequence->computed <= item.sequence->tokens());
+    FreePassed(*item.sequence);
   }
+}
+
+// The blocks whose keys no later row attends to. Their ids stay in the table,
+// which is indexed by position.
+void Scheduler::FreePassed(Sequence& sequence) {
+  if (config_.window == 0) return;
+  const int32_t first_key = std::max(sequence.computed - config_.window + 1, 0);
+  const int32_t passed = first_key / kernels::kKvBlockTokens;
+  const std::span<const int32_t> blocks(sequence.blocks);
+  pool_.FreeSome(blocks.subspan(sequence.blocks_given_back,
+                                passed - sequence.blocks_given_back));
+  sequence.blocks_given_back = passed;
+}
+
+void Scheduler::FreeAll(Sequence& sequence) {
+  const std::span<const int32_t> blocks(sequence.blocks);
+  pool_.FreeSome(blocks.subspan(sequence.blocks_given_back));
+  sequence.blocks.clear();
+  sequence.blocks_given_back = 0;
 }
 
 std::unique_ptr<Sequence> Scheduler::Remove(Sequence* sequence) {
@@ -127,7 +157,7 @@ std::unique_ptr<Sequence> Scheduler::Remove(Sequence* sequence) {
     waiting_.erase(queued);
     if (NeverScheduled(*removed)) --queued_;
   }
-  pool_.Free(removed->blocks);
+  FreeAll(*removed);
   return removed;
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/kv_pool.h"
+#include "engine/model/config.h"
 #include "engine/request.h"
 #include "engine/token_stream.h"
 
@@ -14,7 +15,14 @@ namespace bullpen {
 struct SchedulerConfig {
   int32_t max_batch_tokens = 256;  // rows of one step
   int32_t max_sequences = 8;       // running at a time
+  // Keys that any layer attends to, the row's own among them; 0 = all. Blocks
+  // that have left every layer's window go back to the pool.
+  int32_t window = 0;
 };
+
+// SchedulerConfig::window of a model: that of the layer with the widest one; 0
+// if a layer attends to all keys.
+int32_t CommonWindow(const ModelConfig& config);
 
 // A request's life in the engine. tokens = prompt + output; `computed` of them
 // are in the KV blocks.
@@ -23,7 +31,8 @@ struct Sequence {
   Request request;
   std::shared_ptr<TokenStream> stream;
   std::vector<int32_t> output;
-  std::vector<int32_t> blocks;
+  std::vector<int32_t> blocks;  // by position; the first are given back
+  int32_t blocks_given_back = 0;
   int32_t computed = 0;
   Clock::time_point submitted;
   Clock::time_point scheduled;    // first time in a batch; epoch = never
@@ -83,6 +92,8 @@ class Scheduler {
  private:
   void Admit(Batch& batch, Clock::time_point now);
   bool MakeRoom(size_t index, int32_t rows);
+  void FreePassed(Sequence& sequence);
+  void FreeAll(Sequence& sequence);
   void PreemptYoungest();
   int32_t RowsFor(const Sequence& sequence, const Batch& batch) const;
 

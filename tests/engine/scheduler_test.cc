@@ -61,6 +61,32 @@ TEST(Scheduler, CutsAPromptIntoChunksAndSamplesAtItsEnd) {
   EXPECT_EQ(sequence->scheduled, kNow);
 }
 
+TEST(Scheduler, GivesBackBlocksThatLeftTheWindow) {
+  Fixture f({.max_batch_tokens = 16, .max_sequences = 4, .window = 17}, 8);
+  Sequence* sequence = f.Add(32, 40);
+  f.Step();
+  f.Step();
+  // The next row, at 32, attends to 16 to 32.
+  EXPECT_EQ(sequence->blocks_given_back, 1);
+  EXPECT_EQ(f.pool().free_blocks(), 7);
+  // Three blocks' worth of rows, and never more than three blocks.
+  for (int step = 0; step < 40; ++step) {
+    f.Step();
+    EXPECT_GE(f.pool().free_blocks(), 5);
+    EXPECT_EQ(sequence->blocks_given_back, (sequence->computed - 16) / 16);
+  }
+  f.scheduler().Remove(sequence);
+  EXPECT_EQ(f.pool().free_blocks(), 8);
+}
+
+TEST(Scheduler, WindowIsTheWidestAndNoneIfALayerHasNone) {
+  ModelConfig config;
+  config.layers = {{.window = 8}, {.window = 128}};
+  EXPECT_EQ(CommonWindow(config), 128);
+  config.layers.push_back({.window = 0});
+  EXPECT_EQ(CommonWindow(config), 0);
+}
+
 TEST(Scheduler, PutsDecodeRowsBeforePromptChunks) {
   Fixture f({.max_batch_tokens = 16, .max_sequences = 4}, 16);
   Sequence* a = f.Add(4, 8);

@@ -221,6 +221,40 @@ INSTANTIATE_TEST_SUITE_P(
                     "gpt_oss", "gpt_oss_mxfp4", "granitemoe", "phimoe"),
     [](const auto& info) { return std::string(info.param); });
 
+// The scheduler reuses blocks that have left the window of every layer: here
+// two blocks hold a sequence of any length, at a window of 11.
+TEST(ModelBitsTest, BlocksOutOfTheWindowAreNotRead) {
+  const std::string source = "tests/golden/odd/mixtral";
+  Decoder decoder(source, SmallOptions());
+  Model& model = decoder.model();
+  ASSERT_EQ(model.config().layers[0].window, 11);
+  std::vector<int32_t> prompt;
+  for (const auto& part : LoadGolden(source).prompts) {
+    prompt.insert(prompt.end(), part.begin(), part.end());
+  }
+  const std::vector<float> wanted = decoder.Feed(prompt, 256);
+  std::vector<int32_t> blocks(prompt.size() / 16 + 1);
+  for (size_t b = 0; b < blocks.size(); ++b) blocks[b] = b % 2;
+  const size_t vocab = static_cast<size_t>(model.config().vocab);
+  for (size_t p = 0; p < prompt.size(); ++p) {
+    const kernels::KvSequence sequence{
+        .blocks = blocks.data(),
+        .first_row = 0,
+        .rows = 1,
+        .first_position = static_cast<int32_t>(p)};
+    const int32_t row = 0;
+    const absl::StatusOr<ForwardResult> result =
+        model.Forward({.ids = {&prompt[p], 1},
+                       .sequences = {&sequence, 1},
+                       .logit_rows = {&row, 1}});
+    ASSERT_TRUE(result.ok()) << result.status();
+    ASSERT_EQ(std::memcmp(result->logits.data(), wanted.data() + p * vocab,
+                          vocab * sizeof(float)),
+              0)
+        << "position " << p;
+  }
+}
+
 // KV for one context of 4,096 tokens takes 32 MiB of the default model; the
 // rest needs about 20.
 TEST(ModelContextTest, IsHalvedToFitUnlessTheOperatorAskedForIt) {
