@@ -111,8 +111,8 @@ def test_recorded_routing_drives_a_shaped_model(binary, tmp_path):
          "--vocab", "64"], check=True, capture_output=True, timeout=300)  # fmt: skip
     done = subprocess.run(
         [binary, "bench", "offload", model, "--route-from", TRACE, "--slots-per-layer", "12",
-         "--threads", "1", "--context", "64"], check=True, capture_output=True, text=True,
-        timeout=300)  # fmt: skip
+         "--threads", "1", "--context", "64", "--prefetch", "off"],
+        check=True, capture_output=True, text=True, timeout=300)  # fmt: skip
     result = json.loads(done.stdout)
     assert result["routing"].startswith("recorded")
     assert result["lookups"] == 50 * 2 * 6
