@@ -1,8 +1,11 @@
 #include "tools/pack_command.h"
 
+#include <iostream>
+
 #include "base/status.h"
 #include "engine/model/pack.h"
 #include "spdlog/spdlog.h"
+#include "tools/inspect.h"
 #include "tools/progress.h"
 
 namespace bullpen {
@@ -12,14 +15,35 @@ PackCommand::PackCommand(CLI::App& app, Command& chosen) {
       "pack",
       "Turn a Hugging Face directory or a GGUF file into a packed model");
   command->add_option("SOURCE", source_, "the model to read")->required();
-  command
-      ->add_option("-o,--output", target_,
-                   "the directory to write; it appears once it is complete")
-      ->required();
-  command->callback([this, &chosen] { chosen = [this] { return Run(); }; });
+  command->add_option("-o,--output", target_,
+                      "the directory to write; it appears once it is complete");
+  CLI::Option* inspect = command->add_flag(
+      "--inspect", inspect_,
+      "print what is in SOURCE (GGUF, safetensors, a directory, a packed "
+      "model) and write nothing");
+  command->add_flag("--json", json_, "print it as JSON")->needs(inspect);
+  command->callback([this, &chosen] {
+    chosen = [this] { return inspect_ ? RunInspect() : Run(); };
+  });
+}
+
+absl::Status PackCommand::RunInspect() const {
+  ASSIGN_OR_RETURN(const nlohmann::ordered_json found, InspectModel(source_));
+  if (json_) {
+    std::cout << found.dump(1, ' ', false,
+                            nlohmann::ordered_json::error_handler_t::replace)
+              << "\n";
+  } else {
+    std::cout << InspectionText(found);
+  }
+  return absl::OkStatus();
 }
 
 absl::Status PackCommand::Run() const {
+  if (target_.empty()) {
+    return absl::InvalidArgumentError(
+        "pack needs --output DIR for the packed model, or --inspect");
+  }
   {
     Progress progress("packing " + source_.string());
     PackOptions options;

@@ -65,6 +65,10 @@ class PackedModel {
     return shapes_[layer];
   }
   int64_t resident_bytes() const { return resident_bytes_; }
+  // The resident tensors by name.
+  const std::map<std::string, ResidentTensor>& tensors() const {
+    return tensors_;
+  }
 
   // Reads resident.safetensors into memory and verifies its checksum.
   absl::StatusOr<ResidentWeights> LoadResident() const;
