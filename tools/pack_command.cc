@@ -17,6 +17,12 @@ PackCommand::PackCommand(CLI::App& app, Command& chosen) {
   command->add_option("SOURCE", source_, "the model to read")->required();
   command->add_option("-o,--output", target_,
                       "the directory to write; it appears once it is complete");
+  command->add_option("--experts", experts_,
+                      "quantise FFN weights to this type: q4_k, q6_k, q8_0, "
+                      "iq4_nl, mxfp4 and others");
+  command->add_option("--resident", resident_,
+                      "quantise attention, embedding, head and shared experts "
+                      "to this type");
   CLI::Option* inspect = command->add_flag(
       "--inspect", inspect_,
       "print what is in SOURCE (GGUF, safetensors, a directory, a packed "
@@ -44,14 +50,23 @@ absl::Status PackCommand::Run() const {
     return absl::InvalidArgumentError(
         "pack needs --output DIR for the packed model, or --inspect");
   }
+  PackOptions options;
+  if (!experts_.empty()) {
+    ASSIGN_OR_RETURN(options.targets.experts, ParseTargetType(experts_));
+  }
+  if (!resident_.empty()) {
+    ASSIGN_OR_RETURN(options.targets.resident, ParseTargetType(resident_));
+  }
+  PackReport report;
+  options.report = [&report](const PackReport& given) { report = given; };
   {
     Progress progress("packing " + source_.string());
-    PackOptions options;
     options.progress = [&progress](int64_t done, int64_t total) {
       progress.Update(done, total);
     };
     RETURN_IF_ERROR(Pack(source_, target_, options));
   }
+  std::cout << report.ToText();
   spdlog::info("packed {} into {}", source_.string(), target_.string());
   return absl::OkStatus();
 }

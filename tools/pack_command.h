@@ -21,6 +21,8 @@ class PackCommand {
 
   std::filesystem::path source_;
   std::filesystem::path target_;
+  std::string experts_;
+  std::string resident_;
   bool inspect_ = false;
   bool json_ = false;
 };

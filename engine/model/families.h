@@ -24,6 +24,9 @@ struct TensorNames {
   // kv_b has each head's rows for keys, then those for values.
   std::string_view q_a = {}, q_a_bias = {}, q_a_norm = {}, q_b = {};
   std::string_view kv_a = {}, kv_a_bias = {}, kv_a_norm = {}, kv_b = {};
+  // kv_b in two, as GGUF files have it: each head's [rank, nope] for keys,
+  // already transposed, and [value, rank].
+  std::string_view split_k_b = {}, split_v_b = {};
   std::string_view ffn_norm = {}, ffn_norm_bias = {};
   std::string_view dense_gate = {}, dense_up = {}, dense_down = {};
   std::string_view dense_gate_bias = {}, dense_up_bias = {};
@@ -39,6 +42,8 @@ struct TensorNames {
   std::string_view fused_gate_up = {}, fused_down = {};
   // The same with gate and up apart, [E, I, H] each.
   std::string_view stacked_gate = {}, stacked_up = {};
+  std::string_view stacked_gate_bias = {}, stacked_up_bias = {};
+  std::string_view stacked_down_bias = {};
   // gpt-oss: gate and up take turns, and the tensors are [E, H, 2I] and
   // [E, I, H]. Packed, they are MXFP4 as [E, 2I, H] and [E, H, I].
   std::string_view turned_gate_up = {}, turned_down = {};

@@ -1,5 +1,7 @@
 #include "engine/model/gguf_architectures.h"
 
+#include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_join.h"
@@ -44,6 +46,30 @@ constexpr TensorNames kCommonNames = {
     .stacked_up = "blk.$0.ffn_up_exps.weight",
 };
 
+constexpr TensorNames GptOssNames() {
+  TensorNames names = kCommonNames;
+  names.ffn_norm = "blk.$0.post_attention_norm.weight";
+  names.sinks = "blk.$0.attn_sinks.weight";
+  names.router_bias = "blk.$0.ffn_gate_inp.bias";
+  names.stacked_gate_bias = "blk.$0.ffn_gate_exps.bias";
+  names.stacked_up_bias = "blk.$0.ffn_up_exps.bias";
+  names.stacked_down_bias = "blk.$0.ffn_down_exps.bias";
+  return names;
+}
+
+constexpr TensorNames DeepseekNames() {
+  TensorNames names = kCommonNames;
+  names.q_a = "blk.$0.attn_q_a.weight";
+  names.q_a_norm = "blk.$0.attn_q_a_norm.weight";
+  names.q_b = "blk.$0.attn_q_b.weight";
+  names.kv_a = "blk.$0.attn_kv_a_mqa.weight";
+  names.kv_a_norm = "blk.$0.attn_kv_a_norm.weight";
+  names.kv_b = "blk.$0.attn_kv_b.weight";
+  names.split_k_b = "blk.$0.attn_k_b.weight";
+  names.split_v_b = "blk.$0.attn_v_b.weight";
+  return names;
+}
+
 constexpr TensorNames PostAttentionNormNames() {
   TensorNames names = kCommonNames;
   names.ffn_norm = "blk.$0.post_attention_norm.weight";
@@ -73,10 +99,23 @@ void RequireGating(GgufMapping& m, int64_t wanted) {
   }
 }
 
+// Layers without a router are dense: the metadata do not list them.
+void MapDenseLayers(GgufMapping& m) {
+  nlohmann::json dense = nlohmann::json::array();
+  const int64_t layers = m.config["num_hidden_layers"].get<int64_t>();
+  for (int64_t l = 0; l < std::min<int64_t>(layers, 4096); ++l) {
+    if (!m.HasTensor(absl::StrCat("blk.", l, ".ffn_gate_inp.weight"))) {
+      dense.push_back(l);
+    }
+  }
+  m.config["mlp_only_layers"] = std::move(dense);
+}
+
 void MapQwen3Moe(GgufMapping& m) {
   m.config["model_type"] = "qwen3_moe";
   MapExperts(m, "num_experts");
   MapExpertWidth(m, "moe_intermediate_size");
+  MapDenseLayers(m);
   m.config["norm_topk_prob"] =
       m.fields.Bool(m.Key("expert_weights_norm"), true);
   RequireGating(m, 1);
@@ -88,6 +127,7 @@ void MapQwen2Moe(GgufMapping& m) {
   m.config["model_type"] = "qwen2_moe";
   MapExperts(m, "num_experts");
   MapExpertWidth(m, "moe_intermediate_size");
+  MapDenseLayers(m);
   m.config["shared_expert_intermediate_size"] =
       m.fields.Int(m.Key("expert_shared_feed_forward_length"));
   m.config["norm_topk_prob"] =
@@ -129,19 +169,24 @@ void MapLlama(GgufMapping& m) {
   RequireGating(m, 1);
 }
 
-void MapGlm4Moe(GgufMapping& m) {
-  m.config["model_type"] = "glm4_moe";
+// The experts of DeepSeek and of those after it.
+void MapSharedExperts(GgufMapping& m) {
   MapExperts(m, "n_routed_experts");
   MapExpertWidth(m, "moe_intermediate_size");
   m.config["n_shared_experts"] = m.fields.Int(m.Key("expert_shared_count"), 0);
   m.config["first_k_dense_replace"] =
       m.fields.Int(m.Key("leading_dense_block_count"), 0);
-  m.config["norm_topk_prob"] =
-      m.fields.Bool(m.Key("expert_weights_norm"), true);
   m.config["routed_scaling_factor"] =
       m.fields.Number(m.Key("expert_weights_scale"), 1);
   m.config["n_group"] = m.fields.Int(m.Key("expert_group_count"), 1);
   m.config["topk_group"] = m.fields.Int(m.Key("expert_group_used_count"), 1);
+}
+
+void MapGlm4Moe(GgufMapping& m) {
+  m.config["model_type"] = "glm4_moe";
+  MapSharedExperts(m);
+  m.config["norm_topk_prob"] =
+      m.fields.Bool(m.Key("expert_weights_norm"), true);
   m.config["attention_bias"] = m.HasTensor("blk.0.attn_q.bias");
   m.config["use_qk_norm"] = m.HasTensor("blk.0.attn_q_norm.weight");
   m.config["num_nextn_predict_layers"] =
@@ -149,8 +194,59 @@ void MapGlm4Moe(GgufMapping& m) {
   RequireGating(m, 2);
 }
 
+void MapGptOss(GgufMapping& m) {
+  m.config["model_type"] = "gpt_oss";
+  MapExperts(m, "num_local_experts");
+  MapExpertWidth(m, "intermediate_size");
+  m.config["attention_bias"] = true;
+  m.config["sliding_window"] =
+      m.fields.Int(m.Key("attention.sliding_window"), 128);
+  const std::vector<double> limits =
+      m.fields.Numbers(m.Key("swiglu_clamp_exp"));
+  if (!limits.empty()) m.config["swiglu_limit"] = limits.front();
+  // The released configs say so; the file has no key for it.
+  if (m.config.contains("rope_scaling")) {
+    m.config["rope_scaling"]["truncate"] = false;
+  }
+}
+
+// DeepSeek-V2 scores by softmax, V3 by sigmoid with a bias for the choice.
+void MapDeepseek2(GgufMapping& m) {
+  const int64_t rotary = m.fields.Int(m.Key("rope.dimension_count"));
+  const auto mla = [&](const char* key) {
+    const std::string own = m.Key(absl::StrCat(key, "_mla"));
+    return m.fields.Int(m.fields.Has(own) ? own : m.Key(key));
+  };
+  m.config["kv_lora_rank"] = m.fields.Int(m.Key("attention.kv_lora_rank"));
+  const std::string q_rank = m.Key("attention.q_lora_rank");
+  m.config["q_lora_rank"] = nullptr;
+  if (m.HasTensor("blk.0.attn_q_a.weight")) {
+    m.config["q_lora_rank"] = m.fields.Int(q_rank);
+  }
+  m.config["qk_rope_head_dim"] = rotary;
+  m.config["qk_nope_head_dim"] = mla("attention.key_length") - rotary;
+  m.config["v_head_dim"] = mla("attention.value_length");
+  m.config["num_key_value_heads"] = m.config["num_attention_heads"];
+  MapSharedExperts(m);
+  const bool sigmoid = m.fields.Int(m.Key("expert_gating_func"), 1) == 2;
+  m.config["model_type"] = sigmoid ? "deepseek_v3" : "deepseek_v2";
+  const int64_t groups = m.fields.Int(m.Key("expert_group_count"), 1);
+  if (sigmoid) {
+    m.config["norm_topk_prob"] =
+        m.fields.Bool(m.Key("expert_weights_norm"), true);
+    m.config["num_nextn_predict_layers"] =
+        m.fields.Int(m.Key("nextn_predict_layers"), 0);
+  } else {
+    m.config["topk_method"] = groups > 1 ? "group_limited_greedy" : "greedy";
+    const std::string norm = m.Key("expert_weights_norm");
+    if (m.fields.Bool(norm, false)) m.fields.Refuse(norm, "only false is");
+  }
+}
+
 constexpr GgufArchitecture kArchitectures[] = {
+    {"deepseek2", DeepseekNames(), false, MapDeepseek2},
     {"glm4moe", PostAttentionNormNames(), false, MapGlm4Moe},
+    {"gpt-oss", GptOssNames(), false, MapGptOss},
     {"llama", kCommonNames, /*interleaved_qk=*/true, MapLlama},
     {"olmoe", kCommonNames, false, MapOlmoe},
     {"qwen2moe", kCommonNames, false, MapQwen2Moe},

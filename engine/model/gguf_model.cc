@@ -58,23 +58,36 @@ int64_t VocabularySize(GgufMapping& m) {
   return m.fields.Int(m.Key("vocab_size"));
 }
 
-// The keys of config.json that all families share.
-void MapCommon(GgufMapping& m) {
-  const int64_t heads = Uniform(m.fields, m.Key("attention.head_count"));
-  const int64_t dim = m.fields.Int(m.Key("embedding_length"));
+// Heads that all families have but those of latent attention.
+void MapHeads(GgufMapping& m) {
+  const int64_t heads = m.config["num_attention_heads"].get<int64_t>();
+  const int64_t dim = m.config["hidden_size"].get<int64_t>();
   const int64_t head_dim =
       m.fields.Int(m.Key("attention.key_length"), heads > 0 ? dim / heads : 0);
+  const std::string kv_heads = m.Key("attention.head_count_kv");
+  m.config["num_key_value_heads"] =
+      m.fields.Has(kv_heads) ? Uniform(m.fields, kv_heads) : heads;
+  m.config["head_dim"] = head_dim;
+  const int64_t rotary = m.fields.Int(m.Key("rope.dimension_count"), head_dim);
+  if (rotary != head_dim && head_dim > 0) {
+    m.config["partial_rotary_factor"] =
+        static_cast<double>(rotary) / static_cast<double>(head_dim);
+  }
+  const std::string value_dim = m.Key("attention.value_length");
+  if (m.fields.Int(value_dim, head_dim) != head_dim) {
+    m.fields.Refuse(value_dim, "that of key_length is");
+  }
+}
+
+// The keys of config.json that all families share.
+void MapCommon(GgufMapping& m) {
   m.config["vocab_size"] = VocabularySize(m);
-  m.config["hidden_size"] = dim;
+  m.config["hidden_size"] = m.fields.Int(m.Key("embedding_length"));
   m.config["num_hidden_layers"] =
       m.fields.Int(m.Key("block_count")) -
       m.fields.Int(m.Key("nextn_predict_layers"), 0);
-  m.config["num_attention_heads"] = heads;
-  m.config["num_key_value_heads"] =
-      m.fields.Has(m.Key("attention.head_count_kv"))
-          ? Uniform(m.fields, m.Key("attention.head_count_kv"))
-          : heads;
-  m.config["head_dim"] = head_dim;
+  m.config["num_attention_heads"] =
+      Uniform(m.fields, m.Key("attention.head_count"));
   m.config["max_position_embeddings"] = m.fields.Int(m.Key("context_length"));
   m.config["rms_norm_eps"] =
       m.fields.Number(m.Key("attention.layer_norm_rms_epsilon"), 1e-6);
@@ -85,16 +98,7 @@ void MapCommon(GgufMapping& m) {
     m.config["intermediate_size"] =
         Uniform(m.fields, m.Key("feed_forward_length"));
   }
-  const int64_t rotary = m.fields.Int(m.Key("rope.dimension_count"), head_dim);
-  if (rotary != head_dim && head_dim > 0) {
-    m.config["partial_rotary_factor"] =
-        static_cast<double>(rotary) / static_cast<double>(head_dim);
-  }
-  const int64_t value_dim =
-      m.fields.Int(m.Key("attention.value_length"), head_dim);
-  if (value_dim != head_dim) {
-    m.fields.Refuse(m.Key("attention.value_length"), "that of key_length is");
-  }
+  if (!m.fields.Has(m.Key("attention.kv_lora_rank"))) MapHeads(m);
   MapRopeScaling(m);
 }
 

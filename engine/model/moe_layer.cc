@@ -39,6 +39,7 @@ MoeLayer::MoeLayer(const PackedModel& model, const ResidentWeights& weights,
                    .dim = config_.dim,
                    .inner = config_.shared_inner,
                    .bias = config_.mlp_bias};
+  if (down.dtype != gate.dtype) shared_shape_.other_down = down.dtype;
   shared_blob_ = gate.data;
   CHECK(static_cast<const std::byte*>(gate.data) +
             shared_shape_.down_offset() ==

@@ -67,7 +67,8 @@ struct Source {
   std::string key;
 };
 
-absl::StatusOr<Source> OpenSource(const fs::path& path) {
+absl::StatusOr<Source> OpenSource(const fs::path& path,
+                                  const TargetTypes& targets) {
   if (IsPacked(path)) {
     return absl::FailedPreconditionError(
         absl::StrCat(path.string(), " is already a packed model"));
@@ -80,7 +81,13 @@ absl::StatusOr<Source> OpenSource(const fs::path& path) {
           .status());
   ASSIGN_OR_RETURN(const Family* family, FindFamily(config.model_type));
   ASSIGN_OR_RETURN(PackPlan plan, PlanPack(checkpoint, config, *family));
+  SetTypes(targets, plan);
   ASSIGN_OR_RETURN(std::string key, checkpoint.ContentKey());
+  // Another pack of the same source is another model.
+  if (targets.experts)
+    absl::StrAppend(&key, "-", Absl(DTypeName(*targets.experts)));
+  if (targets.resident)
+    absl::StrAppend(&key, "+", Absl(DTypeName(*targets.resident)));
   return Source{std::move(checkpoint), std::move(plan), std::move(key)};
 }
 
@@ -115,15 +122,17 @@ absl::Status PackLocked(const Source& source, const fs::path& target,
   RETURN_IF_ERROR(CheckSpace(parent, source.plan.total_bytes));
   RETURN_IF_ERROR(CreateDirectories(work.path()));
   RETURN_IF_ERROR(source.checkpoint.WriteDescriptions(work.path()));
+  PackReport report;
   ASSIGN_OR_RETURN(Manifest manifest,
                    WriteWeights(source.checkpoint, source.plan, work.path(),
-                                options.progress));
+                                {options.progress, report}));
   manifest.source_key = source.key;
   RETURN_IF_ERROR(WriteNewFile(work.path() / kManifestFile, manifest.ToJson()));
   RETURN_IF_ERROR(SyncDirectory(work.path()));
   fs::rename(work.path(), target, error);
   if (error) return SystemFailure("rename to " + target.string(), error);
   work.Keep();
+  if (options.report) options.report(report);
   return SyncDirectory(parent);
 }
 
@@ -168,7 +177,8 @@ bool IsPacked(const fs::path& dir) {
 
 absl::Status Pack(const fs::path& source_dir, const fs::path& target_dir,
                   const PackOptions& options) {
-  ASSIGN_OR_RETURN(const Source source, OpenSource(source_dir));
+  ASSIGN_OR_RETURN(const Source source,
+                   OpenSource(source_dir, options.targets));
   const fs::path target = Named(target_dir);
   ASSIGN_OR_RETURN(const FileLock lock, LockFor(target));
   ASSIGN_OR_RETURN(const bool needed, NeedsPacking(target, source.key));
@@ -179,7 +189,8 @@ absl::StatusOr<fs::path> PackedCopy(const fs::path& source_dir,
                                     const fs::path& cache_dir,
                                     const PackOptions& options) {
   if (IsPacked(source_dir)) return source_dir;
-  ASSIGN_OR_RETURN(const Source source, OpenSource(source_dir));
+  ASSIGN_OR_RETURN(const Source source,
+                   OpenSource(source_dir, options.targets));
   // The version is in the name: another one of this program keeps its own.
   const fs::path target =
       Named(cache_dir) /

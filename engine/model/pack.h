@@ -5,12 +5,16 @@
 #include <functional>
 
 #include "absl/status/statusor.h"
+#include "engine/model/pack_types.h"
 
 namespace bullpen {
 
 struct PackOptions {
   // Called now and then with bytes written and the total; may be empty.
   std::function<void(int64_t done, int64_t total)> progress;
+  TargetTypes targets = {};
+  // Called at the end of a pack that was needed; may be empty.
+  std::function<void(const PackReport&)> report = {};
 };
 
 // True if `dir` holds a packed model's manifest (any version).

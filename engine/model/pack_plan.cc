@@ -65,6 +65,8 @@ class Planner {
   absl::StatusOr<RowSlice> Take(const std::string& name, const Shape& shape);
   absl::StatusOr<std::vector<RowSlice>> Parts(const ResidentShape& shape);
   absl::StatusOr<std::vector<RowSlice>> TakeUp(const ResidentShape& shape);
+  absl::StatusOr<std::vector<RowSlice>> TakeSplitUp(const ResidentShape& shape);
+  absl::Status TakeStackedBiases(int layer, std::vector<ExpertPlan>& experts);
   absl::StatusOr<LayerPlan> PlanLayer(int layer);
   absl::StatusOr<std::vector<ExpertPlan>> TakeFused(int layer);
   absl::StatusOr<std::vector<ExpertPlan>> TakeTurned(int layer);
@@ -138,6 +140,7 @@ absl::StatusOr<std::vector<RowSlice>> Planner::TakeUp(
     const ResidentShape& shape) {
   const LatentAttention& latent = config_.latent;
   const int64_t head_rows = latent.nope_dim + latent.value_dim;
+  if (Has(NameOf(names_.split_k_b, shape.layer))) return TakeSplitUp(shape);
   ASSIGN_OR_RETURN(const RowSlice all,
                    Take(NameOf(names_.*shape.parts.front().source, shape.layer),
                         {config_.heads * head_rows, latent.kv_rank}));
@@ -147,6 +150,20 @@ absl::StatusOr<std::vector<RowSlice>> Planner::TakeUp(
         shape.kind == ResidentKind::kKeyUp
             ? TransposeOf(all, h * head_rows, latent.nope_dim)
             : RowsOf(all, h * head_rows + latent.nope_dim, latent.value_dim));
+  }
+  return heads;
+}
+
+absl::StatusOr<std::vector<RowSlice>> Planner::TakeSplitUp(
+    const ResidentShape& shape) {
+  const bool key = shape.kind == ResidentKind::kKeyUp;
+  ASSIGN_OR_RETURN(
+      const RowSlice all,
+      Take(NameOf(key ? names_.split_k_b : names_.split_v_b, shape.layer),
+           {config_.heads, shape.rows, shape.cols}));
+  std::vector<RowSlice> heads;
+  for (int64_t h = 0; h < config_.heads; ++h) {
+    heads.push_back(RowsOf(all, h * shape.rows, shape.rows));
   }
   return heads;
 }
@@ -177,7 +194,26 @@ absl::StatusOr<std::vector<ExpertPlan>> Planner::TakeFused(int layer) {
          .up = RowsOf(up, e * stride + (apart ? 0 : inner), inner),
          .down = RowsOf(down, e * config_.dim, config_.dim)});
   }
+  RETURN_IF_ERROR(TakeStackedBiases(layer, experts));
   return experts;
+}
+
+absl::Status Planner::TakeStackedBiases(int layer,
+                                        std::vector<ExpertPlan>& experts) {
+  if (!config_.expert_bias) return absl::OkStatus();
+  const int32_t inner = config_.layers[layer].ffn_inner;
+  const std::pair<std::string_view, int32_t> sources[] = {
+      {names_.stacked_gate_bias, inner},
+      {names_.stacked_up_bias, inner},
+      {names_.stacked_down_bias, config_.dim}};
+  for (const auto& [name, size] : sources) {
+    ASSIGN_OR_RETURN(const RowSlice all,
+                     Take(NameOf(name, layer), {config_.experts, size}));
+    for (int32_t e = 0; e < config_.experts; ++e) {
+      experts[e].biases.push_back(TransposeOf(all, e, 1));
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<ExpertPlan> Planner::TakeExpert(int layer, int expert) {

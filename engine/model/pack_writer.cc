@@ -3,13 +3,20 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
+#include <functional>
+#include <memory>
 #include <span>
+#include <string>
+#include <thread>
 #include <vector>
 
 #include "base/check.h"
 #include "base/status.h"
+#include "base/strings.h"
+#include "base/worker_pool.h"
 #include "engine/model/row_reader.h"
 #include "engine/model/safetensors.h"
+#include "kernels/block_quantise.h"
 #include "kernels/quant_panels.h"
 #include "kernels/types.h"
 #define XXH_STATIC_LINKING_ONLY  // The state lives on the stack.
@@ -20,7 +27,12 @@ namespace {
 
 using Bytes = std::vector<std::byte>;
 using Put = std::function<absl::Status(std::span<const std::byte>)>;
-using Progress = std::function<void(int64_t done, int64_t total)>;
+
+// Rows as blocks, until they are read anew.
+struct Blocks {
+  const kernels::BlockFormat& format;
+  std::span<const std::byte> bytes;
+};
 
 // Source bytes read at a time of a resident matrix.
 constexpr int64_t kChunkBytes = int64_t{8} << 20;
@@ -28,8 +40,8 @@ constexpr int64_t kChunkBytes = int64_t{8} << 20;
 class WeightsWriter {
  public:
   WeightsWriter(const Checkpoint& checkpoint, const PackPlan& plan,
-                const Progress& progress)
-      : reader_(checkpoint), plan_(plan), progress_(progress) {}
+                const WriteWatch& watch)
+      : reader_(checkpoint), plan_(plan), watch_(watch) {}
 
   absl::Status WriteResident(const std::filesystem::path& path);
   absl::Status WriteExperts(const std::filesystem::path& path);
@@ -43,8 +55,14 @@ class WeightsWriter {
   // Blocks of some rows of one slice, until the next call.
   absl::StatusOr<std::span<const std::byte>> ReadBlockRows(
       const RowSlice& slice, RowRange rows);
-  // Rows of the stacked parts in panels of a block type at `out`, value for
-  // value.
+  // The same quantised.
+  absl::StatusOr<Blocks> QuantiseRows(const RowSlice& slice, RowRange rows,
+                                      const kernels::BlockFormat& format);
+  // Blocks that panels of `dtype` can take, as they are stored if they fit.
+  absl::StatusOr<Blocks> BlocksOf(const RowSlice& slice, RowRange rows,
+                                  kernels::DType dtype);
+  PackReport::Line& LineOf(const RowSlice& slice, kernels::DType dtype);
+  // Rows of the stacked parts in panels of a block type at `out`.
   absl::Status PackBlocks(std::span<const RowSlice> parts, kernels::DType dtype,
                           int64_t first, int64_t rows, std::byte* out);
   // Some rows of one slice, wherever its elements stand.
@@ -62,16 +80,20 @@ class WeightsWriter {
                           const kernels::ExpertShape& shape, std::byte* blob);
   void Advance(int64_t bytes) {
     done_ += bytes;
-    if (progress_) progress_(done_, plan_.total_bytes);
+    if (watch_.progress) watch_.progress(done_, plan_.total_bytes);
   }
 
   RowReader reader_;
   const PackPlan& plan_;
-  const Progress& progress_;
+  const WriteWatch& watch_;
   int64_t done_ = 0;
+  std::string kind_;  // of what is being packed, for the report
+  // For quantising; made when that begins.
+  std::unique_ptr<WorkerPool> workers_;
   Bytes source_;  // rows of the source
   Bytes spread_;  // what a slice that is not contiguous is picked from
   Bytes panels_;
+  Bytes quantised_;
 };
 
 absl::Status WeightsWriter::ReadRows(std::span<const RowSlice> parts,
@@ -114,6 +136,61 @@ absl::StatusOr<std::span<const std::byte>> WeightsWriter::ReadBlockRows(
   return std::span<const std::byte>(spread_);
 }
 
+PackReport::Line& WeightsWriter::LineOf(const RowSlice& slice,
+                                        kernels::DType dtype) {
+  return watch_.report.lines[absl::StrCat(kind_, " ", slice.tensor.info.dtype,
+                                          " -> ", Absl(DTypeName(dtype)))];
+}
+
+absl::StatusOr<Blocks> WeightsWriter::QuantiseRows(
+    const RowSlice& slice, RowRange rows, const kernels::BlockFormat& format) {
+  RETURN_IF_ERROR(
+      ReadRows({&slice, 1}, kernels::DType::kF32, rows.first, rows.count));
+  const float* values = reinterpret_cast<const float*>(source_.data());
+  const int64_t cols = slice.cols;
+  const int64_t row_bytes = format.RowBytes(cols);
+  quantised_.resize(static_cast<size_t>(rows.count * row_bytes));
+  if (workers_ == nullptr) {
+    workers_ = std::make_unique<WorkerPool>(
+        std::max(1, static_cast<int>(std::thread::hardware_concurrency())),
+        /*pin=*/false);
+  }
+  std::vector<PackReport::Line> sums(workers_->threads());
+  workers_->ParallelFor(
+      rows.count, 8, [&](int64_t begin, int64_t end, int worker) {
+        std::vector<float> back(cols);
+        for (int64_t r = begin; r < end; ++r) {
+          std::byte* blocks = quantised_.data() + r * row_bytes;
+          const float* row = values + r * cols;
+          kernels::Quantise(format, row, cols, blocks);
+          kernels::Dequantise(format, blocks, cols, back.data());
+          for (int64_t c = 0; c < cols; ++c) {
+            const double error = double{back[c]} - row[c];
+            sums[worker].squared_error += error * error;
+            sums[worker].squares += double{row[c]} * row[c];
+          }
+        }
+      });
+  PackReport::Line& line = LineOf(slice, *kernels::FindDType(format.name));
+  for (const PackReport::Line& sum : sums) {
+    line.squared_error += sum.squared_error;
+    line.squares += sum.squares;
+  }
+  return Blocks{format, quantised_};
+}
+
+absl::StatusOr<Blocks> WeightsWriter::BlocksOf(const RowSlice& slice,
+                                               RowRange rows,
+                                               kernels::DType dtype) {
+  const bool any = dtype == kernels::DType::kQ8_ANY;
+  if (slice.dtype == dtype || (any && !kernels::IsPlain(slice.dtype))) {
+    ASSIGN_OR_RETURN(const std::span<const std::byte> blocks,
+                     ReadBlockRows(slice, rows));
+    return Blocks{*FormatOf(slice.tensor), blocks};
+  }
+  return QuantiseRows(slice, rows, *kernels::FindBlockFormat(DTypeName(dtype)));
+}
+
 absl::Status WeightsWriter::PackBlocks(std::span<const RowSlice> parts,
                                        kernels::DType dtype, int64_t first,
                                        int64_t rows, std::byte* out) {
@@ -126,10 +203,11 @@ absl::Status WeightsWriter::PackBlocks(std::span<const RowSlice> parts,
     const int64_t begin = std::max(first, part_first);
     const int64_t end = std::min(last, part_first + part.rows);
     if (begin < end) {
-      ASSIGN_OR_RETURN(const std::span<const std::byte> blocks,
-                       ReadBlockRows(part, {begin - part_first, end - begin}));
+      ASSIGN_OR_RETURN(
+          const Blocks blocks,
+          BlocksOf(part, {begin - part_first, end - begin}, dtype));
       kernels::PackBlockRows(
-          dtype, {*FormatOf(part.tensor), blocks.data(), end - begin, cols},
+          dtype, {blocks.format, blocks.bytes.data(), end - begin, cols},
           begin - first, out);
     }
     part_first += part.rows;
@@ -169,6 +247,9 @@ absl::Status WeightsWriter::ReadSlice(const RowSlice& slice, RowRange rows,
 absl::Status WeightsWriter::PackRows(std::span<const RowSlice> parts,
                                      kernels::DType dtype, int64_t first,
                                      int64_t rows, std::byte* out) {
+  PackReport::Line& line = LineOf(parts.front(), dtype);
+  line.weights += rows * parts.front().cols;
+  line.packed_bytes += kernels::PanelBytes(dtype, rows, parts.front().cols);
   if (!kernels::IsPlain(dtype)) {
     return PackBlocks(parts, dtype, first, rows, out);
   }
@@ -200,6 +281,7 @@ absl::Status WeightsWriter::WriteTensor(const ResidentPlan& tensor,
                                         SafetensorsWriter& writer,
                                         XXH3_state_t& hash) {
   const ResidentShape& shape = tensor.shape;
+  kind_ = shape.name.substr(shape.name.rfind('.') + 1);
   const int64_t total = shape.bytes(tensor.dtype);
   int64_t written = 0;
   const auto put = [&](std::span<const std::byte> bytes) {
@@ -246,6 +328,7 @@ absl::Status WeightsWriter::WriteResident(const std::filesystem::path& path) {
 absl::Status WeightsWriter::PackExpert(const ExpertPlan& expert,
                                        const kernels::ExpertShape& shape,
                                        std::byte* blob) {
+  kind_ = "experts";
   RETURN_IF_ERROR(
       PackRows({&expert.gate, 1}, shape.dtype, 0, shape.inner, blob));
   RETURN_IF_ERROR(PackRows({&expert.up, 1}, shape.dtype, 0, shape.inner,
@@ -295,8 +378,8 @@ absl::Status WeightsWriter::WriteExperts(const std::filesystem::path& path) {
 absl::StatusOr<Manifest> WriteWeights(const Checkpoint& checkpoint,
                                       const PackPlan& plan,
                                       const std::filesystem::path& dir,
-                                      const Progress& progress) {
-  WeightsWriter writer(checkpoint, plan, progress);
+                                      const WriteWatch& watch) {
+  WeightsWriter writer(checkpoint, plan, watch);
   RETURN_IF_ERROR(writer.WriteResident(dir / kResidentFile));
   RETURN_IF_ERROR(writer.WriteExperts(dir / kExpertsFile));
   return std::move(writer.manifest);

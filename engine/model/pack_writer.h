@@ -8,15 +8,22 @@
 #include "engine/model/checkpoint.h"
 #include "engine/model/pack_layout.h"
 #include "engine/model/pack_plan.h"
+#include "engine/model/pack_types.h"
 
 namespace bullpen {
+
+// What WriteWeights tells beside its result.
+struct WriteWatch {
+  const std::function<void(int64_t done, int64_t total)>& progress;
+  PackReport& report;
+};
 
 // Writes resident.safetensors and experts.safetensors of `plan` into `dir`,
 // synced, and gives the manifest that belongs to them (without source_key).
 // Holds one expert, or some MiB of a larger tensor, at a time.
-absl::StatusOr<Manifest> WriteWeights(
-    const Checkpoint& checkpoint, const PackPlan& plan,
-    const std::filesystem::path& dir,
-    const std::function<void(int64_t done, int64_t total)>& progress);
+absl::StatusOr<Manifest> WriteWeights(const Checkpoint& checkpoint,
+                                      const PackPlan& plan,
+                                      const std::filesystem::path& dir,
+                                      const WriteWatch& watch);
 
 }  // namespace bullpen

@@ -14,6 +14,7 @@
 namespace bullpen {
 
 std::filesystem::path PackedForTest(const std::filesystem::path& source) {
+  if (IsPacked(source)) return source;
   static std::map<std::string, std::filesystem::path> packed;
   auto [entry, fresh] = packed.try_emplace(source.string());
   if (fresh) {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <map>
 #include <string>
 
 #include "gtest/gtest.h"
@@ -15,19 +16,11 @@ namespace {
 
 constexpr float kLogitTolerance = 1e-3f;
 
-class GgufGoldenTest
-    : public testing::TestWithParam<std::tuple<const char*, const char*>> {
- protected:
-  const std::filesystem::path dir_ =
-      std::filesystem::path("tests/golden") / std::get<0>(GetParam());
-  const std::filesystem::path file_ =
-      dir_ / (std::string("model.") + std::get<1>(GetParam()) + ".gguf");
-};
-
-TEST_P(GgufGoldenTest, LogitsAgreeAtEveryPosition) {
-  const Golden golden = LoadGolden(dir_);
-  const auto wanted = LoadGoldenTensors(file_.string() + ".golden.safetensors");
-  Decoder decoder(file_, {});
+void ExpectLogits(const std::filesystem::path& dir,
+                  const std::filesystem::path& file,
+                  const std::map<std::string, Golden::Tensor>& wanted) {
+  const Golden golden = LoadGolden(dir);
+  Decoder decoder(file, {});
   float worst = 0;
   for (size_t p = 0; p < golden.prompts.size(); ++p) {
     decoder.Restart();
@@ -43,8 +36,37 @@ TEST_P(GgufGoldenTest, LogitsAgreeAtEveryPosition) {
       worst = std::max(worst, difference);
     }
   }
-  std::printf("%-40s largest logit error %.1e\n", file_.c_str(), worst);
+  std::printf("%-40s largest logit error %.1e\n", file.c_str(), worst);
 }
+
+class GgufGoldenTest
+    : public testing::TestWithParam<std::tuple<const char*, const char*>> {
+ protected:
+  const std::filesystem::path dir_ =
+      std::filesystem::path("tests/golden") / std::get<0>(GetParam());
+  const std::filesystem::path file_ =
+      dir_ / (std::string("model.") + std::get<1>(GetParam()) + ".gguf");
+};
+
+TEST_P(GgufGoldenTest, LogitsAgreeAtEveryPosition) {
+  ExpectLogits(dir_, file_,
+               LoadGoldenTensors(file_.string() + ".golden.safetensors"));
+}
+
+// The same weights as the checkpoint of that family, so the same logits.
+class GgufFamilyTest : public testing::TestWithParam<const char*> {};
+
+TEST_P(GgufFamilyTest, LogitsAreThoseOfTheCheckpoint) {
+  const std::filesystem::path dir =
+      std::filesystem::path("tests/golden") / GetParam();
+  ExpectLogits(dir, dir / "model.bf16.gguf", LoadGolden(dir).tensors);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Files, GgufFamilyTest,
+    testing::Values("qwen2_moe", "glm4_moe", "gpt_oss_mxfp4", "deepseek_v2",
+                    "deepseek_v2_group", "deepseek_v3", "llama", "qwen3"),
+    [](const auto& info) { return std::string(info.param); });
 
 INSTANTIATE_TEST_SUITE_P(
     Files, GgufGoldenTest,
