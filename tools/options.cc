@@ -83,7 +83,7 @@ absl::StatusOr<ModelOptions> ToModelOptions(const ModelFlags& flags) {
   options.policy = flags.policy;
   options.prefetch = flags.prefetch;
   options.prefetch_horizon = flags.prefetch_horizon;
-  options.io_limit = flags.io_limit.count;
+  options.io_limit = flags.io_limit.bytes_per_second;
   options.memory.total_bytes = flags.memory.count;
   options.memory.kv_bytes = flags.kv_memory.count;
   options.memory.expert_bytes = flags.expert_memory.count;

@@ -72,7 +72,7 @@ struct ModelFlags {
   std::string policy = "crf";
   std::string prefetch = "auto";
   int32_t prefetch_horizon = 2;
-  Bytes io_limit;
+  Rate io_limit;
 
   // Lists every field once: names, defaults, help and parsing follow from it.
   template <typename Visitor>
@@ -100,7 +100,7 @@ struct ModelFlags {
     visit("prefetch_horizon", prefetch_horizon,
           "layers ahead for which experts are guessed");
     visit("io_limit", io_limit,
-          "bytes a second that experts are read with, such as 1GiB, to imitate "
+          "the rate that experts are read with, such as 1GiB/s, to imitate "
           "a slower disk; 0: no limit");
   }
 };
