@@ -64,7 +64,7 @@ void Prefetcher::Guess(const Routed& routed, int32_t horizon, RouterPeek peek) {
       .horizon = horizon,
       .router_margins = peek(layer, routed.rows)};
   // The busier the link, the surer a guess must be that uses it.
-  const float least = static_cast<float>(0.25 + 0.5 * link_use_);
+  const float least = static_cast<float>(0.15 + 0.35 * link_use_);
   wanted_.clear();
   for (const ExpertGuess& guess : predictor_.Guess(query)) {
     if (guess.probability < least || room <= 0) break;

@@ -249,6 +249,7 @@ void Model::State::MakePrefetcher(Metrics& metrics) {
   const int32_t layers = static_cast<int32_t>(config.layers.size());
   PrefetchConfig prefetch{.always = options.prefetch == "on"};
   prefetch.predictor.horizon = options.prefetch_horizon;
+  prefetch.predictor.min_probability = 0.15f;
   // A hundredth of what experts have, so that the budget is kept.
   prefetch.predictor.table_bytes =
       std::min(prefetch.predictor.table_bytes, cache->arena_bytes() / 100);
