@@ -83,6 +83,7 @@ absl::StatusOr<ModelOptions> ToModelOptions(const ModelFlags& flags) {
   options.policy = flags.policy;
   options.prefetch = flags.prefetch;
   options.prefetch_horizon = flags.prefetch_horizon;
+  options.profile = flags.profile.string();
   options.io_limit = flags.io_limit.bytes_per_second;
   options.memory.total_bytes = flags.memory.count;
   options.memory.kv_bytes = flags.kv_memory.count;

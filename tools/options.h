@@ -72,6 +72,7 @@ struct ModelFlags {
   std::string policy = "crf";
   std::string prefetch = "auto";
   int32_t prefetch_horizon = 2;
+  std::filesystem::path profile;
   Rate io_limit;
 
   // Lists every field once: names, defaults, help and parsing follow from it.
@@ -99,6 +100,9 @@ struct ModelFlags {
           "or off");
     visit("prefetch_horizon", prefetch_horizon,
           "layers ahead for which experts are guessed");
+    visit("profile", profile,
+          "file that keeps what was learnt of the model's routing, counts of "
+          "experts only; read at the start, written at the end");
     visit("io_limit", io_limit,
           "the rate that experts are read with, such as 1GiB/s, to imitate "
           "a slower disk; 0: no limit");

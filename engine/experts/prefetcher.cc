@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "engine/experts/profile.h"
+#include "spdlog/spdlog.h"
 
 namespace bullpen {
 namespace {
@@ -11,6 +13,8 @@ constexpr int64_t kPublishSteps = 64;
 constexpr double kDecay = 0.9;  // of the measurements, by each step
 // Guesses in the units of an expert's uses, while nothing was measured yet.
 constexpr double kFirstAllowance = 4;
+
+constexpr int32_t kPastRequests = 64;
 
 void Average(double& known, double seen) {
   known = known == 0 ? seen : kDecay * known + (1 - kDecay) * seen;
@@ -23,7 +27,15 @@ Prefetcher::Prefetcher(const PrefetchConfig& config, ExpertCache& cache,
     : config_(config),
       cache_(cache),
       metrics_(metrics),
-      predictor_(config.shape, config.predictor) {
+      predictor_(config.shape, config.predictor),
+      past_requests_(config.shape, kPastRequests) {
+  if (!config_.profile.empty()) {
+    const absl::Status loaded =
+        LoadProfile(config_.profile, predictor_, past_requests_);
+    if (!loaded.ok() && !absl::IsNotFound(loaded)) {
+      spdlog::warn("starting without the profile: {}", loaded.ToString());
+    }
+  }
   for (int32_t h = 1; h <= predictor_.horizon(); ++h) {
     const auto add = [&](const std::string& name) {
       const prometheus::Labels labels = {{"predictor", name},
@@ -36,10 +48,51 @@ Prefetcher::Prefetcher(const PrefetchConfig& config, ExpertCache& cache,
       add(Name(static_cast<Evidence>(e)));
     }
   }
+  const auto routes = [](const RoutingShape::Layer& layer) {
+    return layer.experts > 1;
+  };
+  first_layer_ =
+      static_cast<int32_t>(std::ranges::find_if(config_.shape.layers, routes) -
+                           config_.shape.layers.begin());
   metrics.prefetch_on.Set(1);
 }
 
+Prefetcher::~Prefetcher() {
+  if (config_.profile.empty()) return;
+  EndRequest();
+  const absl::Status saved =
+      SaveProfile(config_.profile, predictor_, past_requests_);
+  if (!saved.ok()) spdlog::warn("profile not saved: {}", saved.ToString());
+}
+
+void Prefetcher::FollowRequest(const Routed& routed) {
+  if (config_.shape.layers[routed.layer].experts < 2) return;
+  if (!routed.one_request) {
+    EndRequest();
+    return;
+  }
+  if (routed.begins && routed.layer == first_layer_) {
+    EndRequest();
+    request_.emplace(config_.shape);
+  }
+  if (!request_.has_value()) return;
+  if (routed.phase == Phase::kDecode && !matched_) {
+    matched_ = true;
+    predictor_.SetRequestShares(past_requests_.Match(*request_));
+  }
+  request_->Add(routed.layer, routed.chosen);
+}
+
+void Prefetcher::EndRequest() {
+  if (!request_.has_value()) return;
+  if (!request_->empty()) past_requests_.Add(*request_);
+  request_.reset();
+  matched_ = false;
+  predictor_.SetRequestShares({});
+}
+
 void Prefetcher::AfterRoute(const Routed& routed, RouterPeek peek) {
+  FollowRequest(routed);
   const int32_t k = config_.shape.layers[routed.layer].top_k;
   // Of a prompt's part the last tokens tell most about what comes.
   const int32_t rows = std::min(routed.rows, kMaxRows);

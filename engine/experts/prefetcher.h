@@ -1,11 +1,14 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "base/metrics.h"
+#include "engine/experts/activation_store.h"
 #include "engine/experts/cache.h"
 #include "engine/experts/predictor.h"
 #include "engine/experts/prefetch_governor.h"
@@ -16,6 +19,9 @@ struct PrefetchConfig {
   RoutingShape shape = {};
   PredictorConfig predictor = {};
   bool always = false;  // whether or not it pays: for tests and benches
+  // Where what was learnt is kept across restarts; see profile.h. Empty:
+  // nowhere.
+  std::filesystem::path profile = {};
 };
 
 // Loads experts before their layers ask for them: guesses who is wanted in the
@@ -31,9 +37,11 @@ class Prefetcher {
   using RouterPeek =
       absl::FunctionRef<std::span<const float>(int32_t layer, int32_t rows)>;
 
-  // `cache` and `metrics` outlive it.
+  // `cache` and `metrics` outlive it. Starts from the profile, if there is one;
+  // one that does not fit is reported and replaced at the end.
   Prefetcher(const PrefetchConfig& config, ExpertCache& cache,
              Metrics& metrics);
+  ~Prefetcher();  // Writes the profile.
 
   // `layer` has routed `rows` tokens, [rows, k] of `chosen`, and has asked the
   // cache for their experts, which load first.
@@ -42,6 +50,8 @@ class Prefetcher {
     std::span<const int32_t> chosen;
     int32_t rows = 0;
     Phase phase = Phase::kDecode;
+    bool one_request = false;  // all rows are of one
+    bool begins = false;       // they are its first
   };
   void AfterRoute(const Routed& routed, RouterPeek peek);
 
@@ -53,6 +63,10 @@ class Prefetcher {
     prometheus::Gauge* precision;
     prometheus::Gauge* recall;
   };
+  // Keeps the books of a request that runs alone, and from its prompt looks for
+  // past ones like it.
+  void FollowRequest(const Routed& routed);
+  void EndRequest();
   void Guess(const Routed& routed, int32_t horizon, RouterPeek peek);
   // Bytes of guesses that may wait for the link, if their layer is `horizon`
   // layers ahead.
@@ -63,6 +77,10 @@ class Prefetcher {
   ExpertCache& cache_;
   Metrics& metrics_;
   RoutingPredictor predictor_;
+  ActivationStore past_requests_;
+  std::optional<ActivationMatrix> request_;  // that runs alone
+  bool matched_ = false;                     // with past ones
+  int32_t first_layer_ = 0;                  // that routes
   PrefetchGovernor governor_;
   // Decayed: what the link moves in a second, the seconds that a layer
   // computes, and the share of the time in which the link is busy.

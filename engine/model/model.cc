@@ -247,7 +247,8 @@ void Model::State::MakeLayers() {
 void Model::State::MakePrefetcher(Metrics& metrics) {
   const ModelConfig& config = packed.config();
   const int32_t layers = static_cast<int32_t>(config.layers.size());
-  PrefetchConfig prefetch{.always = options.prefetch == "on"};
+  PrefetchConfig prefetch{.always = options.prefetch == "on",
+                          .profile = options.profile};
   prefetch.predictor.horizon = options.prefetch_horizon;
   prefetch.predictor.min_probability = 0.15f;
   // A hundredth of what experts have, so that the budget is kept.
@@ -274,7 +275,9 @@ void Model::State::AfterRoute(const Pass& pass, int32_t layer) {
       {.layer = layer,
        .chosen = {scratch.chosen, entries},
        .rows = pass.rows,
-       .phase = pass.phase},
+       .phase = pass.phase,
+       .one_request = pass.sequences.size() == 1,
+       .begins = pass.sequences[0].first_position == 0},
       [&](int32_t ahead, int32_t rows) -> std::span<const float> {
         const size_t scores =
             static_cast<size_t>(rows) * packed.config().experts_in(ahead);

@@ -28,6 +28,7 @@ struct ModelOptions {
   int32_t transfer_threads = 2;
   std::string prefetch = "auto";  // auto: while it pays; on, off
   int32_t prefetch_horizon = 2;   // layers ahead, 1..16
+  std::string profile;            // file of what was learnt; empty: none
   int64_t io_limit = 0;           // bytes a second from disk; 0 = no limit
 };
 

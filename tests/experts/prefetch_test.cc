@@ -1,4 +1,5 @@
 #include <chrono>
+#include <filesystem>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -6,6 +7,7 @@
 
 #include "engine/experts/prefetch_governor.h"
 #include "engine/experts/prefetcher.h"
+#include "engine/experts/profile.h"
 #include "gtest/gtest.h"
 #include "tests/fakes/fake_blob_reader.h"
 
@@ -69,7 +71,7 @@ class PrefetcherTest : public testing::Test {
     cache_ = *ExpertCache::Create(
         model_.catalog, {.slots = std::vector<int32_t>(kLayers, slots)},
         transfers_, metrics_);
-    PrefetchConfig config{.always = always};
+    PrefetchConfig config{.always = always, .profile = profile_};
     config.predictor.horizon = 2;
     config.shape.max_rows = Prefetcher::kMaxRows;
     config.shape.layers.assign(kLayers, {.experts = kExperts, .top_k = kTopK});
@@ -82,7 +84,11 @@ class PrefetcherTest : public testing::Test {
     for (int32_t layer = 0; layer < kLayers; ++layer) {
       ExpertCache::Acquisition step =
           cache_->Acquire(layer, chosen, counts, 1, Phase::kDecode);
-      prefetcher_->AfterRoute({.layer = layer, .chosen = chosen, .rows = 1},
+      prefetcher_->AfterRoute({.layer = layer,
+                               .chosen = chosen,
+                               .rows = 1,
+                               .one_request = true,
+                               .begins = begins_},
                               [&](int32_t, int32_t) -> std::span<const float> {
                                 margins_.assign(kExperts, -8.0f);
                                 for (const int32_t expert : chosen)
@@ -104,6 +110,8 @@ class PrefetcherTest : public testing::Test {
   std::unique_ptr<ExpertCache> cache_;
   std::unique_ptr<Prefetcher> prefetcher_;
   std::vector<float> margins_;
+  std::filesystem::path profile_;
+  bool begins_ = false;
 };
 
 TEST_F(PrefetcherTest, LoadsWhatTheRoutersOfComingLayersWant) {
@@ -149,6 +157,34 @@ TEST_F(PrefetcherTest, PublishesHowGoodItsGuessesWere) {
   EXPECT_EQ(metrics_.predictor_precision.Add(router).Value(), 1);
   EXPECT_EQ(metrics_.predictor_recall.Add(router).Value(), 1);
   EXPECT_EQ(metrics_.prefetch_on.Value(), 1);
+}
+
+TEST_F(PrefetcherTest, KeepsWhatItLearntInItsProfile) {
+  const std::filesystem::path profile =
+      std::filesystem::path(testing::TempDir()) / "prefetch_test.profile";
+  std::filesystem::remove(profile);
+  profile_ = profile;
+  Create(/*slots=*/4, /*always=*/true);
+  begins_ = true;
+  for (int i = 0; i < 64; ++i) {
+    Step({i % kExperts, (i + 3) % kExperts}, 1e-3);
+    begins_ = false;
+  }
+  prefetcher_.reset();
+  ASSERT_TRUE(std::filesystem::exists(profile));
+  RoutingShape shape;
+  shape.layers.assign(kLayers, {.experts = kExperts, .top_k = kTopK});
+  RoutingPredictor predictor(shape, {.horizon = 2});
+  ActivationStore store(shape, 8);
+  ASSERT_TRUE(LoadProfile(profile, predictor, store).ok());
+  EXPECT_EQ(store.matrices().size(), 1u);
+
+  // A damaged one is not trusted, and does not stop anybody.
+  std::filesystem::resize_file(profile, 100);
+  Create(/*slots=*/4, /*always=*/true);
+  Step({1, 2}, 1e-3);
+  prefetcher_.reset();
+  EXPECT_TRUE(LoadProfile(profile, predictor, store).ok());
 }
 
 TEST(LimitRateTest, ReadsTakeAtLeastTheirTime) {
