@@ -8,7 +8,9 @@ target_compile_options(bullpen_options INTERFACE
   -Wall -Wextra $<$<BOOL:${BULLPEN_WERROR}>:-Werror> -ffp-contract=off -fno-math-errno)
 if(BULLPEN_SANITIZE)
   target_compile_options(bullpen_options INTERFACE
-    -fsanitize=${BULLPEN_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+    -fsanitize=${BULLPEN_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all
+    # GCC 12 sees these in the standard library's strings when it instruments.
+    -Wno-free-nonheap-object -Wno-maybe-uninitialized)
   target_link_options(bullpen_options INTERFACE -fsanitize=${BULLPEN_SANITIZE})
 endif()
 
