@@ -34,6 +34,7 @@ EvictionPolicy::EvictionPolicy(int32_t experts, int32_t slots,
     counts_.emplace_back(experts, config.half_life_tokens);
     return;
   }
+  if (slots >= experts) return;  // nothing ever goes: there is no choice
   for (const double half_life : kHalfLives) {
     counts_.emplace_back(experts, half_life);
     Shadow& shadow = shadows_.emplace_back();
