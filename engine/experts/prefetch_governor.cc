@@ -32,19 +32,18 @@ void PrefetchGovernor::EndWindow() {
   steps_ = 0;
   window_seconds_ = 0;
   window_rows_ = 0;
-  if (trial_) {
-    trial_ = false;
-    if (seconds_[!preferred_] < kMargin * seconds_[preferred_] ||
-        seconds_[preferred_] == 0) {
-      preferred_ = seconds_[preferred_] == 0 ? preferred_ : !preferred_;
-      period_ = kShortPeriod;
-    } else {
-      period_ = std::min(2 * period_, kLongPeriod);
-    }
-    until_trial_ = period_;
-  } else if (--until_trial_ <= 0) {
-    trial_ = true;
+  if (!trial_) {
+    trial_ = --until_trial_ <= 0;
+    return;
   }
+  trial_ = false;
+  if (seconds_[!preferred_] < kMargin * seconds_[preferred_]) {
+    preferred_ = !preferred_;
+    period_ = kShortPeriod;
+  } else if (seconds_[preferred_] > 0) {
+    period_ = std::min(2 * period_, kLongPeriod);
+  }
+  until_trial_ = period_;
 }
 
 }  // namespace bullpen

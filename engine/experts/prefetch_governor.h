@@ -21,7 +21,7 @@ class PrefetchGovernor {
   void EndWindow();
 
   bool preferred_ = true;
-  bool trial_ = true;  // starts with a window of each
+  bool trial_ = true;  // first a window without, then some with
   // Seconds per token of [off, on], decayed; 0: not known.
   std::array<double, 2> seconds_ = {};
   // The window at hand.
