@@ -11,9 +11,11 @@ namespace {
 
 constexpr int64_t kPublishSteps = 64;
 constexpr double kDecay = 0.9;  // of the measurements, by each step
-// Guesses in the units of an expert's uses, while nothing was measured yet.
-constexpr double kFirstAllowance = 4;
-
+// Experts that may wait for the link while nothing was measured yet.
+constexpr double kFirstExperts = 4;
+// What a wholly busy link adds to the least probability of a guess: the busier
+// it is, the surer a guess must be that uses it.
+constexpr double kBusyProbability = 0.35;
 constexpr int32_t kPastRequests = 64;
 
 void Average(double& known, double seen) {
@@ -54,7 +56,7 @@ Prefetcher::Prefetcher(const PrefetchConfig& config, ExpertCache& cache,
   first_layer_ =
       static_cast<int32_t>(std::ranges::find_if(config_.shape.layers, routes) -
                            config_.shape.layers.begin());
-  metrics.prefetch_on.Set(1);
+  Publish();
 }
 
 Prefetcher::~Prefetcher() {
@@ -107,17 +109,19 @@ void Prefetcher::AfterRoute(const Routed& routed, RouterPeek peek) {
 
 void Prefetcher::Guess(const Routed& routed, int32_t horizon, RouterPeek peek) {
   const int32_t layer = routed.layer + horizon;
-  double room = Allowance(horizon) -
-                static_cast<double>(cache_.accounts().guess_bytes_under_way());
-  if (config_.shape.layers[layer].experts < 2 || room <= 0) return;
   const double blob_bytes =
       static_cast<double>(cache_.catalog().layers[layer].blob_bytes);
+  const bool measured = link_rate_ > 0 && layer_seconds_ > 0;
+  double room = (measured ? horizon * layer_seconds_ * link_rate_
+                          : kFirstExperts * blob_bytes) -
+                static_cast<double>(cache_.accounts().guess_bytes_under_way());
+  if (config_.shape.layers[layer].experts < 2 || room <= 0) return;
   const RoutingPredictor::Query query{
       .layer = layer,
       .horizon = horizon,
       .router_margins = peek(layer, routed.rows)};
-  // The busier the link, the surer a guess must be that uses it.
-  const float least = static_cast<float>(0.15 + 0.35 * link_use_);
+  const double least =
+      config_.predictor.min_probability + kBusyProbability * link_use_;
   wanted_.clear();
   for (const ExpertGuess& guess : predictor_.Guess(query)) {
     if (guess.probability < least || room <= 0) break;
@@ -127,14 +131,6 @@ void Prefetcher::Guess(const Routed& routed, int32_t horizon, RouterPeek peek) {
     room -= blob_bytes;
   }
   cache_.Prefetch(wanted_);
-}
-
-double Prefetcher::Allowance(int32_t horizon) const {
-  const int64_t blob_bytes = cache_.catalog().layers[0].blob_bytes;
-  if (link_rate_ == 0 || layer_seconds_ == 0) {
-    return kFirstAllowance * static_cast<double>(blob_bytes);
-  }
-  return horizon * layer_seconds_ * link_rate_;
 }
 
 void Prefetcher::EndStep(double seconds, int32_t rows, Phase phase) {

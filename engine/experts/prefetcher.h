@@ -67,10 +67,9 @@ class Prefetcher {
   // past ones like it.
   void FollowRequest(const Routed& routed);
   void EndRequest();
+  // Loads for the layer `horizon` layers ahead what the link can move until it
+  // runs.
   void Guess(const Routed& routed, int32_t horizon, RouterPeek peek);
-  // Bytes of guesses that may wait for the link, if their layer is `horizon`
-  // layers ahead.
-  double Allowance(int32_t horizon) const;
   void Publish();
 
   PrefetchConfig config_;

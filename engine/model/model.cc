@@ -266,6 +266,7 @@ void Model::State::MakePrefetcher(Metrics& metrics) {
   const size_t rows = static_cast<size_t>(Prefetcher::kMaxRows);
   peek.normed.resize(rows * config.dim);
   peek.margins.resize(rows * config.experts);
+  peek.order.reserve(static_cast<size_t>(config.experts));
 }
 
 void Model::State::AfterRoute(const Pass& pass, int32_t layer) {

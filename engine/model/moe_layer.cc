@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <functional>
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
@@ -8,6 +9,12 @@
 #include "kernels/exp.h"
 
 namespace bullpen {
+namespace {
+
+// Far beyond any router's score, and still far from infinity.
+constexpr float kLargestScore = 1e30f;
+
+}  // namespace
 
 MoeLayer::MoeLayer(const PackedModel& model, const ResidentWeights& weights,
                    int layer, ExpertCache& cache)
@@ -113,7 +120,6 @@ absl::Status MoeLayer::Peek(const Pass& pass, RouterPeek& peek) const {
     x = peek.normed.data();
   }
   RETURN_IF_ERROR(RouterLogits(pass, x, peek.margins.data()));
-  std::vector<float> best;
   for (int32_t row = 0; row < pass.rows; ++row) {
     const std::span<float> scores =
         std::span(peek.margins).subspan(size_t(row) * experts_, experts_);
@@ -122,9 +128,15 @@ absl::Status MoeLayer::Peek(const Pass& pass, RouterPeek& peek) const {
         scores[e] = 1 / (1 + kernels::Exp(-scores[e])) + choice_bias_[e];
       }
     }
-    best.assign(scores.begin(), scores.end());
-    std::ranges::nth_element(best, best.begin() + (k_ - 1), std::greater());
-    for (float& score : scores) score -= best[k_ - 1];
+    // Whatever the hidden states are, the margins are numbers.
+    for (float& score : scores) {
+      score = score > -kLargestScore ? std::min(score, kLargestScore)
+                                     : -kLargestScore;
+    }
+    peek.order.assign(scores.begin(), scores.end());
+    const auto last_chosen = peek.order.begin() + (k_ - 1);
+    std::ranges::nth_element(peek.order, last_chosen, std::greater());
+    for (float& score : scores) score -= *last_chosen;
   }
   return absl::OkStatus();
 }

@@ -38,6 +38,7 @@ struct Pass {
 struct RouterPeek {
   std::vector<float> normed;   // [rows, dim]
   std::vector<float> margins;  // [rows, experts]
+  std::vector<float> order;    // [experts]: of one row, partly sorted
 };
 
 // One norm of the hidden state.
