@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/dot_tile_simd.h"
+#include "kernels/int8_dot.h"
 #include "kernels/math_simd.h"
 #include "kernels/quant_dot_simd.h"
 #include "kernels/quant_panels.h"
@@ -88,16 +89,42 @@ void Dots(const PanelSpan& span, const float* const* rows, int tokens,
   } while (first < span.cols);
 }
 
-// Tokens [begin, end) in tiles of nearly equal size, none above kDotTokens:
-// calls fn(first, count) for each.
-template <typename V, typename Fn>
-void ForTokenTiles(int64_t begin, int64_t end, Fn&& fn) {
-  const int64_t tiles = (end - begin + V::kDotTokens - 1) / V::kDotTokens;
-  for (int64_t i = 0; i < tiles; ++i) {
-    const int64_t first = begin + (end - begin) * i / tiles;
-    const int64_t next = begin + (end - begin) * (i + 1) / tiles;
-    fn(first, static_cast<int>(next - first));
+// sums[p][t][lane] for a tile of integer rows at `x` (Int8Block), 1 <= tokens
+// <= V::kInt8Tokens.
+template <typename V>
+void Int8Dots(const PanelSpan& span, const std::byte* x, int tokens,
+              float* sums) {
+  const PanelFormat& format = FormatOf(span.dtype);
+  V::ChooseInt8(format, tokens)({.weights = span.data,
+                                 .panels = span.count,
+                                 .cols = span.cols,
+                                 .x = x,
+                                 .sums = sums,
+                                 .format = &format});
+}
+
+// Tokens [begin, end) in tiles of nearly equal size, none above `most`.
+class TokenTiles {
+ public:
+  TokenTiles(int64_t begin, int64_t end, int most)
+      : begin_(begin), rows_(end - begin), count_((rows_ + most - 1) / most) {}
+
+  int64_t count() const { return count_; }
+  int64_t first(int64_t tile) const { return begin_ + rows_ * tile / count_; }
+  int rows(int64_t tile) const {
+    return static_cast<int>(first(tile + 1) - first(tile));
   }
+
+ private:
+  int64_t begin_;
+  int64_t rows_;
+  int64_t count_;
+};
+
+// The most rows in a tile of the type; `int8`: rounded to integers.
+template <typename V>
+constexpr int TileRows(bool int8) {
+  return int8 ? V::kInt8Tokens : V::kDotTokens;
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "kernels/prefetch.h"
 #include "kernels/types.h"
 
 // The one inner loop of matmul and of the experts: each output is one chain of
@@ -27,10 +28,6 @@ struct DotBlock {
   const PanelFormat* format = nullptr;
   const float* x_sums = nullptr;  // [groups][tokens], if there are minimums
 };
-
-// Prefetched by one tile at a time, over all its panels: what memory delivers
-// in the time that it takes to answer (40 GB/s in 200 ns).
-inline constexpr int64_t kPrefetchBytes = 8192;
 
 // The unrolled loops are flat, with constant bounds: so gcc 12 keeps the sums
 // in registers (check the assembly of a change here for stores to the stack).

@@ -1,8 +1,11 @@
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 
+#include "kernels/int8_rows.h"
 #include "kernels/types.h"
 
 namespace bullpen::kernels {
@@ -45,6 +48,7 @@ struct ExpertShape {
     return bias ? down_bias_offset() + Align(int64_t{4} * dim)
                 : gate_bias_offset();
   }
+  int64_t code_row_bytes() const { return Int8RowBytes(std::max(dim, inner)); }
   static constexpr int64_t Align(int64_t n) { return (n + 63) / 64 * 64; }
 };
 
@@ -71,6 +75,10 @@ struct GroupedFfnArgs {
   const int32_t* slot = nullptr;   // [entries] row of y
   float* y = nullptr;              // [slots, dim]
   float* scratch = nullptr;        // [entries, 2 * inner], by entry
+  // Scratch, 64-byte aligned, [entries] of Int8RowBytes of the larger of dim
+  // and inner: room for the x and the h of block types as integers, see
+  // matmul.h. Null: they stay float.
+  std::byte* codes = nullptr;
 };
 
 }  // namespace bullpen::kernels

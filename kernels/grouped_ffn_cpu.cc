@@ -1,8 +1,8 @@
 #include <cstddef>
 
 #include "kernels/exp.h"
+#include "kernels/int8_rows.h"
 #include "kernels/oracle.h"
-#include "kernels/quant_panels.h"
 
 namespace bullpen::kernels::oracle {
 namespace {
@@ -45,15 +45,18 @@ absl::Status GroupedFfn(const GroupedFfnArgs& args, Stream&) {
       const float* x = args.x + args.x_row[i] * args.x_stride;
       float* h = args.scratch + i * 2 * shape.inner;
       float* y = args.y + int64_t{args.slot[i]} * shape.dim;
+      std::byte* codes = args.codes != nullptr
+                             ? args.codes + i * shape.code_row_bytes()
+                             : nullptr;
+      const OracleRow x_row(shape.dtype, x, shape.dim, codes);
       for (int64_t j = 0; j < shape.inner; ++j) {
-        h[j] = Activate(
-            args.activation,
-            Biased(PanelDot(shape.dtype, gate, j, shape.dim, x), gate_bias, j),
-            Biased(PanelDot(shape.dtype, up, j, shape.dim, x), up_bias, j));
+        h[j] =
+            Activate(args.activation, Biased(x_row.Dot(gate, j), gate_bias, j),
+                     Biased(x_row.Dot(up, j), up_bias, j));
       }
+      const OracleRow h_row(shape.down_dtype(), h, shape.inner, codes);
       for (int64_t j = 0; j < shape.dim; ++j) {
-        y[j] = Biased(PanelDot(shape.down_dtype(), down, j, shape.inner, h),
-                      down_bias, j);
+        y[j] = Biased(h_row.Dot(down, j), down_bias, j);
       }
     }
   }

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "kernels/activation_simd.h"
-#include "kernels/dot_simd.h"
+#include "kernels/ffn_rows_simd.h"
 #include "kernels/parallel.h"
 
 namespace bullpen::kernels {
@@ -56,13 +56,12 @@ void GateUpPart(const GroupedFfnArgs& args, const ExpertRows& group,
   const float* up_bias = BiasAt(shape, group, shape.up_bias_offset());
   alignas(64) float gates[kGatePanels * V::kDotTokens * kPanelRows];
   alignas(64) float ups[kGatePanels * V::kDotTokens * kPanelRows];
-  ForTokenTiles<V>(group.begin, group.end, [&](int64_t first, int count) {
-    const float* rows[V::kDotTokens];
-    for (int t = 0; t < count; ++t) {
-      rows[t] = args.x + args.x_row[first + t] * args.x_stride;
-    }
-    Dots<V>(gate, rows, count, gates);
-    Dots<V>(up, rows, count, ups);
+  const TokenTiles tiles = TilesOf<V>(args, group, shape.dtype);
+  for (int64_t tile = 0; tile < tiles.count(); ++tile) {
+    const int64_t first = tiles.first(tile);
+    const int count = tiles.rows(tile);
+    FfnDots<V>(args, FfnRows::kX, gate, first, count, gates);
+    FfnDots<V>(args, FfnRows::kX, up, first, count, ups);
     for (int32_t p = 0; p < gate.count; ++p) {
       const int32_t row =
           (static_cast<int32_t>(part) * kGatePanels + p) * kPanelRows;
@@ -76,7 +75,7 @@ void GateUpPart(const GroupedFfnArgs& args, const ExpertRows& group,
                         Biased<V>(up_bias, row, n, V::Load(ups + at))));
       }
     }
-  });
+  }
 }
 
 // y = down h for some panels of dim rows, all of the group's entries.
@@ -89,12 +88,11 @@ void DownPart(const GroupedFfnArgs& args, const ExpertRows& group,
              shape.inner, part, kDownPanels);
   const float* bias = BiasAt(shape, group, shape.down_bias_offset());
   alignas(64) float sums[kDownPanels * V::kDotTokens * kPanelRows];
-  ForTokenTiles<V>(group.begin, group.end, [&](int64_t first, int count) {
-    const float* rows[V::kDotTokens];
-    for (int t = 0; t < count; ++t) {
-      rows[t] = args.scratch + (first + t) * 2 * shape.inner;
-    }
-    Dots<V>(down, rows, count, sums);
+  const TokenTiles tiles = TilesOf<V>(args, group, shape.down_dtype());
+  for (int64_t tile = 0; tile < tiles.count(); ++tile) {
+    const int64_t first = tiles.first(tile);
+    const int count = tiles.rows(tile);
+    FfnDots<V>(args, FfnRows::kH, down, first, count, sums);
     for (int32_t p = 0; p < down.count; ++p) {
       const int32_t row =
           (static_cast<int32_t>(part) * kDownPanels + p) * kPanelRows;
@@ -106,10 +104,11 @@ void DownPart(const GroupedFfnArgs& args, const ExpertRows& group,
                                 V::Load(sums + (p * count + t) * kPanelRows)));
       }
     }
-  });
+  }
 }
 
-// Two passes over all groups, so two barriers whatever their number.
+// Two passes over all groups, so two barriers whatever their number (four with
+// integer activations).
 template <typename V>
 absl::Status GroupedFfn(const GroupedFfnArgs& args, Stream& stream) {
   int64_t entries = 0;
@@ -120,6 +119,7 @@ absl::Status GroupedFfn(const GroupedFfnArgs& args, Stream& stream) {
   const ExpertShape& shape = args.shape;
   // Of a part, on average over the groups.
   const int64_t column_work = kPanelRows * entries / args.group_count;
+  Int8Entries<V>(args, FfnRows::kX, stream);
   const int32_t gate_parts = PanelParts(shape.inner, kGatePanels);
   ForParts(stream, int64_t{args.group_count} * gate_parts,
            column_work * shape.dim * 2 * kGatePanels,
@@ -128,6 +128,7 @@ absl::Status GroupedFfn(const GroupedFfnArgs& args, Stream& stream) {
                GateUpPart<V>(args, args.groups[i / gate_parts], i % gate_parts);
              }
            });
+  Int8Entries<V>(args, FfnRows::kH, stream);
   const int32_t down_parts = PanelParts(shape.dim, kDownPanels);
   ForParts(stream, int64_t{args.group_count} * down_parts,
            column_work * shape.inner * kDownPanels,

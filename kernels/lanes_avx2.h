@@ -2,6 +2,10 @@
 
 #include <immintrin.h>
 
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
 // Halves of the sixteen lanes of simd_avx2.h.
 namespace bullpen::kernels {
 namespace {
@@ -26,6 +30,42 @@ inline __m256 ScaleByPower(__m256 a, __m256 rounded) {
   const __m256i half = _mm256_srai_epi32(n, 1);
   return _mm256_mul_ps(_mm256_mul_ps(a, PowerOfTwo(half)),
                        PowerOfTwo(_mm256_sub_epi32(n, half)));
+}
+// Byte b of each lane, a signed integer.
+inline __m256 Column(__m256i a, int b) {
+  const __m256i at_top = _mm256_slli_epi32(a, 24 - 8 * b);
+  return _mm256_cvtepi32_ps(_mm256_srai_epi32(at_top, 24));
+}
+
+// For codes_avx2.h.
+inline __m256i Load32Bytes(const std::byte* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+// Two 16-bit copies of each lane, an 8-bit integer.
+inline __m256i Twice(__m256i a) {
+  return _mm256_or_si256(_mm256_slli_epi32(a, 16),
+                         _mm256_and_si256(a, _mm256_set1_epi32(0xFFFF)));
+}
+// Bits 2 place and 2 place + 1 of each byte as its bits 4 and 5.
+inline __m256i PairAtTop(__m256i bytes, int place) {
+  const __m256i moved = place == 0   ? _mm256_slli_epi16(bytes, 4)
+                        : place == 1 ? _mm256_slli_epi16(bytes, 2)
+                        : place == 2 ? bytes
+                                     : _mm256_srli_epi16(bytes, 2);
+  return _mm256_and_si256(moved, _mm256_set1_epi8(0x30));
+}
+// 16 in each byte whose bit of the 32 at p is set.
+inline __m256i FifthBits(const std::byte* p) {
+  int32_t bits;
+  std::memcpy(&bits, p, sizeof(bits));
+  const __m256i bytes = _mm256_shuffle_epi8(
+      _mm256_set1_epi32(bits),
+      _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2,
+                       2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3));
+  const __m256i place =
+      _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201u));
+  const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, place), place);
+  return _mm256_and_si256(set, _mm256_set1_epi8(16));
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/int8_rows.h"
 #include "kernels/types.h"
 
 namespace bullpen::kernels {
@@ -14,8 +15,9 @@ namespace bullpen::kernels {
 // integers, from +0, times its scale; then, if the type has minimums, minus
 // the group's one times GroupSum of its x (quant_panels.h). Then bias (if
 // any) is added to it, the result multiplied by scale, then the old y added
-// (if `add`). So the result depends on nothing else: not on m, the number of
-// rows, threads, or the instruction set.
+// (if `add`). With room for x_codes a block type multiplies x rounded to
+// integers instead: then int8_rows.h defines the sum. So the result depends on
+// nothing else: not on m, the number of rows, threads, or the instruction set.
 struct MatMulArgs {
   const float* x = nullptr;     // [tokens, w.cols], x_stride between rows
   int64_t x_stride = 0;         // in floats
@@ -24,6 +26,9 @@ struct MatMulArgs {
   float* y = nullptr;           // [tokens, w.rows], y_stride between rows
   int64_t y_stride = 0;
   int32_t tokens = 0;  // may be 0
+  // Scratch, 64-byte aligned, heads * tokens * Int8RowBytes(w.cols). Null: x
+  // stays float.
+  std::byte* x_codes = nullptr;
   float scale = 1.0f;
   bool add = false;
   // With more than one head, w is the first of `heads` matrices that follow
@@ -41,6 +46,9 @@ inline MatMulArgs HeadOf(const MatMulArgs& args, int64_t head) {
   one.w.data = static_cast<const std::byte*>(args.w.data) +
                head * PanelBytes(args.w.dtype, args.w.rows, args.w.cols);
   one.y += head * args.y_head_stride;
+  if (one.x_codes != nullptr) {
+    one.x_codes += head * args.tokens * Int8RowBytes(args.w.cols);
+  }
   one.heads = 1;
   return one;
 }

@@ -1,5 +1,5 @@
+#include "kernels/int8_rows.h"
 #include "kernels/oracle.h"
-#include "kernels/quant_panels.h"
 
 namespace bullpen::kernels::oracle {
 namespace {
@@ -9,8 +9,9 @@ void MultiplyHead(const MatMulArgs& args) {
   for (int64_t m = 0; m < args.tokens; ++m) {
     const float* x = args.x + m * args.x_stride;
     float* y = args.y + m * args.y_stride;
+    const OracleRow row(w.dtype, x, w.cols, args.x_codes);
     for (int64_t n = 0; n < w.rows; ++n) {
-      float sum = PanelDot(w.dtype, w.data, n, w.cols, x);
+      float sum = row.Dot(w.data, n);
       if (args.bias != nullptr) sum += args.bias[n];
       sum *= args.scale;
       y[n] = args.add ? y[n] + sum : sum;

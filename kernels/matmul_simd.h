@@ -1,6 +1,7 @@
 #pragma once
 
 #include "kernels/dot_simd.h"
+#include "kernels/int8_rows_simd.h"
 #include "kernels/parallel.h"
 
 namespace bullpen::kernels {
@@ -26,22 +27,57 @@ void StoreTile(const MatMulArgs& args, int32_t panel, int32_t panels,
   }
 }
 
-// Panels [panel, panel + panels) for tokens [begin, end).
+// Where rows from `token` on stand as integers.
+inline std::byte* CodesAt(const MatMulArgs& args, int64_t token) {
+  return args.x_codes + token * Int8RowBytes(args.w.cols);
+}
+
+// The rows of a tile.
+template <typename V>
+struct TileOfX {
+  TileOfX(const MatMulArgs& args, int64_t first, int count) {
+    for (int t = 0; t < count; ++t) {
+      rows[t] = args.x + (first + t) * args.x_stride;
+    }
+  }
+  const float* rows[V::kDotTokens];
+};
+
+// Panels [panel, panel + panels) for the tiles [begin, end).
 template <typename V>
 void MatMulPart(const MatMulArgs& args, int32_t panel, int32_t panels,
-                int64_t begin, int64_t end) {
+                const TokenTiles& tiles, int64_t begin, int64_t end) {
   alignas(64) float sums[kDotPanels * V::kDotTokens * kPanelRows];
   PanelSpan span{.dtype = args.w.dtype, .cols = args.w.cols, .count = panels};
   span.data =
       static_cast<const std::byte*>(args.w.data) + panel * span.panel_bytes();
-  ForTokenTiles<V>(begin, end, [&](int64_t first, int count) {
-    const float* rows[V::kDotTokens];
-    for (int t = 0; t < count; ++t) {
-      rows[t] = args.x + (first + t) * args.x_stride;
+  for (int64_t tile = begin; tile < end; ++tile) {
+    const int64_t first = tiles.first(tile);
+    const int count = tiles.rows(tile);
+    if (args.x_codes != nullptr) {
+      Int8Dots<V>(span, CodesAt(args, first), count, sums);
+    } else {
+      Dots<V>(span, TileOfX<V>(args, first, count).rows, count, sums);
     }
-    Dots<V>(span, rows, count, sums);
     StoreTile<V>(args, panel, panels, first, count, sums);
-  });
+  }
+}
+
+// Rounds x of every head, tile by tile.
+template <typename V>
+void Int8X(const MatMulArgs& args, const TokenTiles& tiles, Stream& stream) {
+  ForParts(
+      stream, args.heads * tiles.count(), int64_t{args.w.cols} * V::kInt8Tokens,
+      [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; ++i) {
+          const MatMulArgs head = HeadOf(args, i / tiles.count());
+          const int64_t tile = i % tiles.count();
+          const int64_t first = tiles.first(tile);
+          const int count = tiles.rows(tile);
+          Int8Rows(FormatOf(args.w.dtype), TileOfX<V>(head, first, count).rows,
+                   count, args.w.cols, CodesAt(head, first));
+        }
+      });
 }
 
 // Panels that one part takes: few enough to split the work between threads,
@@ -55,25 +91,30 @@ inline int32_t PanelsPerPart(const PanelMatrix& w, int64_t tokens) {
 }
 
 template <typename V>
-absl::Status MatMul(const MatMulArgs& args, Stream& stream) {
-  constexpr int64_t kPartTokens = 4 * V::kDotTokens;
+absl::Status MatMul(const MatMulArgs& given, Stream& stream) {
+  constexpr int64_t kPartTiles = 4;
+  MatMulArgs args = given;
+  if (IsPlain(args.w.dtype)) args.x_codes = nullptr;
+  const bool int8 = args.x_codes != nullptr;
+  const TokenTiles tiles(0, args.tokens, TileRows<V>(int8));
+  if (int8) Int8X<V>(args, tiles, stream);
   const int32_t panels = args.w.panels();
   const int32_t width = PanelsPerPart(args.w, args.tokens);
-  const int64_t token_parts = (args.tokens + kPartTokens - 1) / kPartTokens;
-  const int64_t parts = (panels + width - 1) / width * token_parts;
-  const int64_t work = int64_t{args.w.cols} * kPanelRows * width *
-                       std::min<int64_t>(args.tokens, kPartTokens);
+  const int64_t tile_parts = (tiles.count() + kPartTiles - 1) / kPartTiles;
+  const int64_t parts = (panels + width - 1) / width * tile_parts;
+  const int64_t work =
+      int64_t{args.w.cols} * kPanelRows * width *
+      std::min<int64_t>(args.tokens, kPartTiles * TileRows<V>(int8));
   // Tokens vary fastest, so that the weights of a part are still in cache.
   ForParts(
       stream, parts * args.heads, work, [&](int64_t begin, int64_t end, int) {
         for (int64_t i = begin; i < end; ++i) {
           const int64_t part = i % parts;
-          const int32_t panel =
-              static_cast<int32_t>(part / token_parts) * width;
-          const int64_t token = part % token_parts * kPartTokens;
+          const int32_t panel = static_cast<int32_t>(part / tile_parts) * width;
+          const int64_t tile = part % tile_parts * kPartTiles;
           MatMulPart<V>(HeadOf(args, i / parts), panel,
-                        std::min(width, panels - panel), token,
-                        std::min<int64_t>(args.tokens, token + kPartTokens));
+                        std::min(width, panels - panel), tiles, tile,
+                        std::min(tiles.count(), tile + kPartTiles));
         }
       });
   return absl::OkStatus();

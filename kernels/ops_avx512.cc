@@ -13,7 +13,7 @@
 
 namespace bullpen::kernels {
 
-// Compiled for AVX-512 F + BW + DQ + VL, see CMakeLists.txt.
+// Compiled for AVX-512 F + BW + DQ + VL + VNNI, see CMakeLists.txt.
 const Ops kAvx512Ops = {
     .name = "avx512",
     .embed = Embed<Avx512>,

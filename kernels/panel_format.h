@@ -57,17 +57,25 @@ inline constexpr int8_t kSignedValues[16] = {-8, -7, -6, -5, -4, -3, -2, -1,
 // What a panel of a type holds. A plain type has one element of each lane for
 // each column. A block type has blocks of `block_cols` columns, one after the
 // other: for kProduct the lanes' F16 scales (and minimums); then each group:
-// its scales (and minimums), then its codes. 8-bit codes are integers, column
-// after column; 4-bit ones are indices of `values`, a byte holding that of an
-// even column (low) and of the next.
+// its scales (and minimums), then its codes, four columns of each lane side by
+// side (what one 8-bit dot-product instruction takes):
+//   8 bits: integers; columns 4v + b of lane r in byte 64 v + 4 r + b
+//   4 bits: indices of `values`; that of column 8w + b in the low, that of
+//           column 8w + 4 + b in the high half of byte 64 w + 4 r + b
+//   5 bits: their low 4 bits as above; behind them the fifth ones, that of
+//           column 4v + b in bit 64 v + 4 r + b
+//   6 bits: their low 4 bits as above; behind them the others, those of column
+//           16u + 4v + b in bits 2v, 2v + 1 of byte 64 u + 4 r + b
+// The integer of a code of 5 or 6 bits is the code minus `offset`.
 struct PanelFormat {
   std::string_view name;
   int32_t block_cols = 1;  // the matrix's columns are a multiple of it
-  int32_t group_cols = 1;
-  int32_t code_bits = 0;  // of a plain element: all of it
+  int32_t group_cols = 1;  // 16 or 32 of a block type
+  int32_t code_bits = 0;   // of a plain element: all of it
   ScaleCode scale = ScaleCode::kNone;
   bool minimum = false;
   const int8_t* values = nullptr;
+  int32_t offset = 0;
 
   constexpr bool plain() const { return scale == ScaleCode::kNone; }
   constexpr int32_t block_header_bytes() const {
@@ -82,11 +90,12 @@ struct PanelFormat {
   constexpr int32_t group_header_bytes() const {
     return kPanelRows * scale_bytes() * (1 + minimum);
   }
+  constexpr int32_t groups() const { return block_cols / group_cols; }
   constexpr int32_t group_bytes() const {
     return group_header_bytes() + group_cols * kPanelRows * code_bits / 8;
   }
   constexpr int32_t block_bytes() const {
-    return block_header_bytes() + block_cols / group_cols * group_bytes();
+    return block_header_bytes() + groups() * group_bytes();
   }
 };
 
@@ -96,14 +105,14 @@ inline constexpr PanelFormat kPanelFormats[] = {
     {"BF16", 1, 1, 16},
     {"Q4_0", 32, 32, 4, ScaleCode::kF16, false, kSignedValues},
     {"Q4_1", 32, 32, 4, ScaleCode::kF16, true, kUnsignedValues},
-    {"Q5_0", 32, 32, 8, ScaleCode::kF16, false},
-    {"Q5_1", 32, 32, 8, ScaleCode::kF16, true},
+    {"Q5_0", 32, 32, 5, ScaleCode::kF16, false, nullptr, 16},
+    {"Q5_1", 32, 32, 5, ScaleCode::kF16, true},
     {"Q8_0", 32, 32, 8, ScaleCode::kF16, false},
     {"Q2_K", 256, 16, 4, ScaleCode::kProduct, true, kUnsignedValues},
     {"Q3_K", 256, 16, 4, ScaleCode::kProduct, false, kSignedValues},
     {"Q4_K", 256, 32, 4, ScaleCode::kProduct, true, kUnsignedValues},
-    {"Q5_K", 256, 32, 8, ScaleCode::kProduct, true},
-    {"Q6_K", 256, 16, 8, ScaleCode::kProduct, false},
+    {"Q5_K", 256, 32, 5, ScaleCode::kProduct, true},
+    {"Q6_K", 256, 16, 6, ScaleCode::kProduct, false, nullptr, 32},
     {"IQ4_NL", 32, 32, 4, ScaleCode::kF16, false, kIq4Values},
     {"IQ4_XS", 256, 32, 4, ScaleCode::kProduct, false, kIq4Values},
     // Its scales are powers of two, of which BF16 has them all.

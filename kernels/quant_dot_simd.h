@@ -34,8 +34,16 @@ DotFunction ChooseQuantTokens(int tokens,
 template <typename V>
 DotFunction ChooseQuantDot(const PanelFormat& format, int tokens) {
   constexpr auto kTokens = std::make_integer_sequence<int, V::kDotTokens>();
-  return format.code_bits == 4 ? ChooseQuantTokens<V, 4>(tokens, kTokens)
-                               : ChooseQuantTokens<V, 8>(tokens, kTokens);
+  switch (format.code_bits) {
+    case 4:
+      return ChooseQuantTokens<V, 4>(tokens, kTokens);
+    case 5:
+      return ChooseQuantTokens<V, 5>(tokens, kTokens);
+    case 6:
+      return ChooseQuantTokens<V, 6>(tokens, kTokens);
+    default:
+      return ChooseQuantTokens<V, 8>(tokens, kTokens);
+  }
 }
 
 }  // namespace

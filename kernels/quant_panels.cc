@@ -42,41 +42,66 @@ void StoreScale(ScaleCode code, std::byte* base, int lane, float value,
   }
 }
 
-float LoadScale(ScaleCode code, const std::byte* base, int lane,
-                float of_block) {
-  float value = 0.0f;
-  switch (code) {
-    case ScaleCode::kNone:
-      break;
-    case ScaleCode::kF16:
-      return LoadHalf(base, lane, DType::kF16);
-    case ScaleCode::kBF16:
-      return LoadHalf(base, lane, DType::kBF16);
-    case ScaleCode::kF32:
-      std::memcpy(&value, base + 4 * lane, sizeof(value));
-      break;
-    case ScaleCode::kProduct:
-      return of_block * static_cast<float>(static_cast<int8_t>(base[lane]));
-  }
+// One of the group's scales, or of its minimums, of a type whose groups have
+// their own.
+float LoadScale(ScaleCode code, const std::byte* base, int lane) {
+  if (code == ScaleCode::kF16) return LoadHalf(base, lane, DType::kF16);
+  if (code == ScaleCode::kBF16) return LoadHalf(base, lane, DType::kBF16);
+  float value;
+  std::memcpy(&value, base + 4 * lane, sizeof(value));
   return value;
 }
 
 int CodeOf(const PanelFormat& format, int8_t quant) {
+  if (format.values == nullptr) return quant + format.offset;
   const int8_t* end = format.values + 16;
   const int8_t* found = std::find(format.values, end, quant);
   CHECK(found != end) << int{quant} << " is no value of " << format.name;
   return static_cast<int>(found - format.values);
 }
 
+void SetBits(std::byte& byte, int bits, int shift) {
+  byte |= static_cast<std::byte>(bits << shift);
+}
+int GetBits(std::byte byte, int shift, int mask) {
+  return std::to_integer<int>(byte) >> shift & mask;
+}
+
+// Where the code of a column stands: its byte and bits in the plane of 4-bit
+// codes, and in the plane behind it.
+struct CodePlace {
+  CodePlace(const PanelFormat& format, int lane, int col)
+      : quad(4 * lane + col % 4),
+        low_byte(col / 8 * 64 + quad),
+        low_shift(col / 4 % 2 * 4),
+        high_plane(format.group_cols * kPanelRows / 2) {}
+
+  int fifth_byte(int col) const { return high_plane + col / 4 * 8 + quad / 8; }
+  int fifth_shift() const { return quad % 8; }
+  int pair_byte(int col) const { return high_plane + col / 16 * 64 + quad; }
+  static int PairShift(int col) { return col / 4 % 4 * 2; }
+
+  int quad;
+  int low_byte;
+  int low_shift;
+  int high_plane;
+};
+
 // Columns [0, group_cols) of one group of one lane.
 void StoreCodes(const PanelFormat& format, const int8_t* quants, int lane,
                 std::byte* codes) {
   for (int c = 0; c < format.group_cols; ++c) {
+    const CodePlace place(format, lane, c);
     if (format.code_bits == 8) {
-      codes[c * kPanelRows + lane] = static_cast<std::byte>(quants[c]);
-    } else {
-      std::byte& pair = codes[c / 2 * kPanelRows + lane];
-      pair |= static_cast<std::byte>(CodeOf(format, quants[c]) << c % 2 * 4);
+      codes[c / 4 * 64 + place.quad] = static_cast<std::byte>(quants[c]);
+      continue;
+    }
+    const int code = CodeOf(format, quants[c]);
+    SetBits(codes[place.low_byte], code & 15, place.low_shift);
+    if (format.code_bits == 5) {
+      SetBits(codes[place.fifth_byte(c)], code >> 4, place.fifth_shift());
+    } else if (format.code_bits == 6) {
+      SetBits(codes[place.pair_byte(c)], code >> 4, CodePlace::PairShift(c));
     }
   }
 }
@@ -93,7 +118,7 @@ void StoreBlock(const PanelFormat& format, const BlockFormat& source,
     }
   }
   std::byte* group = block + format.block_header_bytes();
-  for (int g = 0; g < format.block_cols / format.group_cols; ++g) {
+  for (int g = 0; g < format.groups(); ++g) {
     const int col = first_col + g * format.group_cols;
     const int from = col / source.group_elements;
     StoreScale(format.scale, group, lane, unpacked.scales[from],
@@ -142,31 +167,47 @@ DType PanelTypeOf(const BlockFormat& format) {
 
 LaneGroup LoadGroup(const PanelFormat& format, const std::byte* panel, int lane,
                     int64_t index) {
-  const int64_t groups = format.block_cols / format.group_cols;
+  const int64_t groups = format.groups();
   const std::byte* block = panel + index / groups * format.block_bytes();
   const std::byte* header = block + format.block_header_bytes() +
                             index % groups * format.group_bytes();
-  const bool product = format.scale == ScaleCode::kProduct;
+  const std::byte* minimums = header + kPanelRows * format.scale_bytes();
   LaneGroup group;
-  group.scale = LoadScale(format.scale, header, lane,
-                          product ? LoadHalf(block, lane, DType::kF16) : 0);
-  if (format.minimum) {
-    group.minimum = LoadScale(
-        format.scale, header + kPanelRows * format.scale_bytes(), lane,
-        product ? LoadHalf(block, kPanelRows + lane, DType::kF16) : 0);
-  }
   group.codes = header + format.group_header_bytes();
+  if (format.scale != ScaleCode::kProduct) {
+    group.scale = LoadScale(format.scale, header, lane);
+    if (format.minimum) group.minimum = LoadScale(format.scale, minimums, lane);
+    return group;
+  }
+  group.of_block = LoadHalf(block, lane, DType::kF16);
+  group.factor = static_cast<int8_t>(header[lane]);
+  group.scale = group.of_block * static_cast<float>(group.factor);
+  if (format.minimum) {
+    group.minimum_of_block = LoadHalf(block, kPanelRows + lane, DType::kF16);
+    group.minimum_factor = static_cast<int8_t>(minimums[lane]);
+    group.minimum =
+        group.minimum_of_block * static_cast<float>(group.minimum_factor);
+  }
   return group;
 }
 
 int GroupQuant(const PanelFormat& format, const LaneGroup& group, int lane,
                int col) {
+  const CodePlace place(format, lane, col);
   if (format.code_bits == 8) {
-    return static_cast<int8_t>(group.codes[col * kPanelRows + lane]);
+    return static_cast<int8_t>(group.codes[col / 4 * 64 + place.quad]);
   }
-  const int pair =
-      std::to_integer<int>(group.codes[col / 2 * kPanelRows + lane]);
-  return format.values[pair >> col % 2 * 4 & 15];
+  int code = GetBits(group.codes[place.low_byte], place.low_shift, 15);
+  if (format.values != nullptr) return format.values[code];
+  if (format.code_bits == 5) {
+    code |= GetBits(group.codes[place.fifth_byte(col)], place.fifth_shift(), 1)
+            << 4;
+  } else {
+    code |=
+        GetBits(group.codes[place.pair_byte(col)], CodePlace::PairShift(col), 3)
+        << 4;
+  }
+  return code - format.offset;
 }
 
 float GroupSum(const float* x, int count) {

@@ -33,10 +33,15 @@ float PanelElement(DType dtype, const void* panels, int64_t row, int64_t col,
 float PanelDot(DType dtype, const void* panels, int64_t row, int64_t cols,
                const float* x);
 
-// One group of one lane.
+// One group of one lane. Of kProduct, scale = of_block * factor and minimum =
+// minimum_of_block * minimum_factor.
 struct LaneGroup {
   float scale = 0.0f;
   float minimum = 0.0f;  // 0 if the type has none
+  float of_block = 0.0f;
+  float minimum_of_block = 0.0f;
+  int32_t factor = 0;
+  int32_t minimum_factor = 0;
   const std::byte* codes = nullptr;
 };
 

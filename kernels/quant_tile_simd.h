@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/dot_tile_simd.h"
+#include "kernels/prefetch.h"
 
 // The inner loop of products with block types: of each group the chain of
 // fused multiply-adds with its integers, then one with its scale. The weights
@@ -21,7 +22,7 @@ typename V::F LoadScales(ScaleCode code, const std::byte* at,
   if (code == ScaleCode::kBF16) return V::template LoadAs<DType::kBF16>(at, 0);
   if (code == ScaleCode::kF32) return V::template LoadAs<DType::kF32>(at, 0);
   return V::Mul(V::template LoadAs<DType::kF16>(of_block, 0),
-                V::FromInt8(V::LoadBytes(at)));
+                V::ToFloat(V::LoadInt8(at)));
 }
 
 // Adds what one group gives to the sums of a tile.
@@ -49,36 +50,42 @@ void AddGroup(const DotBlock& block, const PanelFormat& format,
   }
 }
 
-// The dot products of 16 columns of a group, added to `acc`.
-template <typename V, int kBits, int kPanels, int kTokens>
-void DotColumns(const std::byte* codes, int64_t panel_bytes, const float* x,
-                const typename V::Table& table, typename V::F* acc) {
+// The codes of columns [4v, 4v + 4) as signed integers.
+template <typename V, int kBits>
+typename V::Codes SignedCodes(const std::byte* codes, const PanelFormat& format,
+                              int v, typename V::Map map) {
+  const typename V::Codes loaded = V::template LoadCodes < kBits,
+                          kBits == 4 > (codes, format.group_cols, v, map);
+  return kBits == 5 || kBits == 6 ? V::Minus(loaded, format.offset) : loaded;
+}
+
+// The dot products of 16 columns of a group, from `first` on, added to `acc`.
+template <typename V, int kBits, int kPanels, int kTokens, int kFirst>
+void DotColumns(const DotBlock& block, const std::byte* codes, const float* x,
+                const typename V::Map& map, typename V::F* acc) {
   using F = typename V::F;
   constexpr int kSums = kPanels * kTokens;
   F sums[kSums];
 #pragma GCC unroll 32
   for (int i = 0; i < kSums; ++i) sums[i] = acc[i];
-  constexpr int kStep = kBits == 4 ? 2 : 1;  // columns of 16 bytes
-  for (int c = 0; c < kPanelRows; c += kStep) {
-    const std::byte* column = codes + c / kStep * kPanelRows;
-#pragma GCC unroll 2
-    for (int odd = 0; odd < kStep; ++odd) {
+#pragma GCC unroll 4
+  for (int v = 0; v < 4; ++v) {
+    typename V::Codes quants[kPanels];
+#pragma GCC unroll 32
+    for (int p = 0; p < kPanels; ++p) {
+      quants[p] = SignedCodes<V, kBits>(codes + p * block.panel_bytes,
+                                        *block.format, kFirst / 4 + v, map);
+    }
+#pragma GCC unroll 4
+    for (int b = 0; b < 4; ++b) {
       F weight[kPanels];
 #pragma GCC unroll 32
-      for (int p = 0; p < kPanels; ++p) {
-        const typename V::Bytes bytes = V::LoadBytes(column + p * panel_bytes);
-        if constexpr (kBits == 8) {
-          weight[p] = V::FromInt8(bytes);
-        } else {
-          weight[p] = odd == 0 ? V::LowValues(bytes, table)
-                               : V::HighValues(bytes, table);
-        }
-      }
+      for (int p = 0; p < kPanels; ++p) weight[p] = V::Column(quants[p], b);
 #pragma GCC unroll 32
       for (int i = 0; i < kSums; ++i) {
         const int t = i / kPanels, p = i % kPanels;
         sums[p * kTokens + t] =
-            V::Accumulate(V::Set(x[t * kPanelRows + c + odd]), weight[p],
+            V::Accumulate(V::Set(x[t * kPanelRows + 4 * v + b]), weight[p],
                           sums[p * kTokens + t]);
       }
     }
@@ -91,14 +98,13 @@ template <typename V, int kBits, int kPanels, int kTokens>
 void QuantTile(const DotBlock& block, int panel) {
   using F = typename V::F;
   const PanelFormat& format = *block.format;
-  const typename V::Table table =
-      V::MakeTable(format.values != nullptr ? format.values : kUnsignedValues);
+  const typename V::Map map =
+      V::MakeMap(format.values != nullptr ? format.values : kUnsignedValues, 0);
   float* sums = block.sums + int64_t{panel} * kTokens * kPanelRows;
   if (!block.resume) {
     std::fill_n(sums, kPanels * kTokens * kPanelRows, 0.0f);
   }
   const std::byte* w = block.weights + panel * block.panel_bytes;
-  const int32_t chunk_bytes = kPanelRows * kPanelRows * kBits / 8;
   const int64_t distance = kPrefetchBytes / kPanels;
   const std::byte* end =
       w + block.columns / format.block_cols * int64_t{format.block_bytes()};
@@ -107,21 +113,19 @@ void QuantTile(const DotBlock& block, int panel) {
   const float* x_sums = block.x_sums;
   for (; w < end; w += format.block_bytes()) {
     const std::byte* group = w + format.block_header_bytes();
-    for (int32_t g = 0; g < format.block_cols / format.group_cols; ++g) {
+    for (int32_t g = 0; g < format.groups(); ++g) {
+      PrefetchGroup<kPanels>(
+          group, block.panel_bytes,
+          end - group > distance ? distance : distance + to_next_tile,
+          format.group_bytes());
       F dots[kPanels * kTokens];
       for (F& dot : dots) dot = V::Zero();
       const std::byte* codes = group + format.group_header_bytes();
-      for (int32_t c = 0; c < format.group_cols; c += kPanelRows) {
-        const int64_t ahead =
-            end - codes > distance ? distance : distance + to_next_tile;
-        for (int p = 0; p < kPanels; ++p) {
-          for (int32_t line = 0; line < chunk_bytes; line += 64) {
-            __builtin_prefetch(codes + p * block.panel_bytes + ahead + line);
-          }
-        }
-        DotColumns<V, kBits, kPanels, kTokens>(codes, block.panel_bytes, x,
-                                               table, dots);
-        codes += chunk_bytes;
+      DotColumns<V, kBits, kPanels, kTokens, 0>(block, codes, x, map, dots);
+      x += kTokens * kPanelRows;
+      if (format.group_cols == 2 * kPanelRows) {
+        DotColumns<V, kBits, kPanels, kTokens, kPanelRows>(block, codes, x, map,
+                                                           dots);
         x += kTokens * kPanelRows;
       }
       AddGroup<V, kPanels, kTokens>(block, format, w, group, x_sums, dots,

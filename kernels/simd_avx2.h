@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/codes_avx2.h"
 #include "kernels/lanes_avx2.h"
 #include "kernels/types.h"
 
@@ -14,7 +15,7 @@
 namespace bullpen::kernels {
 namespace {
 
-struct Avx2 {
+struct Avx2 : Avx2Codes {
   struct F {
     __m256 lo, hi;
   };
@@ -109,25 +110,12 @@ struct Avx2 {
     _mm_storeu_si128(out + 1, _mm256_cvtps_ph(a.hi, _MM_FROUND_TO_NEAREST_INT));
   }
 
-  // Sixteen bytes: as integers, and as two nibbles each that a table maps.
-  using Bytes = __m128i;
-  using Table = __m128i;
-  static Bytes LoadBytes(const std::byte* p) {
-    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  // Column b of the four of signed codes.
+  static F Column(Codes a, int b) {
+    return {kernels::Column(a.lo, b), kernels::Column(a.hi, b)};
   }
-  static Table MakeTable(const int8_t* values) {
-    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(values));
-  }
-  static F FromInt8(Bytes a) {
-    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(a)),
-            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(a, 8)))};
-  }
-  static F LowValues(Bytes a, Table table) {
-    const Bytes low = _mm_and_si128(a, _mm_set1_epi8(15));
-    return FromInt8(_mm_shuffle_epi8(table, low));
-  }
-  static F HighValues(Bytes a, Table table) {
-    return LowValues(_mm_srli_epi16(a, 4), table);
+  static F ToFloat(Ints a) {
+    return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)};
   }
 
   // a * 2^n, where `rounded` holds n as ExpTerms::kRound + n.

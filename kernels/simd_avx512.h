@@ -5,13 +5,14 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/codes_avx512.h"
 #include "kernels/types.h"
 
-// Sixteen float lanes on AVX-512 F + BW + DQ + VL; see simd_avx2.h.
+// Sixteen float lanes on AVX-512 F + BW + DQ + VL + VNNI; see simd_avx2.h.
 namespace bullpen::kernels {
 namespace {
 
-struct Avx512 {
+struct Avx512 : Avx512Codes {
   struct F {
     __m512 v;
   };
@@ -69,26 +70,11 @@ struct Avx512 {
                         _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
   }
 
-  using Bytes = __m128i;
-  using Table = __m512;
-  static Bytes LoadBytes(const std::byte* p) {
-    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  static F Column(Codes a, int b) {
+    const __m512i at_top = _mm512_slli_epi32(a.v, 24 - 8 * b);
+    return {_mm512_cvtepi32_ps(_mm512_srai_epi32(at_top, 24))};
   }
-  static Table MakeTable(const int8_t* values) {
-    return FromInt8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values)))
-        .v;
-  }
-  static F FromInt8(Bytes a) {
-    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(a))};
-  }
-  // The permutation looks at the low 4 bits of an index only.
-  static F LowValues(Bytes a, Table table) {
-    return {_mm512_permutexvar_ps(_mm512_cvtepu8_epi32(a), table)};
-  }
-  static F HighValues(Bytes a, Table table) {
-    return {_mm512_permutexvar_ps(_mm512_srli_epi32(_mm512_cvtepu8_epi32(a), 4),
-                                  table)};
-  }
+  static F ToFloat(Ints a) { return {_mm512_cvtepi32_ps(a.v)}; }
 
   static F ScaleByPower(F a, F rounded) {
     const __m512i n = _mm512_sub_epi32(_mm512_castps_si512(rounded.v),

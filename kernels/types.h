@@ -13,8 +13,9 @@ namespace bullpen::kernels {
 //   panel r / 16, then column c, then lane r % 16,
 // and one column of a panel is one or two vectors; block types are laid out as
 // panel_format.h says. Missing rows of the last panel are zero. This is layout
-// "panel16", version 1, of packed models.
-inline constexpr std::string_view kPanelLayoutName = "panel16.v1";
+// "panel16", version 2, of packed models (in version 1 block types stood one
+// column after the other).
+inline constexpr std::string_view kPanelLayoutName = "panel16.v2";
 
 struct PanelMatrix {
   const void* data = nullptr;  // 64-byte aligned

@@ -246,7 +246,8 @@ absl::Status ServeCommand::Run() {
   spdlog::info("memory:\n{}", model.memory().Table());
   const std::string name = loaded.facts.id;
   const int32_t threads = model.threads();
-  const std::string isa(model.isa());
+  const std::string isa = absl::StrCat(Absl(model.isa()), ", activations ",
+                                       Absl(model.activations()));
   service.SetReady(std::move(loaded.engine), std::move(loaded.tokenizer),
                    std::move(loaded.chat), std::move(loaded.facts));
   ends.grpc->SetServing(true);

@@ -76,6 +76,7 @@ absl::StatusOr<ModelOptions> ToModelOptions(const ModelFlags& flags) {
   ModelOptions options;
   options.threads = flags.threads;
   options.isa = flags.isa;
+  options.activations = flags.activations;
   options.kv_type = flags.kv_type;
   options.context = flags.context;
   options.max_sequences = flags.max_sequences;

@@ -65,6 +65,7 @@ struct ModelFlags {
   Bytes expert_memory;
   int32_t threads = 0;
   std::string isa = "auto";
+  std::string activations = "int8";
   std::string kv_type = "f32";
   int32_t context = 0;
   int32_t max_sequences = 8;
@@ -87,6 +88,9 @@ struct ModelFlags {
           "the part of it for experts; 0: what is left");
     visit("threads", threads, "compute threads; 0: all CPUs");
     visit("isa", isa, "instruction set: auto, oracle, avx2 or avx512");
+    visit("activations", activations,
+          "what quantised weights multiply: int8 (8-bit blocks, fast) or f32 "
+          "(exact)");
     visit("kv_type", kv_type, "type of the KV cache: f32 or f16");
     visit("context", context, "tokens a request may have; 0: the model's own");
     visit("max_sequences", max_sequences, "requests that run at a time");

@@ -5,6 +5,7 @@
 
 #include "base/status.h"
 #include "kernels/attention.h"
+#include "kernels/int8_rows.h"
 
 namespace bullpen {
 namespace {
@@ -68,6 +69,14 @@ int64_t Carve(const ModelConfig& config, const ActivationLimits& limits,
   carver.Take(out.expert_out, rows * (k + 1) * config.dim);
   carver.Take(out.expert_inner, rows * k * 2 * widest);
   carver.Take(out.logits, rows * config.vocab);
+  if (limits.int8) {
+    const int64_t experts = k * std::max<int64_t>(config.dim, widest);
+    const int64_t attention =
+        std::max({int64_t{config.attended_dim()}, int64_t{latent.q_rank},
+                  heads * std::max(config.value_dim, latent.nope_dim)});
+    const int64_t cols = std::max(experts, attention);
+    carver.Take(out.codes, rows * kernels::Int8RowBytes((cols + 31) / 32 * 32));
+  }
   return carver.used();
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "absl/status/statusor.h"
@@ -13,6 +14,7 @@ struct ActivationLimits {
   int32_t rows = 0;  // tokens of one batch
   int32_t threads = 1;
   int32_t context = 0;  // longest sequence
+  bool int8 = false;    // block types multiply integers
 };
 
 // All scratch of a forward pass, allocated once. Rows are dense.
@@ -44,6 +46,8 @@ struct Activations {
   float* expert_out = nullptr;      // [rows * (k + 1), dim]
   float* expert_inner = nullptr;    // [rows * k, 2 * widest inner]
   float* logits = nullptr;          // [rows, vocab]
+  // Rows as integers, for one product at a time; null: they stay float.
+  std::byte* codes = nullptr;
   int64_t score_stride = 0;
 
  private:

@@ -50,7 +50,8 @@ absl::Status AttentionLayer::AttendGrouped(const Pass& pass,
                                    .bias = qkv_bias_,
                                    .y = a.qkv,
                                    .y_stride = width,
-                                   .tokens = pass.rows},
+                                   .tokens = pass.rows,
+                                   .x_codes = a.codes},
                                   pass.stream));
   RETURN_IF_ERROR(Rotate(pass));
   const float* const k = a.qkv + config_.heads * head_dim;
@@ -117,6 +118,7 @@ absl::Status AttentionLayer::Project(const Pass& pass) const {
                        .y = norm_after ? a.normed : a.hidden,
                        .y_stride = config_.dim,
                        .tokens = pass.rows,
+                       .x_codes = a.codes,
                        .scale = static_cast<float>(config_.residual_scale),
                        .add = !norm_after},
                       pass.stream));

@@ -83,6 +83,8 @@ class Measurement {
     std::vector<float> x(static_cast<size_t>(rows) * shape_.dim, 0.5f);
     std::vector<float> y(x.size());
     std::vector<float> scratch(static_cast<size_t>(rows) * 2 * shape_.inner);
+    std::vector<std::byte> codes(
+        static_cast<size_t>(rows * shape_.code_row_bytes()));
     std::vector<int32_t> index(static_cast<size_t>(rows));
     std::iota(index.begin(), index.end(), 0);
     const SteadyClock::time_point start = SteadyClock::now();
@@ -100,7 +102,8 @@ class Measurement {
                                        .x_row = index.data(),
                                        .slot = index.data(),
                                        .y = y.data(),
-                                       .scratch = scratch.data()},
+                                       .scratch = scratch.data(),
+                                       .codes = codes.data()},
                                       stream));
       ++experts;
     }

@@ -35,6 +35,13 @@ absl::StatusOr<kernels::DType> ParseKvType(const std::string& name) {
       absl::StrCat("kv_type '", name, "' is not one of f32, f16"));
 }
 
+absl::StatusOr<bool> RoundsActivations(const std::string& name) {
+  if (name == "int8") return true;
+  if (name == "f32") return false;
+  return absl::InvalidArgumentError(
+      absl::StrCat("activations '", name, "' is not one of int8, f32"));
+}
+
 absl::StatusOr<PolicyKind> ParsePolicy(const std::string& name) {
   if (name == "crf") return PolicyKind::kCrf;
   if (name == "lru") return PolicyKind::kLru;
@@ -107,6 +114,7 @@ struct Model::State {
   RopeTable rope;
   int32_t context = 0;
   kernels::DType kv_type = kernels::DType::kF32;
+  bool int8 = false;           // activations are rounded for block types
   int64_t kv_block_bytes = 0;  // of one layer
   const kernels::Ops* ops = nullptr;
   std::unique_ptr<WorkerPool> pool;
@@ -152,6 +160,8 @@ absl::Status Model::State::Load(std::unique_ptr<BlobReader> blob_reader,
                      config.context_length, ", the model's own"));
   }
   ASSIGN_OR_RETURN(kv_type, ParseKvType(options.kv_type));
+  ASSIGN_OR_RETURN(const bool round, RoundsActivations(options.activations));
+  int8 = round && packed.has_block_types();
   ASSIGN_OR_RETURN(policy, ParsePolicy(options.policy));
   RETURN_IF_ERROR(CheckPrefetch(options));
   ASSIGN_OR_RETURN(const kernels::Isa isa, kernels::ParseIsa(options.isa));
@@ -174,7 +184,8 @@ absl::Status Model::State::PlanMemoryForContext() {
   while (true) {
     const ActivationLimits limits{.rows = options.max_batch_tokens,
                                   .threads = options.threads,
-                                  .context = context};
+                                  .context = context,
+                                  .int8 = int8};
     absl::StatusOr<MemoryPlan> fitting =
         PlanMemory(packed, options.memory, Activations::Bytes(config, limits),
                    kv_block_bytes * layers, context, options.max_sequences);
@@ -200,7 +211,8 @@ absl::Status Model::State::PlanAndAllocate(Metrics& metrics) {
   RETURN_IF_ERROR(PlanMemoryForContext());
   const ActivationLimits limits{.rows = options.max_batch_tokens,
                                 .threads = options.threads,
-                                .context = context};
+                                .context = context,
+                                .int8 = int8};
   ASSIGN_OR_RETURN(weights, packed.LoadResident());
   ASSIGN_OR_RETURN(scratch, Activations::Allocate(config, limits));
   ASSIGN_OR_RETURN(
@@ -327,6 +339,7 @@ absl::Status Model::State::RunHead(const Pass& pass,
                       .y = scratch.logits,
                       .y_stride = config.vocab,
                       .tokens = rows,
+                      .x_codes = scratch.codes,
                       .scale = static_cast<float>(config.logit_scale)},
                      stream);
 }
@@ -406,6 +419,9 @@ CacheSnapshot Model::cache_snapshot() const {
   return state_->cache->Snapshot();
 }
 std::string_view Model::isa() const { return state_->ops->name; }
+std::string_view Model::activations() const {
+  return state_->int8 ? "int8" : "f32";
+}
 int32_t Model::threads() const { return state_->options.threads; }
 
 }  // namespace bullpen

@@ -18,10 +18,13 @@ namespace bullpen {
 struct ModelOptions {
   int32_t threads = 0;  // 0 = all CPUs of this process
   std::string isa = "auto";
-  std::string kv_type = "f32";     // f32 or f16
-  int32_t context = 0;             // 0 = the model's own
-  int32_t max_sequences = 8;       // at a time, for the split of the budget
-  int32_t max_batch_tokens = 256;  // rows of one forward pass
+  // What block-typed weights multiply: x rounded to 8-bit integers, or as it
+  // is (kernels/int8_rows.h).
+  std::string activations = "int8";  // or f32
+  std::string kv_type = "f32";       // f32 or f16
+  int32_t context = 0;               // 0 = the model's own
+  int32_t max_sequences = 8;         // at a time, for the split of the budget
+  int32_t max_batch_tokens = 256;    // rows of one forward pass
   MemoryBudget memory;
   std::string policy = "crf";   // which expert goes first: crf, lru or lfu
   double half_life_tokens = 0;  // of crf; 0: chosen on-line
@@ -87,6 +90,8 @@ class Model {
   int32_t kv_blocks() const;
   CacheSnapshot cache_snapshot() const;
   std::string_view isa() const;
+  // "int8" if block types multiply rounded activations, else "f32".
+  std::string_view activations() const;
   int32_t threads() const;
 
  private:

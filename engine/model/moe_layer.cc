@@ -175,7 +175,8 @@ absl::Status MoeLayer::RunShared(const Pass& pass, const float* x) {
        .x_row = a.row_index,
        .slot = a.row_index,
        .y = a.expert_out + int64_t{pass.rows} * k_ * config_.dim,
-       .scratch = a.expert_inner},
+       .scratch = a.expert_inner,
+       .codes = a.codes},
       pass.stream));
   if (shared_gate_.data == nullptr) {
     std::fill_n(a.shared_weights, pass.rows, 1.0f);
@@ -246,7 +247,8 @@ absl::Status MoeLayer::RunExperts(const Pass& pass, const float* x) {
          .x_row = a.entry_row,
          .slot = a.entry_slot,
          .y = a.expert_out,
-         .scratch = a.expert_inner},
+         .scratch = a.expert_inner,
+         .codes = a.codes},
         pass.stream));
   }
 }

@@ -209,6 +209,16 @@ absl::StatusOr<PackedModel> PackedModel::Open(const fs::path& dir) {
   return model;
 }
 
+bool PackedModel::has_block_types() const {
+  for (const auto& [name, tensor] : tensors_) {
+    if (!kernels::IsPlain(tensor.dtype)) return true;
+  }
+  return std::ranges::any_of(shapes_, [](const kernels::ExpertShape& shape) {
+    return !kernels::IsPlain(shape.dtype) ||
+           !kernels::IsPlain(shape.down_dtype());
+  });
+}
+
 absl::StatusOr<ResidentWeights> PackedModel::LoadResident() const {
   const fs::path path = dir_ / kResidentFile;
   ASSIGN_OR_RETURN(const File file, File::OpenForRead(path));

@@ -65,6 +65,8 @@ class PackedModel {
     return shapes_[layer];
   }
   int64_t resident_bytes() const { return resident_bytes_; }
+  // Whether any weights are of a block type.
+  bool has_block_types() const;
   // The resident tensors by name.
   const std::map<std::string, ResidentTensor>& tensors() const {
     return tensors_;

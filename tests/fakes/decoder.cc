@@ -65,6 +65,12 @@ std::vector<float> Decoder::Feed(const std::vector<int32_t>& ids,
   return logits;
 }
 
+ModelOptions WithActivations(const std::string& activations) {
+  ModelOptions options;
+  options.activations = activations;
+  return options;
+}
+
 int64_t ExpertBytesFor(const PackedModel& model, int32_t slots) {
   int64_t bytes = 0;
   for (const ExpertCatalog::Layer& layer : model.catalog().layers) {

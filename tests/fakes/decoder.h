@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "base/metrics.h"
@@ -32,6 +33,9 @@ class Decoder {
   std::vector<int32_t> blocks_;
   int32_t position_ = 0;
 };
+
+// Default options but for the activations: "int8" or "f32".
+ModelOptions WithActivations(const std::string& activations);
 
 // The budget that gives every layer `slots` slots.
 int64_t ExpertBytesFor(const PackedModel& model, int32_t slots);

@@ -226,6 +226,7 @@ CacheSnapshot Model::cache_snapshot() const {
   return snapshot;
 }
 std::string_view Model::isa() const { return "fake"; }
+std::string_view Model::activations() const { return "f32"; }
 int32_t Model::threads() const { return 1; }
 
 std::unique_ptr<Model> MakeFakeModel(const FakeModelConfig& config,

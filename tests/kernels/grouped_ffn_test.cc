@@ -23,7 +23,7 @@ struct Problem {
       random.FillPanels(shape.dtype, shape.inner, shape.dim, blob.data());
       random.FillPanels(shape.dtype, shape.inner, shape.dim,
                         blob.data() + shape.gate_bytes());
-      random.FillPanels(shape.dtype, shape.dim, shape.inner,
+      random.FillPanels(shape.down_dtype(), shape.dim, shape.inner,
                         blob.data() + shape.down_offset());
       if (shape.bias) {
         FillBias(random, shape.inner, blob.data() + shape.gate_bias_offset());
@@ -49,6 +49,7 @@ struct Problem {
     const int64_t entries = static_cast<int64_t>(slot.size());
     Floats y(entries * shape.dim, -1.0f);
     Floats scratch(entries * 2 * shape.inner);
+    Exact<std::byte> codes(int8 ? entries * shape.code_row_bytes() : 0);
     const GroupedFfnArgs args{.x = x.data(),
                               .x_stride = shape.dim,
                               .shape = shape,
@@ -58,7 +59,8 @@ struct Problem {
                               .x_row = x_row.data(),
                               .slot = slot.data(),
                               .y = y.data(),
-                              .scratch = scratch.data()};
+                              .scratch = scratch.data(),
+                              .codes = int8 ? codes.data() : nullptr};
     EXPECT_TRUE(ops.grouped_ffn(args, stream).ok());
     return y;
   }
@@ -70,6 +72,7 @@ struct Problem {
   std::vector<ExpertRows> groups;
   std::vector<int32_t> x_row;
   std::vector<int32_t> slot;
+  bool int8 = false;  // activations are rounded to integers
 };
 
 ExpertShape RandomShape(Random& random) {
@@ -112,6 +115,34 @@ TEST_P(GroupedFfnTest, GroupsInAnyOrderGiveTheSameBits) {
   std::vector<ExpertRows> reversed(problem.groups.rbegin(),
                                    problem.groups.rend());
   EXPECT_TRUE(SameBits(problem.Run(ops(), Threads(3), reversed), expected));
+}
+
+TEST_P(GroupedFfnTest, EqualsOracleForBlockTypesWithFloatsAndIntegers) {
+  for (uint32_t seed = 0; seed < 40; ++seed) {
+    Random random(seed);
+    std::vector<int32_t> rows(random.Between(1, 6));
+    for (int32_t& count : rows) count = random.OneOf({0, 1, 1, 2, 5, 13, 30});
+    ExpertShape shape = {
+        .dtype = random.OneOf({DType::kQ4_K, DType::kMXFP4, DType::kQ8_0}),
+        .dim = 256 * random.Between(1, 2),
+        .inner = 256 * random.Between(1, 2),
+        .bias = random.Between(0, 1) == 1};
+    if (seed % 3 == 0) {
+      shape.other_down =
+          random.OneOf({DType::kQ6_K, DType::kQ5_K, DType::kBF16});
+    }
+    Problem problem(random, shape, 9, rows);
+    problem.activation = RandomActivation(random);
+    problem.int8 = seed % 4 != 0;
+    const Floats expected = problem.Run(oracle(), Threads(1), problem.groups);
+    for (int threads : {1, 3}) {
+      ASSERT_TRUE(SameBits(problem.Run(ops(), Threads(threads), problem.groups),
+                           expected))
+          << "seed " << seed << ", " << threads << " threads, integers "
+          << problem.int8 << ", " << DTypeName(shape.dtype) << " and "
+          << DTypeName(shape.down_dtype());
+    }
+  }
 }
 
 // gpt-oss: both products are clamped, the gate from above only.

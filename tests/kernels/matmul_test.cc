@@ -33,6 +33,8 @@ struct Problem {
     run.w.data = panels.data();
     run.bias = with_bias ? bias.data() : nullptr;
     run.y = out.data();
+    Exact<std::byte> codes(int8 ? run.tokens * Int8RowBytes(run.w.cols) : 0);
+    if (int8) run.x_codes = codes.data();
     EXPECT_TRUE(ops.matmul(run, stream).ok());
     return out;
   }
@@ -44,6 +46,7 @@ struct Problem {
   Floats y;
   Floats bias;
   bool with_bias = false;
+  bool int8 = false;  // x is rounded to integers
   MatMulArgs args;
 };
 
@@ -68,18 +71,20 @@ TEST_P(MatMulTest, EqualsOracleForEveryBlockType) {
   for (size_t type = 0; type < std::size(kPanelFormats); ++type) {
     const DType dtype = static_cast<DType>(type);
     if (IsPlain(dtype)) continue;
-    for (uint32_t seed = 0; seed < 12; ++seed) {
+    for (uint32_t seed = 0; seed < 24; ++seed) {
       Random random(seed);
-      const int32_t tokens = random.OneOf({0, 1, 2, 5, 13, 30});
+      const int32_t tokens = random.OneOf({0, 1, 2, 3, 5, 7, 12, 13, 30});
       const int32_t rows = random.OneOf({1, 16, 33, 100, 257});
       const int32_t cols =
           FormatOf(dtype).block_cols * random.OneOf({1, 2, 3, 5});
-      const Problem problem(random, tokens, rows, cols, dtype);
+      Problem problem(random, tokens, rows, cols, dtype);
+      problem.int8 = seed % 2 == 1;
       const Floats expected = problem.Run(oracle(), Threads(1));
       for (int threads : {1, 3}) {
         ASSERT_TRUE(SameBits(problem.Run(ops(), Threads(threads)), expected))
             << "seed " << seed << ": " << tokens << " x " << rows << " x "
-            << cols << " " << DTypeName(dtype) << ", " << threads << " threads";
+            << cols << " " << DTypeName(dtype) << ", " << threads
+            << " threads, integers " << problem.int8;
       }
     }
   }
@@ -132,11 +137,92 @@ TEST_P(MatMulTest, EveryHeadHasItsMatrix) {
   }
 }
 
+// The float32 product is what the integers stand for: they may differ by the
+// rounding of x, half a code of 127 for each column.
+TEST_P(MatMulTest, IntegersStayCloseToFloats) {
+  for (size_t type = 0; type < std::size(kPanelFormats); ++type) {
+    const DType dtype = static_cast<DType>(type);
+    if (IsPlain(dtype)) continue;
+    Random random(5);
+    Problem problem(random, 7, 48, 768, dtype);
+    problem.args.add = problem.with_bias = false;
+    const Floats floats = problem.Run(ops(), Threads(1));
+    problem.int8 = true;
+    const Floats integers = problem.Run(ops(), Threads(1));
+    double error = 0, square = 0;
+    for (int64_t i = 0; i < floats.size(); ++i) {
+      error += std::pow(floats[i] - integers[i], 2);
+      square += std::pow(floats[i], 2);
+    }
+    EXPECT_LT(std::sqrt(error / square), 0.012) << DTypeName(dtype);
+    EXPECT_GT(error, 0) << DTypeName(dtype);
+  }
+}
+
+TEST_P(MatMulTest, IntegersOfSpecialValuesAreDefined) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  for (DType dtype : {DType::kQ8_0, DType::kQ4_K, DType::kIQ4_NL}) {
+    for (const float special :
+         {kInfinity, -kInfinity, std::nanf(""), 1e-40f, 1e-31f, 3e38f}) {
+      Random random(6);
+      Problem problem(random, 5, 40, 512, dtype);
+      problem.int8 = true;
+      problem.args.add = problem.with_bias = false;
+      for (int c = 0; c < 512; ++c) problem.x[c] = 0.0f;
+      problem.x[300] = special;
+      const Floats y = problem.Run(ops(), Threads(1));
+      ASSERT_TRUE(SameBits(y, problem.Run(oracle(), Threads(1))));
+      for (int row = 0; row < 40; ++row) {
+        if (!std::isfinite(special)) {
+          EXPECT_TRUE(std::isnan(y[row]));
+        } else if (special < kLeastLargest) {
+          EXPECT_EQ(y[row], 0.0f);
+        }
+        EXPECT_TRUE(std::isfinite(y[problem.y_stride + row]));
+      }
+    }
+  }
+}
+
+TEST_P(MatMulTest, EveryHeadHasItsIntegers) {
+  Random random(9);
+  const int32_t heads = 3, tokens = 5, rows = 24, cols = 64;
+  const int64_t matrix_bytes = PanelBytes(DType::kQ8_0, rows, cols);
+  Exact<std::byte> matrices(heads * matrix_bytes);
+  FillBlockPanels(DType::kQ8_0, {matrices.data(), size_t(matrices.size())},
+                  random.engine());
+  const Floats x = random.Vector(int64_t{tokens} * heads * cols);
+  Exact<std::byte> codes(heads * tokens * Int8RowBytes(cols));
+  MatMulArgs args{.x = x.data(),
+                  .x_stride = heads * cols,
+                  .w = {matrices.data(), DType::kQ8_0, rows, cols},
+                  .y_stride = heads * rows,
+                  .tokens = tokens,
+                  .x_codes = codes.data(),
+                  .heads = heads,
+                  .x_head_stride = cols,
+                  .y_head_stride = rows};
+  Floats actual(int64_t{tokens} * heads * rows), expected(actual.size());
+  Stream three = Threads(3), one_thread = Threads(1);
+  args.y = actual.data();
+  ASSERT_TRUE(ops().matmul(args, three).ok());
+  args.y = expected.data();
+  ASSERT_TRUE(oracle().matmul(args, one_thread).ok());
+  EXPECT_TRUE(SameBits(actual, expected));
+}
+
 TEST_P(MatMulTest, EveryNumberOfTokensHasItsTile) {
   Random random(7);
   for (int32_t tokens = 1; tokens <= 50; ++tokens) {
     for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
       const Problem problem(random, tokens, 90, 37, dtype);
+      ASSERT_TRUE(SameBits(problem.Run(ops(), Threads(3)),
+                           problem.Run(oracle(), Threads(1))))
+          << tokens << " tokens " << DTypeName(dtype);
+    }
+    for (DType dtype : {DType::kQ4_K, DType::kMXFP4, DType::kQ8_0}) {
+      Problem problem(random, tokens, 90, 256, dtype);
+      problem.int8 = true;
       ASSERT_TRUE(SameBits(problem.Run(ops(), Threads(3)),
                            problem.Run(oracle(), Threads(1))))
           << tokens << " tokens " << DTypeName(dtype);

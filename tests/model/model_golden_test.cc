@@ -35,7 +35,7 @@ float LargestDifference(const std::vector<float>& a,
 }
 
 TEST_P(ModelGoldenTest, LogitsAgreeAtEveryPosition) {
-  Decoder decoder(source_, {});
+  Decoder decoder(source_, WithActivations("f32"));
   float worst = 0;
   for (size_t p = 0; p < golden_.prompts.size(); ++p) {
     decoder.Restart();
@@ -50,7 +50,7 @@ TEST_P(ModelGoldenTest, LogitsAgreeAtEveryPosition) {
 }
 
 TEST_P(ModelGoldenTest, HiddenStatesAndRoutingAgree) {
-  Decoder decoder(source_, {});
+  Decoder decoder(source_, WithActivations("f32"));
   int routed_layers = 0;
   decoder.model().set_tap(
       {.hidden =
@@ -94,7 +94,7 @@ TEST_P(ModelGoldenTest, HiddenStatesAndRoutingAgree) {
 }
 
 TEST_P(ModelGoldenTest, GreedyIdsAgreeWhileTheMarginIsSafe) {
-  Decoder decoder(source_, {});
+  Decoder decoder(source_, WithActivations("f32"));
   for (size_t p = 0; p < golden_.prompts.size(); ++p) {
     decoder.Restart();
     std::vector<float> logits = decoder.Feed(golden_.prompts[p], 64);

@@ -1,0 +1,139 @@
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/int8_dot.h"
+#include "kernels/lanes_avx2.h"
+
+// Integers of sixteen lanes on AVX2: the codes of block types (panel_format.h)
+// and dot products of them. codes_avx512.h offers the same vocabulary.
+namespace bullpen::kernels {
+namespace {
+
+struct Avx2Codes {
+  // Of each lane four columns, one byte each.
+  struct Codes {
+    __m256i lo, hi;
+  };
+  // A 32-bit integer of each lane.
+  struct Ints {
+    __m256i lo, hi;
+  };
+  using Dots = Ints;     // two 16-bit sums of each lane
+  using Factors = Ints;  // two equal 16-bit integers of each lane
+  using Map = Codes;     // what 4-bit codes stand for
+
+  static constexpr int kInt8Tokens = 4;  // rows of x in one tile
+
+  static Int8Function ChooseInt8(const PanelFormat& format, int tokens) {
+    return ChooseInt8Avx2(format, tokens);
+  }
+
+  static Map MakeMap(const int8_t* values, int bias) {
+    const __m256i table = _mm256_broadcastsi128_si256(
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(values)));
+    const __m256i sum =
+        _mm256_add_epi8(table, _mm256_set1_epi8(static_cast<char>(bias)));
+    return {sum, sum};
+  }
+
+  // Columns [4v, 4v + 4) of a group of `cols`; `v` is a constant after
+  // unrolling. 4-bit codes are mapped if kMapped.
+  template <int kBits, bool kMapped>
+  static Codes LoadCodes(const std::byte* codes, int32_t cols, int v, Map map) {
+    return {LoadHalf<kBits, kMapped>(codes, cols, v, 0, map.lo),
+            LoadHalf<kBits, kMapped>(codes, cols, v, 1, map.hi)};
+  }
+  static Codes Minus(Codes a, int offset) {
+    const __m256i b = _mm256_set1_epi8(static_cast<char>(offset));
+    return {_mm256_sub_epi8(a.lo, b), _mm256_sub_epi8(a.hi, b)};
+  }
+  static Codes ToUnsigned(Codes a) {
+    const __m256i b = _mm256_set1_epi8(-128);
+    return {_mm256_xor_si256(a.lo, b), _mm256_xor_si256(a.hi, b)};
+  }
+
+  static Ints ZeroInts() {
+    return {_mm256_setzero_si256(), _mm256_setzero_si256()};
+  }
+  static Ints SetInts(int32_t a) {
+    return {_mm256_set1_epi32(a), _mm256_set1_epi32(a)};
+  }
+  static Ints LoadInt8(const std::byte* p) {
+    const __m128i a = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return {_mm256_cvtepi8_epi32(a),
+            _mm256_cvtepi8_epi32(_mm_srli_si128(a, 8))};
+  }
+  // For Widen, of 8-bit integers.
+  static Factors MakeFactors(Ints a) { return {Twice(a.lo), Twice(a.hi)}; }
+  // For AddProducts: a * multiplier, which has 16 bits.
+  static Ints MakeSmall(Ints a, int multiplier) {
+    const __m256i m = _mm256_set1_epi16(static_cast<int16_t>(multiplier));
+    const __m256i low = _mm256_set1_epi32(0xFFFF);
+    return {_mm256_and_si256(_mm256_mullo_epi16(a.lo, m), low),
+            _mm256_and_si256(_mm256_mullo_epi16(a.hi, m), low)};
+  }
+  // sum + a * b, a from MakeSmall, b of 16 bits.
+  static Ints AddProducts(Ints sum, Ints a, Ints b) {
+    return {_mm256_add_epi32(sum.lo, _mm256_madd_epi16(a.lo, b.lo)),
+            _mm256_add_epi32(sum.hi, _mm256_madd_epi16(a.hi, b.hi))};
+  }
+  static Dots ZeroDots() { return ZeroInts(); }
+  // Adds the products of unsigned codes with four columns of x.
+  static Dots AddDots(Dots dots, Codes a, Ints x) {
+    Dots sum = {_mm256_add_epi16(dots.lo, _mm256_maddubs_epi16(a.lo, x.lo)),
+                _mm256_add_epi16(dots.hi, _mm256_maddubs_epi16(a.hi, x.hi))};
+    __asm__("" : "+x"(sum.lo), "+x"(sum.hi));
+    return sum;
+  }
+  // The products of signed codes.
+  static Dots SignedDots(Codes a, Ints x) {
+    return {_mm256_maddubs_epi16(_mm256_abs_epi8(a.lo),
+                                 _mm256_sign_epi8(x.lo, a.lo)),
+            _mm256_maddubs_epi16(_mm256_abs_epi8(a.hi),
+                                 _mm256_sign_epi8(x.hi, a.hi))};
+  }
+  // sum + dots, and sum + dots * factors, in 32 bits.
+  static Ints Widen(Ints sum, Dots dots) {
+    const __m256i one = _mm256_set1_epi16(1);
+    return Widen(sum, dots, {one, one});
+  }
+  static Ints Widen(Ints sum, Dots dots, Factors factors) {
+    Ints wide = {
+        _mm256_add_epi32(sum.lo, _mm256_madd_epi16(dots.lo, factors.lo)),
+        _mm256_add_epi32(sum.hi, _mm256_madd_epi16(dots.hi, factors.hi))};
+    __asm__("" : "+x"(wide.lo), "+x"(wide.hi));
+    return wide;
+  }
+
+ private:
+  // Lanes [8 half, 8 half + 8).
+  template <int kBits, bool kMapped>
+  static __m256i LoadHalf(const std::byte* codes, int32_t cols, int v, int half,
+                          __m256i map) {
+    if constexpr (kBits == 8) {
+      return Load32Bytes(codes + v * 64 + half * 32);
+    } else {
+      const __m256i pair = Load32Bytes(codes + v / 2 * 64 + half * 32);
+      const __m256i low = _mm256_and_si256(
+          v % 2 == 0 ? pair : _mm256_srli_epi16(pair, 4), _mm256_set1_epi8(15));
+      const std::byte* behind = codes + cols * 8;
+      if constexpr (kBits == 5) {
+        return _mm256_or_si256(low, FifthBits(behind + v * 8 + half * 4));
+      } else if constexpr (kBits == 6) {
+        const __m256i high = Load32Bytes(behind + v / 4 * 64 + half * 32);
+        return _mm256_or_si256(low, PairAtTop(high, v % 4));
+      } else if constexpr (kMapped) {
+        return _mm256_shuffle_epi8(map, low);
+      } else {
+        return low;
+      }
+    }
+  }
+};
+
+}  // namespace
+}  // namespace bullpen::kernels

@@ -1,0 +1,109 @@
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/int8_dot.h"
+
+// Integers of sixteen lanes on AVX-512 F + BW + VNNI: the codes of block types
+// and dot products of them; see codes_avx2.h.
+namespace bullpen::kernels {
+namespace {
+
+struct Avx512Codes {
+  struct Codes {
+    __m512i v;
+  };
+  struct Ints {
+    __m512i v;
+  };
+  using Dots = Ints;
+  using Factors = Ints;
+  using Map = Codes;
+
+  static constexpr int kInt8Tokens = 12;
+
+  static Int8Function ChooseInt8(const PanelFormat& format, int tokens) {
+    return ChooseInt8Avx512(format, tokens);
+  }
+
+  static Map MakeMap(const int8_t* values, int bias) {
+    const __m128i table =
+        _mm_add_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values)),
+                     _mm_set1_epi8(static_cast<char>(bias)));
+    return {_mm512_broadcast_i32x4(table)};
+  }
+
+  template <int kBits, bool kMapped>
+  static Codes LoadCodes(const std::byte* codes, int32_t cols, int v, Map map) {
+    if constexpr (kBits == 8) {
+      return {Load64(codes + v * 64)};
+    } else {
+      const __m512i pair = Load64(codes + v / 2 * 64);
+      const __m512i low = _mm512_and_si512(
+          v % 2 == 0 ? pair : _mm512_srli_epi16(pair, 4), _mm512_set1_epi8(15));
+      const std::byte* behind = codes + cols * 8;
+      if constexpr (kBits == 5) {
+        __mmask64 fifth;
+        std::memcpy(&fifth, behind + v * 8, sizeof(fifth));
+        return {_mm512_mask_add_epi8(low, fifth, low, _mm512_set1_epi8(16))};
+      } else if constexpr (kBits == 6) {
+        const __m512i high = Load64(behind + v / 4 * 64);
+        const int place = v % 4;
+        const __m512i two = place == 0   ? _mm512_slli_epi16(high, 4)
+                            : place == 1 ? _mm512_slli_epi16(high, 2)
+                            : place == 2 ? high
+                                         : _mm512_srli_epi16(high, 2);
+        return {_mm512_or_si512(low,
+                                _mm512_and_si512(two, _mm512_set1_epi8(0x30)))};
+      } else if constexpr (kMapped) {
+        return {_mm512_shuffle_epi8(map.v, low)};
+      } else {
+        return {low};
+      }
+    }
+  }
+  static Codes Minus(Codes a, int offset) {
+    return {_mm512_sub_epi8(a.v, _mm512_set1_epi8(static_cast<char>(offset)))};
+  }
+  static Codes ToUnsigned(Codes a) {
+    return {_mm512_xor_si512(a.v, _mm512_set1_epi8(-128))};
+  }
+  static Ints ZeroInts() { return {_mm512_setzero_si512()}; }
+  static Ints SetInts(int32_t a) { return {_mm512_set1_epi32(a)}; }
+  static Ints LoadInt8(const std::byte* p) {
+    return {_mm512_cvtepi8_epi32(
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+  }
+  static Factors MakeFactors(Ints a) { return a; }
+  static Ints MakeSmall(Ints a, int multiplier) {
+    return {_mm512_and_si512(
+        _mm512_mullo_epi16(a.v,
+                           _mm512_set1_epi16(static_cast<int16_t>(multiplier))),
+        _mm512_set1_epi32(0xFFFF))};
+  }
+  static Ints AddProducts(Ints sum, Ints a, Ints b) {
+    return {_mm512_dpwssd_epi32(sum.v, a.v, b.v)};
+  }
+  static Dots ZeroDots() { return ZeroInts(); }
+  static Dots AddDots(Dots dots, Codes a, Ints x) {
+    Dots sum = {_mm512_dpbusd_epi32(dots.v, a.v, x.v)};
+    __asm__("" : "+v"(sum.v));
+    return sum;
+  }
+  static Ints Widen(Ints sum, Dots dots) {
+    return {_mm512_add_epi32(sum.v, dots.v)};
+  }
+  static Ints Widen(Ints sum, Dots dots, Factors factors) {
+    return {_mm512_add_epi32(sum.v, _mm512_mullo_epi32(dots.v, factors.v))};
+  }
+
+ private:
+  static __m512i Load64(const std::byte* p) { return _mm512_loadu_si512(p); }
+};
+
+}  // namespace
+}  // namespace bullpen::kernels

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/types.h"
+
+namespace bullpen::kernels {
+
+// Some adjacent panels of a block type against a tile of rows of x, rounded to
+// integers as int8_rows.h defines. The tile holds for each of the type's
+// blocks: the scales [tokens] in F32, of each group the sums of its codes
+// [groups][tokens] in 32 bits, and the codes [columns / 4][tokens][4].
+struct Int8Block {
+  const std::byte* weights = nullptr;  // first panel
+  int32_t panels = 0;
+  int32_t cols = 0;
+  const std::byte* x = nullptr;
+  float* sums = nullptr;  // [panels][tokens][16]
+  const PanelFormat* format = nullptr;
+};
+
+// The bytes of one row in a tile.
+constexpr int64_t Int8TileRowBytes(const PanelFormat& format, int64_t cols) {
+  return cols / format.block_cols *
+         (format.block_cols + 4 * format.groups() + 4);
+}
+
+using Int8Function = void (*)(const Int8Block&);
+
+// The loop for a format and a number of tokens, at most that of the
+// instruction set (Avx2Codes::kInt8Tokens, Avx512Codes::kInt8Tokens).
+Int8Function ChooseInt8Avx2(const PanelFormat& format, int tokens);
+Int8Function ChooseInt8Avx512(const PanelFormat& format, int tokens);
+
+}  // namespace bullpen::kernels

@@ -1,0 +1,98 @@
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#include "kernels/int8_dot.h"
+#include "kernels/int8_rows.h"
+
+// Rows of activations as integers, in the order of Int8Block. AVX2 is enough
+// for every instruction set: one row is rounded for many products.
+
+namespace bullpen::kernels {
+namespace {
+
+inline constexpr int kMostBlockColumns = 256;
+
+// The bits of the largest |x|: at infinity or NaN not below those of infinity.
+inline int32_t LargestBits(const float* x, int32_t cols) {
+  const __m256i absolute = _mm256_set1_epi32(0x7FFFFFFF);
+  __m256i largest = _mm256_setzero_si256();
+  for (int32_t c = 0; c < cols; c += 8) {
+    const __m256i bits = _mm256_castps_si256(_mm256_loadu_ps(x + c));
+    largest = _mm256_max_epi32(largest, _mm256_and_si256(bits, absolute));
+  }
+  __m128i four = _mm_max_epi32(_mm256_castsi256_si128(largest),
+                               _mm256_extracti128_si256(largest, 1));
+  four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4E));
+  four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0xB1));
+  return _mm_cvtsi128_si32(four);
+}
+
+// Rounds a block of columns; returns its scale.
+inline float Int8BlockOf(const float* x, int32_t cols, int8_t* codes) {
+  const int32_t bits = LargestBits(x, cols);
+  float largest;
+  std::memcpy(&largest, &bits, sizeof(largest));
+  constexpr int32_t kInfinity = 0x7F800000;
+  if (bits >= kInfinity || largest < kLeastLargest) {
+    std::memset(codes, 0, static_cast<size_t>(cols));
+    return bits >= kInfinity ? std::numeric_limits<float>::quiet_NaN() : 0.0f;
+  }
+  const __m256 inverse = _mm256_set1_ps(127.0f / largest);
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  for (int32_t c = 0; c < cols; c += 32) {
+    __m256i rounded[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      rounded[i] = _mm256_cvtps_epi32(
+          _mm256_mul_ps(_mm256_loadu_ps(x + c + 8 * i), inverse));
+    }
+    const __m256i bytes =
+        _mm256_packs_epi16(_mm256_packs_epi32(rounded[0], rounded[1]),
+                           _mm256_packs_epi32(rounded[2], rounded[3]));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes + c),
+                        _mm256_permutevar8x32_epi32(bytes, order));
+  }
+  return largest / 127.0f;
+}
+
+// The sum of 16 codes.
+inline int32_t SumOf16(const int8_t* codes) {
+  const __m128i bytes =
+      _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes));
+  const __m128i sums = _mm_sad_epu8(_mm_xor_si128(bytes, _mm_set1_epi8(-128)),
+                                    _mm_setzero_si128());
+  return _mm_cvtsi128_si32(sums) + _mm_extract_epi16(sums, 4) - 16 * 128;
+}
+
+// A tile of `tokens` rows of x.
+inline void Int8Rows(const PanelFormat& format, const float* const* rows,
+                     int tokens, int32_t cols, std::byte* tile) {
+  alignas(32) int8_t codes[kMostBlockColumns];
+  for (int32_t first = 0; first < cols; first += format.block_cols) {
+    float* scales = reinterpret_cast<float*>(tile);
+    int32_t* sums = reinterpret_cast<int32_t*>(tile) + tokens;
+    tile += 4 * (1 + format.groups()) * tokens;
+    for (int t = 0; t < tokens; ++t) {
+      scales[t] = Int8BlockOf(rows[t] + first, format.block_cols, codes);
+      for (int32_t g = 0; g < format.groups(); ++g) {
+        const int8_t* group = codes + g * format.group_cols;
+        sums[g * tokens + t] =
+            SumOf16(group) +
+            (format.group_cols == 32 ? SumOf16(group + 16) : 0);
+      }
+      for (int32_t c = 0; c < format.block_cols; c += 4) {
+        std::memcpy(tile + (c * tokens + 4 * t), codes + c, 4);
+      }
+    }
+    tile += format.block_cols * tokens;
+  }
+}
+
+}  // namespace
+}  // namespace bullpen::kernels

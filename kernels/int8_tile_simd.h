@@ -1,0 +1,129 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/int8_dot.h"
+#include "kernels/int8_group_simd.h"
+#include "kernels/prefetch.h"
+#include "kernels/quant_tile_simd.h"
+
+// The inner loop of products with block types and integer activations.
+
+namespace bullpen::kernels {
+namespace {
+
+// One panel against a tile of rows of x: the weights are one stream, which
+// memory delivers fastest.
+template <typename V, typename Kind, int kTokens>
+class Int8Tile {
+ public:
+  explicit Int8Tile(const Int8Block& block)
+      : format_(*block.format), bias_(BiasOf<Kind>(format_)), group_(format_) {}
+
+  // Writes sums [tokens][16] of the blocks [w, end).
+  void Run(const std::byte* w, const std::byte* end, const std::byte* x,
+           float* out) {
+    F sums[kTokens];
+    for (F& sum : sums) sum = V::Zero();
+    const bool product = format_.scale == ScaleCode::kProduct;
+    for (; w < end; w += format_.block_bytes()) {
+      x_scales_ = reinterpret_cast<const float*>(x);
+      x_sums_ = reinterpret_cast<const int32_t*>(x) + kTokens;
+      x += 4 * (1 + format_.groups()) * kTokens;
+      product ? AddProductBlock(w, x, sums) : AddPlainBlock(w, x, sums);
+      x += format_.block_cols * kTokens;
+    }
+#pragma GCC unroll 32
+    for (int t = 0; t < kTokens; ++t) V::Store(out + t * kPanelRows, sums[t]);
+  }
+
+ private:
+  using F = typename V::F;
+  using Ints = typename V::Ints;
+
+  // Behind a panel stands the next one.
+  [[gnu::always_inline]] void Prefetch(const std::byte* group) const {
+    PrefetchGroup<1>(group, 0, kPrefetchBytes, format_.group_bytes());
+  }
+
+  // Groups with integer factors: sums of the whole block, then its scales.
+  void AddProductBlock(const std::byte* w, const std::byte* x, F* sums) const {
+    Ints block[kTokens];
+    for (Ints& sum : block) sum = V::ZeroInts();
+    const std::byte* group = w + format_.block_header_bytes();
+    for (int32_t g = 0; g < format_.groups(); ++g) {
+      Prefetch(group);
+      x = group_.template Add<true>(group, x,
+                                    V::MakeFactors(V::LoadInt8(group)), block);
+      group += format_.group_bytes();
+    }
+    if (bias_ != 0) AddFactors(w, 0, -bias_, block);
+    AddScaled(V::template LoadAs<DType::kF16>(w, 0), block, sums);
+    if (!format_.minimum) return;
+    for (Ints& sum : block) sum = V::ZeroInts();
+    AddFactors(w, kPanelRows, -1, block);
+    AddScaled(V::template LoadAs<DType::kF16>(w + 2 * kPanelRows, 0), block,
+              sums);
+  }
+
+  // block += multiplier * (the groups' factors at `offset`) * sums of x.
+  void AddFactors(const std::byte* w, int offset, int multiplier,
+                  Ints* block) const {
+    const std::byte* group = w + format_.block_header_bytes() + offset;
+    const int32_t* x_sums = x_sums_;
+    for (int32_t g = 0; g < format_.groups(); ++g) {
+      AddToSums(V::MakeSmall(V::LoadInt8(group), multiplier), x_sums, block);
+      x_sums += kTokens;
+      group += format_.group_bytes();
+    }
+  }
+  static void AddToSums(Ints factor, const int32_t* x_sums, Ints* block) {
+#pragma GCC unroll 32
+    for (int t = 0; t < kTokens; ++t) {
+      block[t] = V::AddProducts(block[t], factor, V::SetInts(x_sums[t]));
+    }
+  }
+
+  // sums += scale * scales of x * block.
+  void AddScaled(F scale, const Ints* block, F* sums) const {
+#pragma GCC unroll 32
+    for (int t = 0; t < kTokens; ++t) {
+      sums[t] = V::Fma(V::Mul(scale, V::Set(x_scales_[t])),
+                       V::ToFloat(block[t]), sums[t]);
+    }
+  }
+
+  // Groups with float scales.
+  void AddPlainBlock(const std::byte* w, const std::byte* x, F* sums) const {
+    const Ints minus_bias = V::MakeSmall(V::SetInts(-bias_), 1);
+    const int32_t* x_sums = x_sums_;
+    for (int32_t g = 0; g < format_.groups(); ++g) {
+      Prefetch(w);
+      Ints dots[kTokens];
+      for (Ints& dot : dots) dot = V::ZeroInts();
+      x = group_.template Add<false>(w, x, V::ZeroInts(), dots);
+      if (!Kind::kSigned) AddToSums(minus_bias, x_sums, dots);
+      AddScaled(LoadScales<V>(format_.scale, w, nullptr), dots, sums);
+      if (format_.minimum) {
+        const std::byte* minimums = w + kPanelRows * format_.scale_bytes();
+#pragma GCC unroll 32
+        for (int t = 0; t < kTokens; ++t) dots[t] = V::SetInts(x_sums[t]);
+        AddScaled(V::Negate(LoadScales<V>(format_.scale, minimums, nullptr)),
+                  dots, sums);
+      }
+      x_sums += kTokens;
+      w += format_.group_bytes();
+    }
+  }
+
+  const PanelFormat& format_;
+  const int bias_;
+  const Int8Group<V, Kind, kTokens> group_;
+  // Of the block at hand.
+  const float* x_scales_ = nullptr;
+  const int32_t* x_sums_ = nullptr;
+};
+
+}  // namespace
+}  // namespace bullpen::kernels
