@@ -121,6 +121,15 @@ class TokenTiles {
   int64_t count_;
 };
 
+// Panels in a part of `panels` that one tile of tokens reads once: long
+// streams, as each start of one waits for memory, but enough parts for threads
+// that are not equally fast.
+inline int32_t LongPart(int64_t panels) {
+  constexpr int64_t kParts = 32;
+  return static_cast<int32_t>(
+      std::clamp<int64_t>(panels / kParts / 4 * 4, 4, kDotPanels));
+}
+
 // The most rows in a tile of the type; `int8`: rounded to integers.
 template <typename V>
 constexpr int TileRows(bool int8) {

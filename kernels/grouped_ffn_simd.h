@@ -1,32 +1,11 @@
 #pragma once
 
 #include "kernels/activation_simd.h"
-#include "kernels/ffn_rows_simd.h"
+#include "kernels/ffn_parts_simd.h"
 #include "kernels/parallel.h"
 
 namespace bullpen::kernels {
 namespace {
-
-// Panels of gate (and as many of up), or of down, that one part takes.
-inline constexpr int32_t kGatePanels = 4;
-inline constexpr int32_t kDownPanels = 8;
-
-inline int32_t PanelParts(int32_t rows, int32_t width) {
-  return (rows + kPanelRows * width - 1) / (kPanelRows * width);
-}
-
-// `width` panels from panel `part * width` on of a [rows, cols] matrix.
-inline PanelSpan PartOf(const void* blob, int64_t offset, DType dtype,
-                        int32_t rows, int32_t cols, int64_t part,
-                        int32_t width) {
-  PanelSpan span{.dtype = dtype, .cols = cols};
-  const int32_t panels = (rows + kPanelRows - 1) / kPanelRows;
-  const int32_t first = static_cast<int32_t>(part) * width;
-  span.count = std::min(width, panels - first);
-  span.data =
-      static_cast<const std::byte*>(blob) + offset + first * span.panel_bytes();
-  return span;
-}
 
 // A bias of the group's expert; null if it has none.
 inline const float* BiasAt(const ExpertShape& shape, const ExpertRows& group,
@@ -46,16 +25,16 @@ typename V::F Biased(const float* bias, int32_t row, int n, typename V::F sum) {
 // entries.
 template <typename V>
 void GateUpPart(const GroupedFfnArgs& args, const ExpertRows& group,
-                int64_t part) {
+                int64_t part, int32_t width) {
   const ExpertShape& shape = args.shape;
-  const PanelSpan gate = PartOf(group.blob, 0, shape.dtype, shape.inner,
-                                shape.dim, part, kGatePanels);
+  const PanelSpan gate =
+      PartOf(group.blob, 0, shape.dtype, shape.inner, shape.dim, part, width);
   PanelSpan up = gate;
   up.data += shape.gate_bytes();
   const float* gate_bias = BiasAt(shape, group, shape.gate_bias_offset());
   const float* up_bias = BiasAt(shape, group, shape.up_bias_offset());
-  alignas(64) float gates[kGatePanels * V::kDotTokens * kPanelRows];
-  alignas(64) float ups[kGatePanels * V::kDotTokens * kPanelRows];
+  alignas(64) float gates[kDotPanels * V::kDotTokens * kPanelRows];
+  alignas(64) float ups[kDotPanels * V::kDotTokens * kPanelRows];
   const TokenTiles tiles = TilesOf<V>(args, group, shape.dtype);
   for (int64_t tile = 0; tile < tiles.count(); ++tile) {
     const int64_t first = tiles.first(tile);
@@ -63,8 +42,7 @@ void GateUpPart(const GroupedFfnArgs& args, const ExpertRows& group,
     FfnDots<V>(args, FfnRows::kX, gate, first, count, gates);
     FfnDots<V>(args, FfnRows::kX, up, first, count, ups);
     for (int32_t p = 0; p < gate.count; ++p) {
-      const int32_t row =
-          (static_cast<int32_t>(part) * kGatePanels + p) * kPanelRows;
+      const int32_t row = (static_cast<int32_t>(part) * width + p) * kPanelRows;
       const int n = std::min(shape.inner - row, kPanelRows);
       for (int t = 0; t < count; ++t) {
         const int at = (p * count + t) * kPanelRows;
@@ -80,22 +58,21 @@ void GateUpPart(const GroupedFfnArgs& args, const ExpertRows& group,
 
 // y = down h for some panels of dim rows, all of the group's entries.
 template <typename V>
-void DownPart(const GroupedFfnArgs& args, const ExpertRows& group,
-              int64_t part) {
+void DownPart(const GroupedFfnArgs& args, const ExpertRows& group, int64_t part,
+              int32_t width) {
   const ExpertShape& shape = args.shape;
   const PanelSpan down =
       PartOf(group.blob, shape.down_offset(), shape.down_dtype(), shape.dim,
-             shape.inner, part, kDownPanels);
+             shape.inner, part, width);
   const float* bias = BiasAt(shape, group, shape.down_bias_offset());
-  alignas(64) float sums[kDownPanels * V::kDotTokens * kPanelRows];
+  alignas(64) float sums[kDotPanels * V::kDotTokens * kPanelRows];
   const TokenTiles tiles = TilesOf<V>(args, group, shape.down_dtype());
   for (int64_t tile = 0; tile < tiles.count(); ++tile) {
     const int64_t first = tiles.first(tile);
     const int count = tiles.rows(tile);
     FfnDots<V>(args, FfnRows::kH, down, first, count, sums);
     for (int32_t p = 0; p < down.count; ++p) {
-      const int32_t row =
-          (static_cast<int32_t>(part) * kDownPanels + p) * kPanelRows;
+      const int32_t row = (static_cast<int32_t>(part) * width + p) * kPanelRows;
       const int n = std::min(shape.dim - row, kPanelRows);
       for (int t = 0; t < count; ++t) {
         float* y = args.y + int64_t{args.slot[first + t]} * shape.dim + row;
@@ -119,22 +96,27 @@ absl::Status GroupedFfn(const GroupedFfnArgs& args, Stream& stream) {
   const ExpertShape& shape = args.shape;
   // Of a part, on average over the groups.
   const int64_t column_work = kPanelRows * entries / args.group_count;
+  const int32_t groups = args.group_count;
+  const bool one_tile =
+      entries <= int64_t{groups} * TileRows<V>(args.codes != nullptr);
   Int8Entries<V>(args, FfnRows::kX, stream);
-  const int32_t gate_parts = PanelParts(shape.inner, kGatePanels);
-  ForParts(stream, int64_t{args.group_count} * gate_parts,
-           column_work * shape.dim * 2 * kGatePanels,
+  const PanelParts gate(shape.inner, kGatePanels, groups, one_tile);
+  ForParts(stream, int64_t{groups} * gate.count,
+           column_work * shape.dim * 2 * gate.width,
            [&](int64_t begin, int64_t end, int) {
              for (int64_t i = begin; i < end; ++i) {
-               GateUpPart<V>(args, args.groups[i / gate_parts], i % gate_parts);
+               GateUpPart<V>(args, args.groups[i / gate.count], i % gate.count,
+                             gate.width);
              }
            });
   Int8Entries<V>(args, FfnRows::kH, stream);
-  const int32_t down_parts = PanelParts(shape.dim, kDownPanels);
-  ForParts(stream, int64_t{args.group_count} * down_parts,
-           column_work * shape.inner * kDownPanels,
+  const PanelParts down(shape.dim, kDownPanels, groups, one_tile);
+  ForParts(stream, int64_t{groups} * down.count,
+           column_work * shape.inner * down.width,
            [&](int64_t begin, int64_t end, int) {
              for (int64_t i = begin; i < end; ++i) {
-               DownPart<V>(args, args.groups[i / down_parts], i % down_parts);
+               DownPart<V>(args, args.groups[i / down.count], i % down.count,
+                           down.width);
              }
            });
   return absl::OkStatus();

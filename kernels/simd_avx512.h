@@ -19,7 +19,7 @@ struct Avx512 : Avx512Codes {
 
   static constexpr int kDotTokens = 12;
   static constexpr int kDotSums = 24;
-  static constexpr int kDecodePanels = 8;
+  static constexpr int kDecodePanels = 4;
   static constexpr int kAttentionSums = 16;
 
   static F Zero() { return {_mm512_setzero_ps()}; }

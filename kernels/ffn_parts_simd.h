@@ -5,10 +5,44 @@
 #include "kernels/int8_rows_simd.h"
 #include "kernels/parallel.h"
 
-// The rows that experts multiply, as floats or as integers.
+// What an expert's weights are split into, and the rows that they multiply, as
+// floats or as integers.
 
 namespace bullpen::kernels {
 namespace {
+
+// Panels of gate (and as many of up), or of down, that one part takes while
+// tile after tile of tokens passes.
+inline constexpr int32_t kGatePanels = 4;
+inline constexpr int32_t kDownPanels = 8;
+
+// The parts that a matrix of each group is split into.
+struct PanelParts {
+  // `width` panels, or more where one tile of tokens reads them.
+  PanelParts(int32_t rows, int32_t width_of_many, int32_t groups,
+             bool one_tile) {
+    const int32_t panels = (rows + kPanelRows - 1) / kPanelRows;
+    width = one_tile
+                ? std::max(width_of_many, LongPart(int64_t{panels} * groups))
+                : width_of_many;
+    count = (panels + width - 1) / width;
+  }
+  int32_t width;
+  int32_t count;
+};
+
+// `width` panels from panel `part * width` on of a [rows, cols] matrix.
+inline PanelSpan PartOf(const void* blob, int64_t offset, DType dtype,
+                        int32_t rows, int32_t cols, int64_t part,
+                        int32_t width) {
+  PanelSpan span{.dtype = dtype, .cols = cols};
+  const int32_t panels = (rows + kPanelRows - 1) / kPanelRows;
+  const int32_t first = static_cast<int32_t>(part) * width;
+  span.count = std::min(width, panels - first);
+  span.data =
+      static_cast<const std::byte*>(blob) + offset + first * span.panel_bytes();
+  return span;
+}
 
 // The tiles of a group's entries for products with weights of the type.
 template <typename V>
