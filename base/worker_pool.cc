@@ -95,6 +95,9 @@ struct WorkerPool::Shared {
   int64_t chunk = 1;
   alignas(64) std::atomic<int64_t> next{0};
 
+  std::atomic<bool> measure{false};
+  std::atomic<int64_t> nanoseconds{0};  // In ParallelFor, if `measure`.
+
   std::vector<int> cpus;  // Empty: nobody is pinned.
   std::optional<std::thread::id> pinned_caller;
   std::vector<std::thread> workers;
@@ -164,6 +167,24 @@ void WorkerPool::ParallelFor(
     absl::FunctionRef<void(int64_t, int64_t, int)> fn) {
   if (count <= 0) return;
   CHECK(chunk > 0) << "chunk = " << chunk;
+  if (!shared_->measure.load(std::memory_order_relaxed)) {
+    return Run(count, chunk, fn);
+  }
+  const SteadyClock::time_point begin = SteadyClock::now();
+  Run(count, chunk, fn);
+  const std::chrono::nanoseconds spent = SteadyClock::now() - begin;
+  shared_->nanoseconds.fetch_add(spent.count(), std::memory_order_relaxed);
+}
+
+void WorkerPool::MeasureTime() { shared_->measure.store(true); }
+
+double WorkerPool::seconds() const {
+  return 1e-9 * static_cast<double>(
+                    shared_->nanoseconds.load(std::memory_order_relaxed));
+}
+
+void WorkerPool::Run(int64_t count, int64_t chunk,
+                     absl::FunctionRef<void(int64_t, int64_t, int)> fn) {
   if (threads_ == 1 || count <= chunk) {
     fn(0, count, 0);
     return;

@@ -32,7 +32,16 @@ class WorkerPool {
   void ParallelFor(int64_t count, int64_t chunk,
                    absl::FunctionRef<void(int64_t, int64_t, int)> fn);
 
+  // For benchmarks: from now on the time in ParallelFor is added up (two looks
+  // at the clock for each call).
+  void MeasureTime();
+  // Any thread: seconds that the caller spent in ParallelFor since.
+  double seconds() const;
+
  private:
+  void Run(int64_t count, int64_t chunk,
+           absl::FunctionRef<void(int64_t, int64_t, int)> fn);
+
   struct Shared;
   int threads_;
   std::unique_ptr<Shared> shared_;

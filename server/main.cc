@@ -10,7 +10,7 @@
 #include "server/log_setup.h"
 #include "server/serve_command.h"
 #include "tools/analyze_command.h"
-#include "tools/bench_command.h"
+#include "tools/bench/bench_command.h"
 #include "tools/logits_command.h"
 #include "tools/options.h"
 #include "tools/pack_command.h"

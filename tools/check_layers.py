@@ -15,7 +15,8 @@ ALLOWED = {  # folder -> what it may include, besides itself
     "engine/model": ["engine/experts", "kernels", "base"],
     "engine": ["engine/model", "engine/experts", "kernels", "base"],
     "tools": ["engine", "engine/model", "engine/experts", "base"],
-    "server": ["tools", "engine", "engine/model", "engine/experts", "proto", "base"],
+    "tools/bench": ["tools", "engine", "engine/model", "engine/experts", "kernels", "base"],
+    "server": ["tools", "tools/bench", "engine", "engine/model", "engine/experts", "proto", "base"],
     "clients": ["proto"],
     "bench": ["engine", "engine/model", "engine/experts", "kernels", "base"],
 }

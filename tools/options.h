@@ -1,9 +1,12 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <initializer_list>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "CLI/CLI.hpp"
@@ -44,11 +47,13 @@ CLI::Option* AddFlag(CLI::App& app, const std::string& name, T& value,
   return app.add_option("--" + name, value, help)->capture_default_str();
 }
 
-// Adds a flag for each field that config.ForEach lists; the help shows them
-// together under `group`.
+// Adds a flag for each field that config.ForEach lists, except those named in
+// `without`; the help shows them together under `group`.
 template <typename Config>
-void AddFlags(CLI::App& app, Config& config, const std::string& group) {
+void AddFlags(CLI::App& app, Config& config, const std::string& group,
+              std::initializer_list<std::string_view> without = {}) {
   config.ForEach([&](std::string name, auto& value, const char* help) {
+    if (std::ranges::find(without, name) != without.end()) return;
     for (char& c : name) c = c == '_' ? '-' : c;
     AddFlag(app, name, value, help)->group(group);
   });

@@ -34,4 +34,4 @@ target=$(grep -oE 'grpc://[^ ]+' <<< "$ready")
 kill "$server"
 wait "$server"
 server=
-"$build/bench/engine/bench_engine" "$work/packed"
+"$build/bullpen" bench decode "$work/packed" --sequences 1,8

@@ -169,6 +169,7 @@ absl::Status Model::State::Load(std::unique_ptr<BlobReader> blob_reader,
   reader = std::move(blob_reader);
   RETURN_IF_ERROR(PlanAndAllocate(metrics));
   pool = std::make_unique<WorkerPool>(options.threads);
+  if (options.measure_kernels) pool->MeasureTime();
   stream.pool = pool.get();
   MakeLayers();
   if (options.prefetch != "off") MakePrefetcher(metrics);
@@ -423,5 +424,6 @@ std::string_view Model::activations() const {
   return state_->int8 ? "int8" : "f32";
 }
 int32_t Model::threads() const { return state_->options.threads; }
+double Model::kernel_seconds() const { return state_->pool->seconds(); }
 
 }  // namespace bullpen

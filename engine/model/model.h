@@ -33,6 +33,7 @@ struct ModelOptions {
   int32_t prefetch_horizon = 2;   // layers ahead, 1..16
   std::string profile;            // file of what was learnt; empty: none
   int64_t io_limit = 0;           // bytes a second from disk; 0 = no limit
+  bool measure_kernels = false;   // for kernel_seconds()
 };
 
 // What `bullpen logits --all` and tests look at. Called on the engine thread
@@ -93,6 +94,9 @@ class Model {
   // "int8" if block types multiply rounded activations, else "f32".
   std::string_view activations() const;
   int32_t threads() const;
+  // Any thread: time in the parallel loops of kernels since it was loaded, with
+  // ModelOptions::measure_kernels.
+  double kernel_seconds() const;
 
  private:
   struct State;

@@ -59,6 +59,16 @@ const std::map<std::string, Json>& Shapes() {
   return shapes;
 }
 
+absl::StatusOr<kernels::DType> WritableType(const char* of,
+                                            const std::string& name) {
+  const kernels::BlockFormat* const format = kernels::FindBlockFormat(name);
+  if (format != nullptr && kernels::CanQuantise(*format)) {
+    return kernels::PanelTypeOf(*format);
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat(of, " type '", name, "' cannot be written"));
+}
+
 absl::StatusOr<Json> ConfigOf(const ShapedModelOptions& options) {
   const auto found = Shapes().find(options.shape);
   if (found == Shapes().end()) {
@@ -117,28 +127,32 @@ class Noise {
 class ShapedWriter {
  public:
   ShapedWriter(const ModelConfig& config, kernels::DType dtype,
-               const ShapedModelOptions& options)
-      : config_(config), dtype_(dtype), options_(options) {}
+               kernels::DType resident, const ShapedModelOptions& options)
+      : config_(config),
+        dtype_(dtype),
+        resident_(resident),
+        options_(options) {}
 
   absl::Status WriteResident(const std::filesystem::path& path) {
-    constexpr kernels::DType kType = kernels::DType::kBF16;
     std::vector<SafetensorsWriter::Tensor> header;
     const std::vector<ResidentShape> shapes = ResidentShapes(config_);
     for (const ResidentShape& shape : shapes) {
-      header.push_back({shape.name, "U8", {shape.bytes(kType)}});
+      const kernels::DType type = ResidentType(shape);
+      header.push_back({shape.name, "U8", {shape.bytes(type)}});
       manifest_.resident[shape.name] =
-          shape.panels() ? kType : kernels::DType::kF32;
+          shape.panels() ? type : kernels::DType::kF32;
     }
     ASSIGN_OR_RETURN(SafetensorsWriter writer,
                      SafetensorsWriter::Create(path, header, kBlobAlignment));
     XXH3_state_t hash;
     XXH3_64bits_reset(&hash);
     for (const ResidentShape& shape : shapes) {
+      const kernels::DType type = ResidentType(shape);
       Bytes bytes;
       if (shape.panels()) {
         for (int32_t head = 0; head < shape.heads; ++head) {
           ASSIGN_OR_RETURN(const Bytes matrix,
-                           noise_.Panels(kType, shape.rows, shape.cols));
+                           noise_.Panels(type, shape.rows, shape.cols));
           bytes.insert(bytes.end(), matrix.begin(), matrix.end());
         }
       } else {
@@ -146,7 +160,7 @@ class ShapedWriter {
         const auto view = std::as_bytes(std::span(ones));
         bytes.assign(view.begin(), view.end());
       }
-      bytes.resize(static_cast<size_t>(shape.bytes(kType)));
+      bytes.resize(static_cast<size_t>(shape.bytes(type)));
       XXH3_64bits_update(&hash, bytes.data(), bytes.size());
       RETURN_IF_ERROR(writer.Append(bytes));
     }
@@ -187,6 +201,10 @@ class ShapedWriter {
   const Manifest& manifest() const { return manifest_; }
 
  private:
+  kernels::DType ResidentType(const ResidentShape& shape) const {
+    return shape.name.ends_with("router") ? kernels::DType::kBF16 : resident_;
+  }
+
   absl::StatusOr<Bytes> Blob(int layer) {
     const kernels::ExpertShape shape =
         ExpertShapeOf(config_, layer, dtype_, dtype_);
@@ -204,7 +222,8 @@ class ShapedWriter {
   }
 
   const ModelConfig& config_;
-  kernels::DType dtype_;
+  kernels::DType dtype_;     // of experts
+  kernels::DType resident_;  // of other matrices
   const ShapedModelOptions& options_;
   Noise noise_;
   Manifest manifest_;
@@ -223,12 +242,10 @@ absl::Status WriteShapedModel(const ShapedModelOptions& options,
   ASSIGN_OR_RETURN(const Json json, ConfigOf(options));
   ASSIGN_OR_RETURN(const ModelConfig config,
                    ParseModelConfig(nlohmann::json::parse(json.dump())));
-  const kernels::BlockFormat* const format =
-      kernels::FindBlockFormat(options.expert_type);
-  if (format == nullptr || !kernels::CanQuantise(*format)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "expert type '", options.expert_type, "' cannot be written"));
-  }
+  ASSIGN_OR_RETURN(const kernels::DType experts,
+                   WritableType("expert", options.expert_type));
+  ASSIGN_OR_RETURN(const kernels::DType resident,
+                   WritableType("resident", options.resident_type));
   std::error_code error;
   if (std::filesystem::exists(target, error)) {
     return absl::AlreadyExistsError(
@@ -239,7 +256,7 @@ absl::Status WriteShapedModel(const ShapedModelOptions& options,
     return absl::PermissionDeniedError(
         absl::StrCat("cannot make '", target.string(), "': ", error.message()));
   }
-  ShapedWriter writer(config, kernels::PanelTypeOf(*format), options);
+  ShapedWriter writer(config, experts, resident, options);
   RETURN_IF_ERROR(WriteNewFile(target / "config.json", json.dump(1)));
   RETURN_IF_ERROR(writer.WriteResident(target / kResidentFile));
   RETURN_IF_ERROR(writer.WriteExperts(target / kExpertsFile));

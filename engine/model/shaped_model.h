@@ -15,9 +15,10 @@ namespace bullpen {
 // does not.
 struct ShapedModelOptions {
   std::string shape = "qwen3-30b-a3b";  // one of ShapedModels()
-  std::string expert_type = "Q4_K";     // of experts; the rest is BF16
-  int32_t layers = 0;                   // 0: as many as the real one has
-  int32_t top_k = 0;                    // 0: as the real one
+  std::string expert_type = "Q4_K";
+  std::string resident_type = "BF16";  // of other matrices; routers stay BF16
+  int32_t layers = 0;                  // 0: as many as the real one has
+  int32_t top_k = 0;                   // 0: as the real one
   int32_t vocab = 1024;
   // Called now and then with bytes written and the total; may be empty.
   std::function<void(int64_t done, int64_t total)> progress = {};

@@ -147,6 +147,24 @@ TEST(WorkerPoolTest, PoolMadeOnAPinnedThreadStillHasAllCpus) {
   EXPECT_EQ(narrow, 0);
 }
 
+TEST(WorkerPoolTest, AddsUpTheTimeInJobsOnceAsked) {
+  WorkerPool pool(2, /*pin=*/false);
+  const auto work = [](int64_t, int64_t, int) {
+    const auto end =
+        std::chrono::steady_clock::now() + std::chrono::milliseconds(2);
+    while (std::chrono::steady_clock::now() < end) {
+    }
+  };
+  pool.ParallelFor(4, 1, work);
+  EXPECT_EQ(pool.seconds(), 0);
+  pool.MeasureTime();
+  pool.ParallelFor(1, 1, work);
+  const double one = pool.seconds();
+  EXPECT_GE(one, 0.002);
+  pool.ParallelFor(4, 1, work);
+  EXPECT_GE(pool.seconds(), one + 0.004);
+}
+
 TEST(WorkerPoolDeathTest, MisuseIsABug) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   EXPECT_DEATH(WorkerPool(0), "threads = 0");

@@ -1,4 +1,4 @@
-#include "tools/bench_command.h"
+#include "tools/bench/offload_command.h"
 
 #include <sys/resource.h>
 
@@ -13,8 +13,6 @@
 #include "engine/model/machine_rates.h"
 #include "nlohmann/json.hpp"
 #include "spdlog/spdlog.h"
-#include "tools/load_model.h"
-#include "tools/progress.h"
 
 namespace bullpen {
 namespace {
@@ -36,39 +34,12 @@ int64_t BytesOfSlots(const PackedModel& packed, int32_t slots) {
 
 }  // namespace
 
-BenchCommand::BenchCommand(CLI::App& app, const Environment& environment,
-                           Command& chosen) {
+OffloadCommand::OffloadCommand(CLI::App& bench, const Environment& environment,
+                               Command& chosen) {
   flags_.cache_dir = environment.cache_dir;
   flags_.max_sequences = 1;
   flags_.context = 4096;
-  CLI::App* bench = app.add_subcommand(
-      "bench", "Benchmarks of offloading with recorded routing");
-  bench->require_subcommand(1);
-
-  CLI::App* shape = bench->add_subcommand(
-      "shape", "Write a packed model of noise in the shapes of a real one");
-  shape->add_option("SHAPE", shape_.shape, "whose shapes")
-      ->check(CLI::IsMember(ShapedModels()))
-      ->required();
-  shape->add_option("-o,--output", target_, "the new directory")->required();
-  shape->add_option("--layers", shape_.layers, "fewer layers; 0: all")
-      ->check(CLI::Range(0, 1000))
-      ->capture_default_str();
-  shape
-      ->add_option("--top-k", shape_.top_k,
-                   "experts of a token, as the trace has them; 0: as the model")
-      ->check(CLI::Range(0, 64))
-      ->capture_default_str();
-  shape->add_option("--vocab", shape_.vocab, "size of the vocabulary")
-      ->check(CLI::Range(16, 1 << 18))
-      ->capture_default_str();
-  shape
-      ->add_option("--expert-type", shape_.expert_type,
-                   "format of the experts: BF16, Q8_0, Q4_K ...")
-      ->capture_default_str();
-  shape->callback([this, &chosen] { chosen = [this] { return Shape(); }; });
-
-  CLI::App* offload = bench->add_subcommand(
+  CLI::App* offload = bench.add_subcommand(
       "offload", "Decode as a recorded trace routes, whatever the model says");
   offload->add_option("MODEL", model_, "packed model, such as shape writes")
       ->required();
@@ -83,21 +54,13 @@ BenchCommand::BenchCommand(CLI::App& app, const Environment& environment,
   offload->add_flag("--mmap", mapped_,
                     "read through a mapping and the page cache");
   AddFlags(*offload, flags_, kModelFlagsGroup);
-  offload->callback([this, &chosen] { chosen = [this] { return Offload(); }; });
+  offload->callback([this, &chosen] { chosen = [this] { return Run(); }; });
 }
 
-absl::Status BenchCommand::Shape() const {
-  Progress progress("writing " + target_.string());
-  ShapedModelOptions options = shape_;
-  options.progress = [&progress](int64_t done, int64_t total) {
-    progress.Update(done, total);
-  };
-  return WriteShapedModel(options, target_);
-}
-
-void BenchCommand::Report(const RoutingTrace& route, const RoutedResult& result,
-                          double disk_bytes_per_second,
-                          const Model& model) const {
+void OffloadCommand::Report(const RoutingTrace& route,
+                            const RoutedResult& result,
+                            double disk_bytes_per_second,
+                            const Model& model) const {
   uint64_t lookups = 0;
   uint64_t hits = 0;
   for (const CacheSnapshot::Layer& layer : result.cache.layers) {
@@ -133,7 +96,7 @@ void BenchCommand::Report(const RoutingTrace& route, const RoutedResult& result,
   std::printf("%s\n", object.dump(1).c_str());
 }
 
-absl::Status BenchCommand::Offload() const {
+absl::Status OffloadCommand::Run() const {
   ASSIGN_OR_RETURN(const RoutingTrace trace, ReadTrace(trace_));
   ASSIGN_OR_RETURN(PackedModel packed, PackedModel::Open(model_));
   ASSIGN_OR_RETURN(const RoutingTrace route, RouteFor(trace, packed.config()));

@@ -1,4 +1,4 @@
-#include "tools/routed_run.h"
+#include "tools/bench/routed_run.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>

@@ -1,0 +1,111 @@
+"""`bullpen bench`: what its results say; how fast anything is, no test asserts."""
+
+import json
+import math
+
+import pytest
+
+from conftest import ROOT
+
+CONFIG = json.loads((ROOT / "models/default/config.json").read_text())
+LAYERS, DIM, VOCAB = (CONFIG[key] for key in ("num_hidden_layers", "hidden_size", "vocab_size"))
+HEADS, KV_HEADS = CONFIG["num_attention_heads"], CONFIG["num_key_value_heads"]
+HEAD_DIM, INNER = CONFIG["head_dim"], CONFIG["moe_intermediate_size"]
+EXPERTS, TOP_K = CONFIG["num_experts"], CONFIG["num_experts_per_tok"]
+
+# Weights by the shapes in the model's config: of a layer outside its experts,
+# of an expert, and of the head, which is the embedding.
+ATTENTION = DIM * (HEADS + 2 * KV_HEADS) * HEAD_DIM + HEADS * HEAD_DIM * DIM + EXPERTS * DIM
+NORMS = 2 * DIM + 2 * HEAD_DIM
+EXPERT = 3 * INNER * DIM
+HEAD = VOCAB * DIM
+
+
+@pytest.fixture(scope="module")
+def bench(run_bullpen, cache_dir, tmp_path_factory):
+    def run(command, *arguments):
+        file = tmp_path_factory.mktemp("bench") / "result.json"
+        result = run_bullpen("bench", command, *arguments, "--json", file,
+                             env={"XDG_CACHE_HOME": str(cache_dir)}, timeout=120)
+        assert result.returncode == 0, result.stderr
+        return json.loads(file.read_text()), result.stdout
+    return run
+
+
+def check_machine(result, printed):
+    machine = result["machine"]
+    assert machine["cpu"] and machine["cpu"] in printed
+    assert machine["cpus"] >= 1 and len(machine["load_average"]) == 3
+    assert machine["commit"] and machine["time"].endswith("Z")
+
+
+def test_decode_counts_the_bytes_of_a_token(bench):
+    result, printed = bench("decode", "--context", 64, "--sequences", "1,3", "--seconds", 0.05,
+                            "--threads", 2)
+    check_machine(result, printed)
+    assert result["threads"] == 2 and result["all_experts_in_memory"]
+    one, three = result["lines"]
+    assert (one["sequences"], three["sequences"]) == (1, 3)
+    assert one["experts_per_layer"] == TOP_K <= three["experts_per_layer"] <= 3 * TOP_K
+    weights = LAYERS * (2 * ATTENTION + 4 * NORMS) + 4 * DIM + 2 * HEAD
+    experts = LAYERS * TOP_K * 2 * EXPERT
+    key_and_value = LAYERS * KV_HEADS * 2 * HEAD_DIM * 4
+    # The steps stand at some of the last 32 of 64 positions.
+    assert 33 <= (one["bytes_per_token"] - weights - experts) / key_and_value <= 64
+    assert weights / 3 < three["bytes_per_token"] < one["bytes_per_token"]
+
+
+def test_decode_sets_speeds_against_the_memory_measured_in_the_same_run(bench):
+    result, _ = bench("decode", "--context", 48, "--sequences", "2", "--seconds", 0.05)
+    (line,), (engine,) = result["lines"], result["engine"]
+    assert result["dram_bytes_per_second_1_thread"] > 0
+    ratio = line["tokens_per_second"] * line["bytes_per_token"] / line["dram_bytes_per_second"]
+    assert math.isclose(line["share_of_roofline"], ratio, rel_tol=1e-6)
+    # This model fits in some caches, which read faster than memory.
+    assert 0 < line["share_of_roofline"] < 20 and 0 < line["median_share_of_pairs"] < 20
+    assert 0 <= engine["outside_kernels_share"] < 1
+    assert engine["tokens_per_second"] > 0
+    assert engine["outside_kernels_us_per_step"] < 1000 * engine["step_ms"]
+
+
+def test_prefill_counts_the_operations_of_a_prompt(bench):
+    tokens = 96
+    result, printed = bench("prefill", "--prompt", tokens, "--seconds", 0.05,
+                            "--max-batch-tokens", 64)
+    check_machine(result, printed)
+    keys = LAYERS * tokens * (tokens + 1) // 2
+    multiply_adds = (tokens * LAYERS * (ATTENTION + TOP_K * EXPERT) + HEAD
+                     + keys * HEADS * 2 * HEAD_DIM)  # fmt: skip
+    assert math.isclose(result["operations_per_token"], 2 * multiply_adds / tokens, rel_tol=1e-9)
+    assert result["chunk_tokens"] == 64 and result["prompts"] >= 3
+    assert "f32_fma" in result["peaks"] and len(result["peaks"]) == 2
+    for peak in result["peaks"].values():
+        assert 0 < peak["share"] < 1
+        assert math.isclose(peak["share"] * peak["operations_per_second"],
+                            result["operations_per_second"], rel_tol=1e-6)
+
+
+@pytest.mark.parametrize("arguments, names", [
+    (["decode", "--sequences", "0"], "--sequences"),
+    (["decode", "--sequences", "1,x"], "--sequences"),
+    (["decode", "--seconds", "0"], "--seconds"),
+    (["decode", "--context", "5000"], "5000"),
+    (["decode", "--context", "-1"], "--context"),
+    (["decode", "--isa", "sse9"], "sse9"),
+    (["decode", "--kv-type", "q1"], "q1"),
+    (["decode", "no/such/model"], "no/such/model"),
+    (["prefill", "--prompt", "0"], "--prompt"),
+    (["prefill", "--prompt", "5000"], "5000"),
+    (["shape", "olmoe", "-o", "/dev/null/x", "--resident-type", "Q1_K"], "Q1_K"),
+    (["decode", "--no-such-flag"], "--no-such-flag")])
+def test_bad_usage_is_named(run_bullpen, cache_dir, arguments, names):
+    result = run_bullpen("bench", *arguments, env={"XDG_CACHE_HOME": str(cache_dir)})
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert names in result.stderr
+
+
+def test_a_report_that_cannot_be_written_is_an_error(run_bullpen, cache_dir):
+    result = run_bullpen("bench", "prefill", "--prompt", 8, "--seconds", 0.05,
+                         "--json", "no/such/place.json",
+                         env={"XDG_CACHE_HOME": str(cache_dir)})
+    assert result.returncode == 1 and "no/such/place.json" in result.stderr

@@ -1,0 +1,117 @@
+#include "tools/bench/lockstep.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status.h"
+
+namespace bullpen {
+namespace {
+
+constexpr int kWarmChunks = 16;
+
+int32_t BlocksOf(int32_t tokens) {
+  return (tokens + kernels::kKvBlockTokens - 1) / kernels::kKvBlockTokens;
+}
+
+}  // namespace
+
+Lockstep::Lockstep(Model& model, const ModelCost& cost, int32_t sequences)
+    : model_(model),
+      cost_(cost),
+      tables_(static_cast<size_t>(sequences)),
+      seen_(static_cast<size_t>(std::max(1, model.config().experts))) {
+  const int32_t blocks = BlocksOf(model.context());
+  for (int32_t s = 0; s < sequences; ++s) {
+    tables_[s].resize(blocks);
+    std::iota(tables_[s].begin(), tables_[s].end(), s * blocks);
+  }
+  ForwardTap tap;
+  tap.routing = [this](int layer, std::span<const int32_t> experts,
+                       std::span<const float>) { Count(layer, experts); };
+  model_.set_tap(std::move(tap));
+}
+
+Lockstep::~Lockstep() { model_.set_tap({}); }
+
+void Lockstep::Count(int layer, std::span<const int32_t> experts) {
+  std::fill(seen_.begin(), seen_.end(), false);
+  for (const int32_t expert : experts) {
+    if (seen_[expert]) continue;
+    seen_[expert] = true;
+    ++step_.chosen;
+    step_.bytes += cost_.expert_bytes(layer);
+  }
+}
+
+absl::StatusOr<ForwardResult> Lockstep::Forward(const ForwardBatch& batch) {
+  ASSIGN_OR_RETURN(ForwardResult result, model_.Forward(batch));
+  for (const absl::Status& status : result.sequence_status) {
+    RETURN_IF_ERROR(status);
+  }
+  return result;
+}
+
+absl::StatusOr<Lockstep::Step> Lockstep::Decode(int32_t position) {
+  const int32_t count = static_cast<int32_t>(tables_.size());
+  ids_.resize(tables_.size());
+  rows_.resize(tables_.size());
+  std::iota(rows_.begin(), rows_.end(), 0);
+  sequences_.clear();
+  step_ = {.bytes = cost_.resident_bytes() + count * cost_.KvBytes(position)};
+  for (int32_t s = 0; s < count; ++s) {
+    ids_[s] = static_cast<int32_t>(
+        random_() % static_cast<uint32_t>(model_.config().vocab));
+    sequences_.push_back({.blocks = tables_[s].data(),
+                          .first_row = s,
+                          .rows = 1,
+                          .first_position = position});
+  }
+  for (int l = 0; l < static_cast<int>(model_.config().layers.size()); ++l) {
+    // A dense layer is one expert, of which the tap does not tell.
+    if (!model_.config().layers[l].moe) step_.bytes += cost_.expert_bytes(l);
+  }
+  RETURN_IF_ERROR(Forward({.ids = ids_,
+                           .sequences = sequences_,
+                           .logit_rows = rows_,
+                           .phase = Phase::kDecode})
+                      .status());
+  return step_;
+}
+
+absl::Status Lockstep::Prefill(int32_t rows) {
+  for (int32_t begin = 0; begin < rows; begin += model_.max_batch_tokens()) {
+    const int32_t chunk = std::min(rows - begin, model_.max_batch_tokens());
+    ids_.resize(static_cast<size_t>(chunk));
+    for (int32_t& id : ids_) {
+      id = static_cast<int32_t>(random_() %
+                                static_cast<uint32_t>(model_.config().vocab));
+    }
+    const kernels::KvSequence sequence{
+        .blocks = tables_[0].data(), .rows = chunk, .first_position = begin};
+    const int32_t last = chunk - 1;
+    const size_t logits = begin + chunk == rows ? 1 : 0;
+    RETURN_IF_ERROR(Forward({.ids = ids_,
+                             .sequences = {&sequence, 1},
+                             .logit_rows = {&last, logits},
+                             .phase = Phase::kPrefill})
+                        .status());
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> Lockstep::Warm() {
+  const int32_t rows = std::min(model_.context(), model_.max_batch_tokens());
+  uint64_t loaded = model_.cache_snapshot().bytes_loaded;
+  for (int i = 0; i < kWarmChunks; ++i) {
+    RETURN_IF_ERROR(Prefill(rows));
+    const uint64_t now = model_.cache_snapshot().bytes_loaded;
+    if (i > 0 && now == loaded) return true;
+    loaded = now;
+  }
+  return false;
+}
+
+}  // namespace bullpen

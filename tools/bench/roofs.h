@@ -1,0 +1,73 @@
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "base/huge_buffer.h"
+#include "base/worker_pool.h"
+#include "kernels/ops.h"
+
+namespace bullpen {
+
+// Seconds that fn() takes.
+template <typename Fn>
+double SecondsOf(Fn&& fn) {
+  const auto begin = std::chrono::steady_clock::now();
+  fn();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin)
+      .count();
+}
+
+// The best of many short slices: a long run on a shared machine measures its
+// scheduler.
+template <typename Slice>
+double BestOfSlices(std::chrono::milliseconds least_time, Slice&& slice) {
+  constexpr int kLeastSlices = 20;
+  double best = 0;
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < kLeastSlices ||
+                  std::chrono::steady_clock::now() - start < least_time;
+       ++i) {
+    best = std::max(best, slice());
+  }
+  return best;
+}
+
+// Reads memory that no cache holds, slice by slice, so that the slices can
+// stand between those of what is compared with them: the rate itself moves.
+class DramRoof {
+ public:
+  // ResourceExhausted if there are no 512 MiB; FailedPrecondition without AVX2.
+  static absl::StatusOr<DramRoof> Allocate();
+
+  // Bytes per second of one slice of 16 MiB (under a millisecond).
+  double Slice(WorkerPool& pool);
+  double Best(WorkerPool& pool);
+
+ private:
+  explicit DramRoof(HugeBuffer memory) : memory_(std::move(memory)) {}
+  HugeBuffer memory_;
+  int64_t at_ = 0;
+};
+
+// Peaks of instructions without memory. One multiply-add counts as two.
+enum class Peak {
+  kFmaF32,
+  // Four vpmaddubsw to one vpmaddwd: what 4-bit weights can reach.
+  kMaddU8S8,
+  kDotU8S8,  // vpdpbusd
+};
+const char* PeakName(Peak peak);
+// Whether the instruction set has it, and this CPU too.
+bool HasPeak(Peak peak, kernels::Isa isa);
+// The integer peak of that instruction set on this CPU.
+Peak IntegerPeak(kernels::Isa isa);
+
+// Operations per second of one slice (under a millisecond).
+double PeakSlice(Peak peak, kernels::Isa isa, WorkerPool& pool);
+double BestPeak(Peak peak, kernels::Isa isa, WorkerPool& pool);
+
+}  // namespace bullpen
