@@ -1,7 +1,6 @@
 #include "engine/model/shaped_model.h"
 
 #include <algorithm>
-#include <cmath>
 #include <map>
 #include <random>
 #include <system_error>
@@ -12,6 +11,7 @@
 #include "base/file.h"
 #include "base/status.h"
 #include "engine/model/config.h"
+#include "engine/model/noise_panels.h"
 #include "engine/model/pack_layout.h"
 #include "engine/model/safetensors.h"
 #include "kernels/block_quantise.h"
@@ -86,44 +86,6 @@ absl::StatusOr<Json> ConfigOf(const ShapedModelOptions& options) {
   return config;
 }
 
-// A matrix of noise in panels; rows of unit length, so that values stay sane.
-class Noise {
- public:
-  absl::StatusOr<Bytes> Panels(kernels::DType dtype, int64_t rows,
-                               int64_t cols) {
-    const kernels::BlockFormat* const format =
-        kernels::FindBlockFormat(kernels::DTypeName(dtype));
-    if (format == nullptr || !kernels::CanQuantise(*format) ||
-        cols % format->elements != 0) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("rows of ", cols, " elements cannot be written as ",
-                       std::string(kernels::DTypeName(dtype))));
-    }
-    std::vector<float> values(static_cast<size_t>(rows * cols));
-    std::normal_distribution<float> normal(
-        0, 1 / std::sqrt(static_cast<float>(cols)));
-    for (float& value : values) value = normal(random_);
-    Bytes source(static_cast<size_t>(rows * format->RowBytes(cols)));
-    kernels::Quantise(*format, values.data(), rows * cols, source.data());
-    Bytes panels(static_cast<size_t>(kernels::PanelBytes(dtype, rows, cols)));
-    if (format->plain) {
-      kernels::PackPanels(dtype, source.data(), rows, cols, cols,
-                          panels.data());
-    } else {
-      kernels::PackBlockRows(dtype,
-                             {.source = *format,
-                              .blocks = source.data(),
-                              .rows = rows,
-                              .cols = cols},
-                             0, panels.data());
-    }
-    return panels;
-  }
-
- private:
-  std::mt19937 random_{1};
-};
-
 class ShapedWriter {
  public:
   ShapedWriter(const ModelConfig& config, kernels::DType dtype,
@@ -152,7 +114,7 @@ class ShapedWriter {
       if (shape.panels()) {
         for (int32_t head = 0; head < shape.heads; ++head) {
           ASSIGN_OR_RETURN(const Bytes matrix,
-                           noise_.Panels(type, shape.rows, shape.cols));
+                           NoisePanels(random_, type, shape.rows, shape.cols));
           bytes.insert(bytes.end(), matrix.begin(), matrix.end());
         }
       } else {
@@ -215,7 +177,7 @@ class ShapedWriter {
         {shape.down_offset(), {shape.dim, shape.inner}}};
     for (const auto& [offset, size] : parts) {
       ASSIGN_OR_RETURN(const Bytes panels,
-                       noise_.Panels(dtype_, size.first, size.second));
+                       NoisePanels(random_, dtype_, size.first, size.second));
       std::ranges::copy(panels, blob.begin() + offset);
     }
     return blob;
@@ -225,7 +187,7 @@ class ShapedWriter {
   kernels::DType dtype_;     // of experts
   kernels::DType resident_;  // of other matrices
   const ShapedModelOptions& options_;
-  Noise noise_;
+  std::mt19937 random_{1};
   Manifest manifest_;
 };
 

@@ -85,7 +85,36 @@ def test_prefill_counts_the_operations_of_a_prompt(bench):
                             result["operations_per_second"], rel_tol=1e-6)
 
 
+def test_kernels_are_set_against_the_limits_of_the_same_run(bench):
+    result, printed = bench("kernels", "--filter", "matmul/Q4_K,grouped_ffn/BF16,heads:32/4",
+                            "--rows", "1,3,600", "--threads", "1,2", "--seconds", 0.001)
+    check_machine(result, printed)
+    assert [limit["threads"] for limit in result["limits"]] == [1, 2]
+    isas = {line["isa"] for line in result["lines"]}
+    for limit in result["limits"]:
+        assert limit["dram_bytes_per_second"] > 0
+        assert all(rate > 0 for isa in isas for rate in limit[isa].values())
+    measured = {(line["op"], line["type"], line["shape"], line["rows"], line["isa"],
+                 line["threads"]) for line in result["lines"]}  # fmt: skip
+    attention = [("attention", kv_type, f"context:{context},heads:32/4,dim:128")
+                 for kv_type in ("F32", "F16") for context in (512, 4096)]
+    asked = [("matmul", "Q4_K", "1024x2048"), ("grouped_ffn", "BF16", "2048x768"), *attention]
+    assert measured == {(*what, rows, isa, threads) for what in asked for rows in (1, 3, 600)
+                        for isa in isas for threads in (1, 2)
+                        if rows <= 512 or "context:512," not in what[2]}  # fmt: skip
+    for line in result["lines"]:
+        assert line["share_of_limit"] >= max(line["share_of_dram"], line["share_of_peak"]) * 0.999
+        assert 0 < line["share_of_limit"] < 20 and 0 < line["median_share_of_pairs"] < 20
+    one = next(line for line in result["lines"] if line["op"] == "matmul" and line["rows"] == 3)
+    seconds = one["microseconds"] * 1e-6
+    assert math.isclose(one["operations_per_second"] * seconds, 2 * 3 * 1024 * 2048, rel_tol=1e-6)
+
+
 @pytest.mark.parametrize("arguments, names", [
+    (["kernels", "--filter", "matmul/Q9"], "matmul/Q9"),
+    (["kernels", "--rows", "0"], "--rows"),
+    (["kernels", "--threads", "0"], "--threads"),
+    (["kernels", "--isa", "sse9"], "sse9"),
     (["decode", "--sequences", "0"], "--sequences"),
     (["decode", "--sequences", "1,x"], "--sequences"),
     (["decode", "--seconds", "0"], "--seconds"),

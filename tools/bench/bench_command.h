@@ -1,6 +1,7 @@
 #pragma once
 
 #include "tools/bench/decode_command.h"
+#include "tools/bench/kernels_command.h"
 #include "tools/bench/offload_command.h"
 #include "tools/bench/prefill_command.h"
 #include "tools/bench/shape_command.h"
@@ -17,12 +18,14 @@ class BenchCommand {
 
  private:
   BenchCommand(CLI::App* bench, const Environment& environment, Command& chosen)
-      : decode_(*bench, environment, chosen),
+      : kernels_(*bench, chosen),
+        decode_(*bench, environment, chosen),
         prefill_(*bench, environment, chosen),
         offload_(*bench, environment, chosen),
         shape_(*bench, chosen) {}
   static CLI::App* AddTo(CLI::App& app);
 
+  KernelsCommand kernels_;
   DecodeCommand decode_;
   PrefillCommand prefill_;
   OffloadCommand offload_;

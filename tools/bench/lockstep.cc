@@ -10,7 +10,9 @@
 namespace bullpen {
 namespace {
 
-constexpr int kWarmChunks = 16;
+// Enough to call nearly every expert of a layer.
+constexpr int32_t kWarmRows = 64;
+constexpr int kWarmChunks = 8;
 
 int32_t BlocksOf(int32_t tokens) {
   return (tokens + kernels::kKvBlockTokens - 1) / kernels::kKvBlockTokens;
@@ -103,7 +105,8 @@ absl::Status Lockstep::Prefill(int32_t rows) {
 }
 
 absl::StatusOr<bool> Lockstep::Warm() {
-  const int32_t rows = std::min(model_.context(), model_.max_batch_tokens());
+  const int32_t rows =
+      std::min({model_.context(), model_.max_batch_tokens(), kWarmRows});
   uint64_t loaded = model_.cache_snapshot().bytes_loaded;
   for (int i = 0; i < kWarmChunks; ++i) {
     RETURN_IF_ERROR(Prefill(rows));

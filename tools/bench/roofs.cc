@@ -20,7 +20,7 @@ constexpr std::chrono::milliseconds kLeastTime(250);
 
 // Independent accumulators: more than latency times issue width needs.
 constexpr int kChains = 12;
-constexpr int kSteps = 1024;
+constexpr int kSteps = 4096;
 // Multiply-adds of one 256-bit instruction, and of one 512-bit instruction.
 constexpr double kWide = 2;
 
