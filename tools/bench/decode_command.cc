@@ -221,6 +221,7 @@ absl::Status DecodeCommand::RunEngines(Json& report) const {
     report["engine"].push_back(
         {{"sequences", sequences},
          {"tokens_per_second", speed.tokens_per_second},
+         {"mean_tokens_per_second", speed.mean_tokens_per_second},
          {"step_ms", 1e3 * speed.step_seconds},
          {"outside_kernels_us_per_step", 1e6 * speed.outside_seconds},
          {"outside_kernels_share", share}});

@@ -97,6 +97,9 @@ void TakeBest(const std::vector<std::vector<Moment>>& streams,
           [](const std::vector<Moment>& s) { return s.back().time; })
           ->back()
           .time;
+  const std::chrono::duration<double> all = last.back().time - last[0].time;
+  best.mean_tokens_per_second =
+      static_cast<double>(streams.size() * (last.size() - 1)) / all.count();
   for (size_t i = 0; i + kWindowSteps < last.size(); ++i) {
     const Moment& from = last[i];
     const Moment& to = last[i + kWindowSteps];

@@ -17,6 +17,7 @@ struct EngineWork {
 // Decoding in the best window of some steps, of all sequences together.
 struct EngineSpeed {
   double tokens_per_second = 0;
+  double mean_tokens_per_second = 0;  // of the whole of the last round
   double step_seconds = 0;
   // Of a step, outside the kernels' loops: scheduler, sampler, cache
   // bookkeeping, streams, and what the model does between two ops.

@@ -197,7 +197,9 @@ KernelsCommand::KernelsCommand(CLI::App& bench, Command& chosen) {
                    "instruction sets: all, oracle, avx2, avx512")
       ->delimiter(',')
       ->capture_default_str();
-  kernels->add_option("--rows", rows_, "numbers of rows (M), instead of the usual ones")
+  kernels
+      ->add_option("--rows", rows_,
+                   "numbers of rows (M), instead of the usual ones")
       ->delimiter(',')
       ->check(CLI::Range(1, kMaxKernelRows));
   kernels->add_option("--threads", threads_, "numbers of threads")
