@@ -96,6 +96,8 @@ def test_kernels_are_set_against_the_limits_of_the_same_run(bench):
         assert all(rate > 0 for isa in isas for rate in limit[isa].values())
     measured = {(line["op"], line["type"], line["shape"], line["rows"], line["isa"],
                  line["threads"]) for line in result["lines"]}  # fmt: skip
+    assert {line["activations"] for line in result["lines"] if line["type"] == "Q4_K"} == {"int8"}
+    assert {line["activations"] for line in result["lines"] if line["type"] != "Q4_K"} == {"f32"}
     attention = [("attention", kv_type, f"context:{context},heads:32/4,dim:128")
                  for kv_type in ("F32", "F16") for context in (512, 4096)]
     asked = [("matmul", "Q4_K", "1024x2048"), ("grouped_ffn", "BF16", "2048x768"), *attention]
@@ -115,6 +117,7 @@ def test_kernels_are_set_against_the_limits_of_the_same_run(bench):
     (["kernels", "--rows", "0"], "--rows"),
     (["kernels", "--threads", "0"], "--threads"),
     (["kernels", "--isa", "sse9"], "sse9"),
+    (["kernels", "--activations", "int4"], "int4"),
     (["decode", "--sequences", "0"], "--sequences"),
     (["decode", "--sequences", "1,x"], "--sequences"),
     (["decode", "--seconds", "0"], "--seconds"),

@@ -169,6 +169,7 @@ absl::Status DecodeCommand::RunModel(DramRoof& roof, Json& report) const {
                    ModelCost::Of(model->packed(), flags_.kv_type));
   report["isa"] = std::string(model->isa());
   report["threads"] = model->threads();
+  report["activations"] = std::string(model->activations());
   report["kv_type"] = flags_.kv_type;
   report["context"] = model->context();
   report["model_context"] = model->config().context_length;

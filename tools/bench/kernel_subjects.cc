@@ -57,6 +57,12 @@ std::vector<float> Values(int64_t count) {
   return values;
 }
 
+// Scratch of the given size where it is wanted, else nothing.
+absl::StatusOr<HugeBuffer> Codes(bool wanted, int64_t bytes) {
+  if (!wanted) return HugeBuffer();
+  return HugeBuffer::Allocate(bytes);
+}
+
 class NamedSubject : public KernelSubject {
  public:
   NamedSubject(std::string op, DType dtype, std::string shape)
@@ -67,7 +73,7 @@ class NamedSubject : public KernelSubject {
   const std::string& op() const override { return op_; }
   const std::string& type() const override { return type_; }
   const std::string& shape() const override { return shape_; }
-  bool has_integer_form() const override { return block_type_; }
+  bool has_int8() const override { return block_type_; }
 
  private:
   std::string op_;
@@ -89,7 +95,11 @@ class MatMulSubject : public NamedSubject {
   }
   int32_t max_rows() const override { return kMaxKernelRows; }
 
-  KernelCost Prepare(int32_t rows, int32_t) override {
+  absl::StatusOr<KernelCost> Prepare(const KernelSetting& setting) override {
+    const int32_t rows = setting.rows;
+    ASSIGN_OR_RETURN(codes_, Codes(setting.int8,
+                                   rows * kernels::Int8RowBytes(args_.w.cols)));
+    args_.x_codes = codes_.data();
     x_ = Values(int64_t{rows} * args_.w.cols);
     y_.resize(static_cast<size_t>(rows) * args_.w.rows);
     args_.x = x_.data();
@@ -97,9 +107,9 @@ class MatMulSubject : public NamedSubject {
     args_.y = y_.data();
     args_.y_stride = args_.w.rows;
     args_.tokens = rows;
-    return {.bytes = static_cast<double>(
-                kernels::PanelBytes(args_.w.dtype, args_.w.rows, args_.w.cols)),
-            .operations = 2.0 * rows * args_.w.rows * args_.w.cols};
+    return KernelCost{.bytes = static_cast<double>(kernels::PanelBytes(
+                          args_.w.dtype, args_.w.rows, args_.w.cols)),
+                      .operations = 2.0 * rows * args_.w.rows * args_.w.cols};
   }
 
   absl::Status Call(const kernels::Ops& ops, kernels::Stream& stream) override {
@@ -110,6 +120,7 @@ class MatMulSubject : public NamedSubject {
  private:
   Ring ring_;
   kernels::MatMulArgs args_;
+  HugeBuffer codes_;
   std::vector<float> x_;
   std::vector<float> y_;
 };
@@ -129,12 +140,16 @@ class ExpertsSubject : public NamedSubject {
   int32_t max_rows() const override { return kMaxKernelRows; }
 
   // Each expert's rows follow those of the one before.
-  KernelCost Prepare(int32_t rows, int32_t) override {
+  absl::StatusOr<KernelCost> Prepare(const KernelSetting& setting) override {
     constexpr int32_t kExperts = 8;
     constexpr int32_t kFewRows = 16;
+    const int32_t rows = setting.rows;
     const int32_t experts = rows <= kFewRows ? kExperts : 1;
     const kernels::ExpertShape& shape = args_.shape;
     const size_t entries = static_cast<size_t>(rows) * experts;
+    ASSIGN_OR_RETURN(codes_, Codes(setting.int8, static_cast<int64_t>(entries) *
+                                                     shape.code_row_bytes()));
+    args_.codes = codes_.data();
     groups_.clear();
     for (int32_t g = 0; g < experts; ++g) {
       groups_.push_back(
@@ -153,9 +168,9 @@ class ExpertsSubject : public NamedSubject {
     args_.slot = index_.data();
     args_.y = y_.data();
     args_.scratch = scratch_.data();
-    return {.bytes = static_cast<double>(experts * shape.bytes()),
-            .operations =
-                6.0 * static_cast<double>(entries) * shape.dim * shape.inner};
+    return KernelCost{.bytes = static_cast<double>(experts * shape.bytes()),
+                      .operations = 6.0 * static_cast<double>(entries) *
+                                    shape.dim * shape.inner};
   }
 
   absl::Status Call(const kernels::Ops& ops, kernels::Stream& stream) override {
@@ -166,6 +181,7 @@ class ExpertsSubject : public NamedSubject {
  private:
   Ring ring_;
   kernels::GroupedFfnArgs args_;
+  HugeBuffer codes_;
   std::vector<kernels::ExpertRows> groups_;
   std::vector<float> x_;
   std::vector<float> y_;
@@ -207,7 +223,8 @@ class AttentionSubject : public NamedSubject {
     return std::min(shape_.context, kMaxKernelRows);
   }
 
-  KernelCost Prepare(int32_t rows, int32_t threads) override {
+  absl::StatusOr<KernelCost> Prepare(const KernelSetting& setting) override {
+    const int32_t rows = setting.rows;
     sequence_ = {.blocks = blocks_.data(),
                  .rows = rows,
                  .first_position = shape_.context - rows};
@@ -219,15 +236,16 @@ class AttentionSubject : public NamedSubject {
     args_.out_stride = int64_t{shape_.heads} * shape_.v_dim;
     args_.scratch_stride = kernels::AttentionScratch(
         shape_.context, shape_.heads, shape_.kv_heads);
-    scratch_.resize(static_cast<size_t>(args_.scratch_stride * threads));
+    scratch_.resize(
+        static_cast<size_t>(args_.scratch_stride * setting.threads));
     args_.scratch = scratch_.data();
     const double keys = rows * (shape_.context - (rows - 1) / 2.0);
-    return {.bytes = static_cast<double>(
-                std::ssize(blocks_) *
-                kernels::KvBlockBytes(shape_.kv_type, shape_.kv_heads,
-                                      shape_.k_dim, shape_.v_dim)),
-            .operations =
-                2.0 * keys * shape_.heads * (shape_.k_dim + shape_.v_dim)};
+    return KernelCost{.bytes = static_cast<double>(
+                          std::ssize(blocks_) *
+                          kernels::KvBlockBytes(shape_.kv_type, shape_.kv_heads,
+                                                shape_.k_dim, shape_.v_dim)),
+                      .operations = 2.0 * keys * shape_.heads *
+                                    (shape_.k_dim + shape_.v_dim)};
   }
 
   absl::Status Call(const kernels::Ops& ops, kernels::Stream& stream) override {

@@ -23,6 +23,13 @@ struct KernelCost {
   double operations = 0;
 };
 
+// How an op is called.
+struct KernelSetting {
+  int32_t rows = 1;
+  int32_t threads = 1;
+  bool int8 = false;  // block types multiply integers
+};
+
 // An op of given shape on memory that no cache holds: each call takes the next
 // of many copies. One thread.
 class KernelSubject {
@@ -31,14 +38,14 @@ class KernelSubject {
   virtual const std::string& op() const = 0;
   virtual const std::string& type() const = 0;
   virtual const std::string& shape() const = 0;
-  // Block types may meet activations of 8-bit integers.
-  virtual bool has_integer_form() const = 0;
+  // Whether its weights are of a block type, which may multiply integers.
+  virtual bool has_int8() const = 0;
   // The numbers of rows (M) worth measuring, and the largest that may be asked.
   virtual std::vector<int32_t> rows() const = 0;
   virtual int32_t max_rows() const = 0;
 
-  // Sets the rows of the calls to come, for at most so many threads.
-  virtual KernelCost Prepare(int32_t rows, int32_t threads) = 0;
+  // Sets what the calls to come are.
+  virtual absl::StatusOr<KernelCost> Prepare(const KernelSetting& setting) = 0;
   virtual absl::Status Call(const kernels::Ops& ops,
                             kernels::Stream& stream) = 0;
 };

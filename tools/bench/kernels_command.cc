@@ -86,29 +86,33 @@ class Runner {
     return limits;
   }
 
-  absl::StatusOr<Json> Measure(KernelSubject& subject, int32_t rows, Isa isa,
-                               int32_t threads) {
-    WorkerPool& pool = Pool(threads);
+  absl::StatusOr<Json> Measure(KernelSubject& subject, Isa isa,
+                               const KernelSetting& setting) {
+    WorkerPool& pool = Pool(setting.threads);
     kernels::Stream stream{.pool = &pool};
     const kernels::Ops& ops = kernels::CpuOps(isa);
-    const KernelCost cost = subject.Prepare(rows, threads);
+    ASSIGN_OR_RETURN(const KernelCost cost, subject.Prepare(setting));
     const Isa peak_isa = HasPeak(Peak::kFmaF32, isa) ? isa : Isa::kAvx2;
+    const Peak peak = setting.int8 ? IntegerPeak(peak_isa) : Peak::kFmaF32;
     std::vector<Slice> slices;
     for (double spent = 0;
          spent < seconds_ || std::ssize(slices) < kLeastSlices;) {
       ASSIGN_OR_RETURN(Slice slice, Calls(subject, ops, stream, spent));
       for (int i = 0; i < kRoofSlices; ++i) {
         slice.dram = std::max(slice.dram, roof_.Slice(pool));
-        slice.peak =
-            std::max(slice.peak, PeakSlice(Peak::kFmaF32, peak_isa, pool));
+        slice.peak = std::max(slice.peak, PeakSlice(peak, peak_isa, pool));
       }
       slices.push_back(slice);
     }
-    Json line = {{"op", subject.op()},           {"type", subject.type()},
-                 {"shape", subject.shape()},     {"rows", rows},
-                 {"isa", std::string(ops.name)}, {"threads", threads}};
+    Json line = {{"op", subject.op()},
+                 {"type", subject.type()},
+                 {"shape", subject.shape()},
+                 {"rows", setting.rows},
+                 {"activations", setting.int8 ? "int8" : "f32"},
+                 {"isa", std::string(ops.name)},
+                 {"threads", setting.threads}};
     line.update(Summary(std::move(slices), cost));
-    line["peak"] = PeakName(Peak::kFmaF32);
+    line["peak"] = PeakName(peak);
     return line;
   }
 
@@ -160,11 +164,12 @@ class Runner {
 
 void Print(const Json& line) {
   std::printf(
-      "%-11s %-7s %-36s %4d %-7s %2d %10.1f %7.1f %6.3f %7.1f %6.3f "
+      "%-11s %-7s %-36s %4d %-5s %-7s %2d %10.1f %7.1f %6.3f %7.1f %6.3f "
       "%6.3f %6.3f\n",
       line["op"].get<std::string>().c_str(),
       line["type"].get<std::string>().c_str(),
       line["shape"].get<std::string>().c_str(), line["rows"].get<int>(),
+      line["activations"].get<std::string>().c_str(),
       line["isa"].get<std::string>().c_str(), line["threads"].get<int>(),
       line["microseconds"].get<double>(),
       line["bytes_per_second"].get<double>() * 1e-9,
@@ -176,9 +181,10 @@ void Print(const Json& line) {
 }
 
 void PrintHeading() {
-  std::printf("%-11s %-7s %-36s %4s %-7s %2s %10s %7s %6s %7s %6s %6s %6s\n",
-              "op", "type", "shape", "M", "isa", "t", "us", "GB/s", "dram",
-              "GOPS", "peak", "limit", "median");
+  std::printf(
+      "%-11s %-7s %-36s %4s %-5s %-7s %2s %10s %7s %6s %7s %6s %6s %6s\n", "op",
+      "type", "shape", "M", "x", "isa", "t", "us", "GB/s", "dram", "GOPS",
+      "peak", "limit", "median");
 }
 
 }  // namespace
@@ -198,6 +204,12 @@ KernelsCommand::KernelsCommand(CLI::App& bench, Command& chosen) {
       ->delimiter(',')
       ->capture_default_str();
   kernels
+      ->add_option("--activations", activations_,
+                   "what quantised weights multiply: int8, f32")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"int8", "f32"}))
+      ->capture_default_str();
+  kernels
       ->add_option("--rows", rows_,
                    "numbers of rows (M), instead of the usual ones")
       ->delimiter(',')
@@ -211,6 +223,22 @@ KernelsCommand::KernelsCommand(CLI::App& bench, Command& chosen) {
       ->capture_default_str();
   kernels->add_option("--json", json_, "also write the result to this file");
   kernels->callback([this, &chosen] { chosen = [this] { return Run(); }; });
+}
+
+std::vector<KernelSetting> KernelsCommand::Settings(
+    const KernelSubject& subject) const {
+  std::vector<KernelSetting> settings;
+  for (const int32_t rows : rows_.empty() ? subject.rows() : rows_) {
+    if (rows > subject.max_rows()) continue;
+    for (const std::string& activations : activations_) {
+      const bool int8 = activations == "int8" && subject.has_int8();
+      for (const int32_t threads : threads_) {
+        settings.push_back({.rows = rows, .threads = threads, .int8 = int8});
+      }
+      if (!subject.has_int8()) break;
+    }
+  }
+  return settings;
 }
 
 absl::Status KernelsCommand::Run() const {
@@ -236,15 +264,11 @@ absl::Status KernelsCommand::Run() const {
   for (const KernelSubjectMaker& maker : makers) {
     ASSIGN_OR_RETURN(const std::unique_ptr<KernelSubject> subject,
                      maker.make());
-    for (const int32_t rows : rows_.empty() ? subject->rows() : rows_) {
-      if (rows > subject->max_rows()) continue;
+    for (const KernelSetting& setting : Settings(*subject)) {
       for (const Isa isa : isas) {
-        for (const int32_t threads : threads_) {
-          ASSIGN_OR_RETURN(Json line,
-                           runner.Measure(*subject, rows, isa, threads));
-          Print(line);
-          report["lines"].push_back(std::move(line));
-        }
+        ASSIGN_OR_RETURN(Json line, runner.Measure(*subject, isa, setting));
+        Print(line);
+        report["lines"].push_back(std::move(line));
       }
     }
   }

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "tools/bench/kernel_subjects.h"
 #include "tools/options.h"
 
 namespace bullpen {
@@ -18,9 +19,11 @@ class KernelsCommand {
 
  private:
   absl::Status Run() const;
+  std::vector<KernelSetting> Settings(const KernelSubject& subject) const;
 
   std::vector<std::string> filters_;
   std::vector<std::string> isas_ = {"all"};
+  std::vector<std::string> activations_ = {"int8"};
   std::vector<int32_t> rows_;
   std::vector<int32_t> threads_ = {1, 2};
   double seconds_ = 0.1;

@@ -95,6 +95,7 @@ absl::Status PrefillCommand::Run() const {
   }
   const double operations = 2 * cost.PromptMultiplyAdds(prompt_);
   report.update({{"isa", std::string(model->isa())},
+                 {"activations", std::string(model->activations())},
                  {"threads", model->threads()},
                  {"all_experts_in_memory", warm},
                  {"prompt_tokens", prompt_},
