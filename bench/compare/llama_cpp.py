@@ -98,11 +98,11 @@ def warm(file):
 def measure_llama(programs, file, threads, repack):
     warm(file)
     common = ["-m", file, "-t", threads]
-    tests = json.loads(run(programs / "llama-bench", *common, "-p", PROMPT, "-n", STEPS, "-r", 4,
+    tests = json.loads(run(programs / "llama-bench", *common, "-p", PROMPT, "-n", STEPS, "-r", 2,
                            "--repack", repack, "-o", "json"))  # fmt: skip
     best = {bool(test["n_prompt"]): max(test["samples_ts"]) for test in tests}
     lines = run(programs / "llama-batched-bench", *common, "-npp", 32,
-                "-ntg", ",".join([str(STEPS)] * 3), "-npl", SEQUENCES, "-c", 1024,
+                "-ntg", ",".join([str(STEPS)] * 2), "-npl", SEQUENCES, "-c", 1024,
                 "--output-format", "jsonl", "--repack" if repack else "--no-repack")  # fmt: skip
     many = [json.loads(line)["speed_tg"] for line in lines.splitlines() if line.startswith("{")]
     return dict(zip(FIGURES, (best[False], best[True], max(many))))
@@ -117,8 +117,8 @@ def measure_bullpen(bullpen, packed, threads, isa, work):
         run(bullpen, "bench", command, *common, *options)
         return json.loads((work / "run.json").read_text())
 
-    decode = bench("decode", "--sequences", f"1,{SEQUENCES}", "--context", 128, "--seconds", 2)
-    prefill = bench("prefill", "--prompt", PROMPT, "--seconds", 2)
+    decode = bench("decode", "--sequences", f"1,{SEQUENCES}", "--context", 128, "--seconds", 1)
+    prefill = bench("prefill", "--prompt", PROMPT, "--seconds", 1)
     one, many = decode["engine"]
     speeds = dict(zip(FIGURES, (one["tokens_per_second"], prefill["tokens_per_second"],
                                 many["tokens_per_second"])))  # fmt: skip

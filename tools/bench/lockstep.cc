@@ -104,17 +104,24 @@ absl::Status Lockstep::Prefill(int32_t rows) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<bool> Lockstep::Warm() {
+absl::Status Lockstep::Warm() {
   const int32_t rows =
       std::min({model_.context(), model_.max_batch_tokens(), kWarmRows});
   uint64_t loaded = model_.cache_snapshot().bytes_loaded;
   for (int i = 0; i < kWarmChunks; ++i) {
     RETURN_IF_ERROR(Prefill(rows));
     const uint64_t now = model_.cache_snapshot().bytes_loaded;
-    if (i > 0 && now == loaded) return true;
+    if (i > 0 && now == loaded) break;
     loaded = now;
   }
-  return false;
+  return absl::OkStatus();
+}
+
+bool HoldsAllExperts(const Model& model) {
+  for (int l = 0; l < static_cast<int>(model.config().layers.size()); ++l) {
+    if (model.memory().slots[l] < model.config().experts_in(l)) return false;
+  }
+  return true;
 }
 
 }  // namespace bullpen

@@ -35,9 +35,8 @@ class Lockstep {
   // logits for the last row.
   absl::Status Prefill(int32_t rows);
 
-  // Runs prompts until a chunk finds all its experts in memory, or for a few
-  // chunks; returns whether it came to that.
-  absl::StatusOr<bool> Warm();
+  // Runs prompts until one finds all its experts in memory, but a few at most.
+  absl::Status Warm();
 
  private:
   void Count(int layer, std::span<const int32_t> experts);
@@ -53,5 +52,8 @@ class Lockstep {
   std::vector<bool> seen_;  // experts of the layer at hand
   Step step_;
 };
+
+// Whether the memory holds every expert.
+bool HoldsAllExperts(const Model& model);
 
 }  // namespace bullpen

@@ -78,7 +78,7 @@ absl::Status PrefillCommand::Run() const {
   ASSIGN_OR_RETURN(const ModelCost cost,
                    ModelCost::Of(model->packed(), flags.kv_type));
   Lockstep lockstep(*model, cost, 1);
-  ASSIGN_OR_RETURN(const bool warm, lockstep.Warm());
+  RETURN_IF_ERROR(lockstep.Warm());
   WorkerPool pool(model->threads());
   std::map<Peak, double> peaks = NewPeaks(isa);
   double best = 0;
@@ -97,7 +97,7 @@ absl::Status PrefillCommand::Run() const {
   report.update({{"isa", std::string(model->isa())},
                  {"activations", std::string(model->activations())},
                  {"threads", model->threads()},
-                 {"all_experts_in_memory", warm},
+                 {"all_experts_in_memory", HoldsAllExperts(*model)},
                  {"prompt_tokens", prompt_},
                  {"chunk_tokens", std::min(prompt_, model->max_batch_tokens())},
                  {"prompts", prompts},
