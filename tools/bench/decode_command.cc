@@ -181,16 +181,13 @@ absl::Status DecodeCommand::RunModel(DramRoof& roof, Json& report) const {
   report["dram_bytes_per_second"] = roof.Best(pool);
   report["lines"] = Json::array();
   const int32_t layers = static_cast<int32_t>(model->config().layers.size());
-  bool warm = false;
+  report["all_experts_in_memory"] = HoldsAllExperts(*model);
+  RETURN_IF_ERROR(Lockstep(*model, cost, 1).Warm());
+  std::printf("%9s %12s %10s %12s %8s %8s %8s %8s %8s\n", "sequences",
+              "tokens/s", "ms/step", "MB/token", "experts", "GB/s", "of GB/s",
+              "share", "median");
   for (const int32_t sequences : sequences_) {
     Lockstep lockstep(*model, cost, sequences);
-    if (!warm) {
-      ASSIGN_OR_RETURN(warm, lockstep.Warm());
-      report["all_experts_in_memory"] = warm;
-      std::printf("%9s %12s %10s %12s %8s %8s %8s %8s %8s\n", "sequences",
-                  "tokens/s", "ms/step", "MB/token", "experts", "GB/s",
-                  "of GB/s", "share", "median");
-    }
     ASSIGN_OR_RETURN(
         std::vector<Slice> slices,
         Slices(lockstep, roof, pool, seconds_, sequences, model->context()));
