@@ -98,8 +98,10 @@ def test_kernels_are_set_against_the_limits_of_the_same_run(bench):
                  line["threads"]) for line in result["lines"]}  # fmt: skip
     assert {line["activations"] for line in result["lines"] if line["type"] == "Q4_K"} == {"int8"}
     assert {line["activations"] for line in result["lines"] if line["type"] != "Q4_K"} == {"f32"}
+    kv_types = {line["type"] for line in result["lines"] if line["op"] == "attention"}
+    assert {kv_type.upper() for kv_type in kv_types} >= {"F32", "F16"}
     attention = [("attention", kv_type, f"context:{context},heads:32/4,dim:128")
-                 for kv_type in ("F32", "F16") for context in (512, 4096)]
+                 for kv_type in kv_types for context in (512, 4096)]
     asked = [("matmul", "Q4_K", "1024x2048"), ("grouped_ffn", "BF16", "2048x768"), *attention]
     assert measured == {(*what, rows, isa, threads) for what in asked for rows in (1, 3, 600)
                         for isa in isas for threads in (1, 2)
