@@ -235,7 +235,10 @@ void Engine::State::Reap(Clock::time_point now) {
   for (Sequence* sequence : scheduler.All()) {
     const std::optional<Clock::time_point> deadline =
         sequence->request.deadline;
-    if (sequence->stream->cancelled()) {
+    const TokenStream::Wish wish = sequence->stream->wish();
+    if (wish == TokenStream::Wish::kStop) {
+      End(*sequence, {.reason = FinishReason::kStop}, now);
+    } else if (wish == TokenStream::Wish::kCancel) {
       End(*sequence, {.status = absl::CancelledError("cancelled")}, now);
     } else if (deadline.has_value() && *deadline <= now) {
       const double seconds = Seconds(*deadline - sequence->submitted);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <vector>
@@ -32,13 +33,23 @@ class TokenStream {
   // Server side: takes all there is.
   Batch Take();
 
-  // Any thread: the engine ends the request at its next step. Idempotent.
-  void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
-  bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
+  // What the server still wants. Any thread; the first that is not kMore stays,
+  // and the engine ends the request at its next step.
+  enum class Wish : uint8_t { kMore, kStop, kCancel };
+  // The answer is complete, as by a stop string.
+  void Stop() { Want(Wish::kStop); }
+  // Nobody waits for the answer any more.
+  void Cancel() { Want(Wish::kCancel); }
+  Wish wish() const { return wish_.load(std::memory_order_relaxed); }
 
  private:
+  void Want(Wish wish) {
+    Wish more = Wish::kMore;
+    wish_.compare_exchange_strong(more, wish, std::memory_order_relaxed);
+  }
+
   std::function<void()> on_ready_;
-  std::atomic<bool> cancelled_{false};
+  std::atomic<Wish> wish_{Wish::kMore};
   absl::Mutex mutex_;
   Batch ready_ ABSL_GUARDED_BY(mutex_);
   bool done_ ABSL_GUARDED_BY(mutex_) = false;

@@ -162,14 +162,14 @@ void GenerateCall::Append(const TokenEvent& event) {
   ++completion_tokens_;
   FillToken(event, calls_.service_.tokenizer(), *response_.add_tokens());
   response_.mutable_text()->append(text_->Push(event.id));
-  if (text_->stopped()) stream_->Cancel();
+  if (text_->stopped()) stream_->Stop();
 }
 
 void GenerateCall::TakeFinished(Finished finished) {
   finished_ = std::move(finished);
   Finished logged = *finished_;
   if (text_->stopped()) {
-    // The engine saw a cancellation, the client an ordinary end.
+    // The engine ends it some tokens later, or fails before it looks.
     logged.reason = FinishReason::kStop;
     logged.status = absl::OkStatus();
     logged.completion_tokens = completion_tokens_;

@@ -92,7 +92,7 @@ absl::StatusOr<LocalSession::Outcome> LocalSession::Generate(
       outcome.ids.push_back(event.id);
       give(text.Push(event.id));
     }
-    if (text.stopped()) stream->Cancel();
+    if (text.stopped()) stream->Stop();
     if (batch.finished.has_value()) {
       outcome.finished = *std::move(batch.finished);
       over = true;

@@ -114,7 +114,7 @@ void Choice::Release(std::string text, std::vector<ChoiceDelta>& out) {
 void Choice::StopHere() {
   ended_ = true;
   finish_reason_ = "stop";
-  stream_->Cancel();
+  stream_->Stop();
 }
 
 }  // namespace bullpen

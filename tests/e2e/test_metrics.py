@@ -107,3 +107,21 @@ def test_a_real_prometheus_scrapes_it(server, tmp_path, free_port):
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_stop_string_counts_as_a_stop_in_both_protocols(server, inference, stubs):
+    start = server.complete("In the beginning", max_tokens=20, temperature=0).json()
+    stop = start["choices"][0]["text"][4:8]
+    server.wait_idle()
+    before = server.metrics()
+    answer = server.complete("In the beginning", max_tokens=400, temperature=0, stop=stop).json()
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    answers = list(inference.Generate(stubs[0].GenerateRequest(
+        prompt="In the beginning", max_tokens=400, stop=[stop],
+        sampling=stubs[0].SamplingParams(temperature=0)), timeout=60))
+    assert answers[-1].finish.reason == stubs[0].FINISH_REASON_STOP
+    server.wait_idle()
+    after = server.metrics()
+    for reason, count in (("stop", 2), ("cancelled", 0)):
+        key = ("bullpen_requests_finished_total", (("reason", reason),))
+        assert after.get(key, 0) - before.get(key, 0) == count, reason

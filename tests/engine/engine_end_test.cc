@@ -28,6 +28,24 @@ TEST(EngineEnd, CancelInDecode) {
   EXPECT_EQ(f.metrics.finished_cancelled.Value(), 1);
 }
 
+TEST(EngineEnd, StopIsAnOrdinaryEnd) {
+  EngineFixture f;
+  f.control.Hold();
+  Reader reader;
+  ASSERT_TRUE(f.Submit(Greedy(MakePrompt(3), 50), reader).ok());
+  f.control.AwaitHeld();
+  f.control.StepOnce();
+  reader.AwaitTokens(1);
+  reader.stream()->Stop();
+  f.control.Release();
+  const Finished& finished = reader.Wait();
+  EXPECT_EQ(finished.reason, FinishReason::kStop);
+  EXPECT_TRUE(finished.status.ok());
+  EXPECT_TRUE(f.AtBaseLine());
+  EXPECT_EQ(f.metrics.finished_stop.Value(), 1);
+  EXPECT_EQ(f.metrics.finished_cancelled.Value(), 0);
+}
+
 TEST(EngineEnd, CancelInPrefill) {
   EngineFixture f({}, {.max_batch_tokens = 4});
   f.control.Hold();

@@ -27,12 +27,17 @@ TEST(TokenStream, GivesAllThatCameSinceTheLastTake) {
   EXPECT_EQ(ready, 4);
 }
 
-TEST(TokenStream, CancelIsSeenAndIdempotent) {
-  TokenStream stream(nullptr);
-  EXPECT_FALSE(stream.cancelled());
-  stream.Cancel();
-  stream.Cancel();
-  EXPECT_TRUE(stream.cancelled());
+TEST(TokenStream, TheFirstWishStays) {
+  TokenStream cancelled(nullptr);
+  EXPECT_EQ(cancelled.wish(), TokenStream::Wish::kMore);
+  cancelled.Cancel();
+  cancelled.Cancel();
+  cancelled.Stop();
+  EXPECT_EQ(cancelled.wish(), TokenStream::Wish::kCancel);
+  TokenStream stopped(nullptr);
+  stopped.Stop();
+  stopped.Cancel();
+  EXPECT_EQ(stopped.wish(), TokenStream::Wish::kStop);
 }
 
 TEST(TokenStreamDeathTest, FinishesOnce) {

@@ -141,7 +141,10 @@ struct Engine::State {
   // Gives one token or the end; whether it was the end.
   bool Step(Playing& playing) {
     FakeAnswer& answer = playing.answer;
-    if (playing.stream->cancelled()) {
+    if (playing.stream->wish() == TokenStream::Wish::kStop) {
+      return End(playing, {.reason = FinishReason::kStop});
+    }
+    if (playing.stream->wish() == TokenStream::Wish::kCancel) {
       return End(playing, {.status = absl::CancelledError("cancelled")});
     }
     if (!answer.prompt.empty()) {
