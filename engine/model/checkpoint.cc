@@ -119,7 +119,11 @@ const kernels::BlockFormat* FormatOf(const SourceTensor& tensor) {
 }
 
 std::optional<kernels::DType> KernelDType(const SourceTensor& tensor) {
-  if (IsFp8(tensor)) return kernels::DType::kF32;
+  // An E4M3 number has four significant bits.
+  if (IsFp8(tensor)) {
+    return tensor.scales->powers_of_two ? kernels::DType::kBF16
+                                        : kernels::DType::kF32;
+  }
   const kernels::BlockFormat* format = FormatOf(tensor);
   if (format == nullptr) return std::nullopt;
   return kernels::PanelTypeOf(*format);

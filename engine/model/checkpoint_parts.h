@@ -23,6 +23,7 @@ struct TensorScales {
   TensorInfo info;
   int32_t rows_each = 1;
   int32_t cols_each = 1;
+  bool powers_of_two = false;  // so the config says; readers check it
 };
 
 // A tensor of a checkpoint: which of its files, where in that, and what is

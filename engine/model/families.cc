@@ -17,6 +17,7 @@ using Score = kernels::RouterRule::Score;
 void ReadLlama(ConfigFields& fields, ModelConfig& config) {
   ReadHeads(fields, config);
   ReadAttentionBias(fields, config);
+  config.o_bias = fields.Bool("attention_out_bias", config.o_bias);
   config.mlp_bias = fields.Bool("mlp_bias", false);
   ReadWidths(fields, config, "intermediate_size", "intermediate_size");
 }

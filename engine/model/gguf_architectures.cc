@@ -30,6 +30,9 @@ constexpr TensorNames kCommonNames = {
     .dense_gate = "blk.$0.ffn_gate.weight",
     .dense_up = "blk.$0.ffn_up.weight",
     .dense_down = "blk.$0.ffn_down.weight",
+    .dense_gate_bias = "blk.$0.ffn_gate.bias",
+    .dense_up_bias = "blk.$0.ffn_up.bias",
+    .dense_down_bias = "blk.$0.ffn_down.bias",
     .router = "blk.$0.ffn_gate_inp.weight",
     .choice_bias = "blk.$0.exp_probs_b.bias",
     .shared_router = "blk.$0.ffn_gate_inp_shexp.weight",
@@ -151,16 +154,11 @@ void MapOlmoe(GgufMapping& m) {
 
 // Dense, or Mixtral.
 void MapLlama(GgufMapping& m) {
-  if (m.HasTensor("blk.0.attn_q.bias")) {
-    m.fields.Refuse("tensor blk.0.attn_q.bias",
-                    "architecture llama is supported without biases");
-  }
-  if (m.HasTensor("rope_freqs.weight")) {
-    m.fields.Refuse("tensor rope_freqs.weight",
-                    "rotation by one base is supported");
-  }
   if (m.fields.Int(m.Key("expert_count"), 0) == 0) {
     m.config["model_type"] = "llama";
+    m.config["attention_bias"] = m.HasTensor("blk.0.attn_q.bias");
+    m.config["attention_out_bias"] = m.HasTensor("blk.0.attn_output.bias");
+    m.config["mlp_bias"] = m.HasTensor("blk.0.ffn_gate.bias");
     return;
   }
   m.config["model_type"] = "mixtral";

@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <cmath>
+#include <span>
 #include <utility>
 
 #include "base/status.h"
@@ -169,12 +171,50 @@ absl::Status AddTokenizer(GgufFields& fields, CheckpointParts& parts) {
   return absl::OkStatus();
 }
 
-// Marks the matrices whose rows a converter has moved.
+// What each frequency is divided by, where the file says so: converters turn
+// the stretch of Llama 3 into that. The tensor is no weight of the model.
+absl::Status AddRopeDivisors(CheckpointParts& parts) {
+  constexpr char kName[] = "rope_freqs.weight";
+  const auto found = parts.tensors.find(kName);
+  if (found == parts.tensors.end()) return absl::OkStatus();
+  const TensorInfo& info = found->second.info;
+  const auto refuse = [&](const std::string& what) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(parts.path.string(), ": tensor ", kName, " ", what));
+  };
+  if (parts.config.contains("rope_scaling")) {
+    return refuse("and rope.scaling together are not supported");
+  }
+  constexpr int64_t kMostDivisors = 1 << 13;
+  if (info.dtype != "F32" || info.shape.size() != 1 ||
+      info.shape[0] > kMostDivisors) {
+    return refuse(absl::StrCat("is ", info.dtype, " ", info.ShapeText(),
+                               ", not F32 of half a head"));
+  }
+  std::vector<float> divisors(static_cast<size_t>(info.shape[0]));
+  RETURN_IF_ERROR(parts.files[found->second.file].file.ReadAt(
+      info.offset, std::as_writable_bytes(std::span(divisors))));
+  for (const float divisor : divisors) {
+    if (divisor > 0 && std::isfinite(divisor)) continue;
+    return refuse(absl::StrCat("has ", divisor, "; divisors are positive"));
+  }
+  parts.config["rope_scaling"] = {{"rope_type", "longrope"},
+                                  {"short_factor", divisors},
+                                  {"long_factor", divisors},
+                                  {"attention_factor", 1.0},
+                                  {"original_max_position_embeddings",
+                                   parts.config["max_position_embeddings"]}};
+  parts.tensors.erase(found);
+  return absl::OkStatus();
+}
+
+// Marks the matrices whose rows a converter has moved, and their biases.
 void MarkInterleaved(const GgufArchitecture& architecture,
                      CheckpointParts& parts) {
   if (!architecture.interleaved_qk) return;
   for (auto& [name, tensor] : parts.tensors) {
-    if (name.ends_with(".attn_q.weight") || name.ends_with(".attn_k.weight")) {
+    if (name.ends_with(".attn_q.weight") || name.ends_with(".attn_k.weight") ||
+        name.ends_with(".attn_q.bias") || name.ends_with(".attn_k.bias")) {
       tensor.interleaved_rows = parts.config["head_dim"].get<int32_t>();
     }
   }
@@ -212,6 +252,7 @@ absl::StatusOr<CheckpointParts> ReadGgufModel(const fs::path& path) {
   (*architecture)->map(mapping);
   parts.generation = Generation(fields);
   RETURN_IF_ERROR(fields.status());
+  RETURN_IF_ERROR(AddRopeDivisors(parts));
   MarkInterleaved(**architecture, parts);
   RETURN_IF_ERROR(AddTokenizer(fields, parts));
   parts.descriptions["config.json"] = parts.config.dump(2) + "\n";

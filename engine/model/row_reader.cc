@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/status.h"
+#include "base/strings.h"
 #include "engine/model/scaled_tensor.h"
 #include "kernels/block_format.h"
 
@@ -24,6 +25,10 @@ int64_t StoredRow(const SourceTensor& tensor, int64_t row) {
 absl::Status RowReader::ReadStored(const SourceTensor& tensor, RowRange rows,
                                    std::span<std::byte> out) {
   if (tensor.scales.has_value()) return ReadMxfp4(tensor, rows, out);
+  // Elements of a vector stand where the rows of its matrix do.
+  if (tensor.interleaved_rows != 0 && tensor.info.shape.size() == 1) {
+    rows = {0, tensor.info.shape[0]};
+  }
   const size_t row_bytes = out.size() / static_cast<size_t>(rows.count);
   const File& file = checkpoint_.open_file(tensor.file);
   const auto at = [&](int64_t row) {
@@ -73,6 +78,23 @@ absl::Status RowReader::ReadFp8(const SourceTensor& tensor, RowRange rows,
   return absl::OkStatus();
 }
 
+absl::Status RowReader::ReadFp8AsBf16(const SourceTensor& tensor, RowRange rows,
+                                      std::span<std::byte> out) {
+  values_.resize(out.size() / 2);
+  RETURN_IF_ERROR(ReadFp8(tensor, rows, values_.data()));
+  for (size_t i = 0; i < values_.size(); ++i) {
+    const uint16_t bits = kernels::FromFloat(values_[i], kernels::DType::kBF16);
+    if (kernels::ToFloat(bits, kernels::DType::kBF16) != values_[i]) {
+      return absl::DataLossError(absl::StrCat(
+          checkpoint_.file_of(tensor).string(), ": an FP8 weight is ",
+          values_[i],
+          "; with the scales that config.json says, powers of two, none is"));
+    }
+    std::memcpy(out.data() + 2 * i, &bits, sizeof(bits));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::span<const std::byte>> RowReader::ReadBlocks(
     const SourceTensor& tensor, RowRange rows) {
   const int64_t row_bytes =
@@ -85,7 +107,8 @@ absl::StatusOr<std::span<const std::byte>> RowReader::ReadBlocks(
 absl::Status RowReader::Read(const SourceTensor& tensor, RowRange rows,
                              kernels::DType dtype, std::span<std::byte> out) {
   if (IsFp8(tensor)) {
-    CHECK(dtype == kernels::DType::kF32) << "FP8 as a half type";
+    if (dtype == kernels::DType::kBF16) return ReadFp8AsBf16(tensor, rows, out);
+    CHECK(dtype == kernels::DType::kF32) << "FP8 as " << DTypeName(dtype);
     return ReadFp8(tensor, rows, reinterpret_cast<float*>(out.data()));
   }
   const kernels::BlockFormat* format = FormatOf(tensor);

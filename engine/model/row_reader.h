@@ -40,6 +40,9 @@ class RowReader {
   absl::Status ReadMxfp4(const SourceTensor& tensor, RowRange rows,
                          std::span<std::byte> out);
   absl::Status ReadFp8(const SourceTensor& tensor, RowRange rows, float* out);
+  // DataLoss if not every value is one of that type.
+  absl::Status ReadFp8AsBf16(const SourceTensor& tensor, RowRange rows,
+                             std::span<std::byte> out);
   absl::Status ReadStored(const SourceTensor& tensor, RowRange rows,
                           std::span<std::byte> out);
 

@@ -17,6 +17,7 @@ namespace bullpen {
 namespace {
 
 constexpr char kFp8[] = "F8_E4M3";
+constexpr char kExponents[] = "F8_E8M0";
 constexpr char kMxfp4[] = "MXFP4";
 constexpr int32_t kMxfp4Group = 32;
 
@@ -55,18 +56,21 @@ absl::Status JoinMxfp4(const std::string& name, SourceTensor& blocks,
   return absl::OkStatus();
 }
 
-struct BlockSize {
+struct Fp8Blocks {
   int32_t rows = 128;
   int32_t cols = 128;
+  bool powers_of_two = false;
 };
 
-// quantization_config.weight_block_size, wherever a wrapper keeps it.
-absl::StatusOr<BlockSize> ReadBlockSize(const nlohmann::json& config) {
-  BlockSize size;
+// What quantization_config says.
+absl::StatusOr<Fp8Blocks> ReadFp8Blocks(const nlohmann::json& config) {
+  Fp8Blocks blocks;
   ConfigFields fields(config, "config.json");
-  if (!fields.Has("quantization_config")) return size;
+  if (!fields.Has("quantization_config")) return blocks;
   ConfigFields quantization = fields.Object("quantization_config");
-  if (!quantization.Has("weight_block_size")) return size;
+  blocks.powers_of_two = quantization.String("scale_fmt", "") == "ue8m0";
+  RETURN_IF_ERROR(quantization.status());
+  if (!quantization.Has("weight_block_size")) return blocks;
   const std::vector<int32_t> sizes =
       quantization.Ints("weight_block_size", {.least = 1, .most = 1 << 20});
   RETURN_IF_ERROR(quantization.status());
@@ -74,12 +78,14 @@ absl::StatusOr<BlockSize> ReadBlockSize(const nlohmann::json& config) {
     quantization.Refuse("weight_block_size", "two numbers are");
     return quantization.status();
   }
-  return BlockSize{sizes[0], sizes[1]};
+  blocks.rows = sizes[0];
+  blocks.cols = sizes[1];
+  return blocks;
 }
 
 int64_t Parts(int64_t n, int64_t each) { return (n + each - 1) / each; }
 
-absl::Status JoinFp8(const std::string& name, const BlockSize& block,
+absl::Status JoinFp8(const std::string& name, const Fp8Blocks& block,
                      SourceTensor& weights, const SourceTensor& scales) {
   std::vector<int64_t> wanted = weights.info.shape;
   const size_t dims = wanted.size();
@@ -87,14 +93,17 @@ absl::Status JoinFp8(const std::string& name, const BlockSize& block,
     wanted[dims - 2] = Parts(wanted[dims - 2], block.rows);
     wanted[dims - 1] = Parts(wanted[dims - 1], block.cols);
   }
+  const bool exponents = scales.info.dtype == kExponents;
   if (dims < 2 || scales.info.shape != wanted ||
-      !FloatType(scales.info).has_value()) {
+      !(exponents || FloatType(scales.info).has_value())) {
     return DoNotFit(name, weights, scales);
   }
-  weights.scales = TensorScales{.file = scales.file,
-                                .info = scales.info,
-                                .rows_each = block.rows,
-                                .cols_each = block.cols};
+  weights.scales =
+      TensorScales{.file = scales.file,
+                   .info = scales.info,
+                   .rows_each = block.rows,
+                   .cols_each = block.cols,
+                   .powers_of_two = exponents || block.powers_of_two};
   return absl::OkStatus();
 }
 
@@ -113,22 +122,28 @@ std::array<float, 256> MakeE4M3() {
   return values;
 }
 
-float ScaleAt(kernels::DType dtype, const std::byte* scales, int64_t index) {
-  if (dtype == kernels::DType::kF32) {
+// `dtype` is empty for bare exponents.
+float ScaleAt(std::optional<kernels::DType> dtype, const std::byte* scales,
+              int64_t index) {
+  if (!dtype.has_value()) {
+    const int exponent = std::to_integer<int>(scales[index]);
+    return exponent == 255 ? NAN : std::ldexp(1.0f, exponent - 127);
+  }
+  if (*dtype == kernels::DType::kF32) {
     float scale;
     std::memcpy(&scale, scales + index * 4, sizeof(scale));
     return scale;
   }
   uint16_t bits;
   std::memcpy(&bits, scales + index * 2, sizeof(bits));
-  return kernels::ToFloat(bits, dtype);
+  return kernels::ToFloat(bits, *dtype);
 }
 
 }  // namespace
 
 absl::Status JoinScales(CheckpointParts& parts) {
   constexpr std::string_view kBlocks = "_blocks";
-  ASSIGN_OR_RETURN(const BlockSize block, ReadBlockSize(parts.config));
+  ASSIGN_OR_RETURN(const Fp8Blocks block, ReadFp8Blocks(parts.config));
   std::vector<std::string> joined;
   for (auto& [name, tensor] : parts.tensors) {
     const bool mxfp4 = name.ends_with(kBlocks);
@@ -192,7 +207,7 @@ void DequantiseFp8(const SourceTensor& tensor, const Fp8Rows& rows,
   static const std::array<float, 256> kE4M3 = MakeE4M3();
   const int64_t cols = tensor.info.shape.back();
   const int64_t first_scale = ScaleRow(tensor, rows.first);
-  const kernels::DType dtype = *FloatType(tensor.scales->info);
+  const std::optional<kernels::DType> dtype = FloatType(tensor.scales->info);
   for (int64_t r = 0; r < rows.count; ++r, out += cols) {
     const std::byte* weights = rows.weights.data() + r * cols;
     const int64_t scale_row = ScaleRow(tensor, rows.first + r) - first_scale;

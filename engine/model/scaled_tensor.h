@@ -10,7 +10,8 @@
 // Weights whose scales are a tensor of their own: MXFP4 as gpt-oss has it
 // (NAME_blocks [..., G, 16] and NAME_scales [..., G], OCP Microscaling Formats
 // 1.0) and FP8 E4M3 by blocks as DeepSeek-V3 has it (NAME and NAME_scale_inv,
-// one scale for quantization_config.weight_block_size).
+// one scale for quantization_config.weight_block_size; F32, BF16, F16, or as
+// the bare exponents F8_E8M0, which are powers of two).
 
 namespace bullpen {
 
@@ -19,8 +20,8 @@ namespace bullpen {
 // does not fit together.
 absl::Status JoinScales(CheckpointParts& parts);
 
-// Whether its weights are FP8, which kernels know as F32. MXFP4 they know as
-// it is.
+// Whether its weights are FP8, which kernels know as F32, or as BF16 where
+// scales are powers of two. MXFP4 they know as it is.
 bool IsFp8(const SourceTensor& tensor);
 
 // Bytes of one row of the weights alone, and of their scales.

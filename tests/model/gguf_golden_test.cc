@@ -119,11 +119,14 @@ TEST_P(GgufFamilyTest, LogitsAreThoseOfTheCheckpoint) {
   ExpectLogits(dir, dir / "model.bf16.gguf", LoadGolden(dir).tensors);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Files, GgufFamilyTest,
-    testing::Values("qwen2_moe", "glm4_moe", "gpt_oss_mxfp4", "deepseek_v2",
-                    "deepseek_v2_group", "deepseek_v3", "llama", "qwen3"),
-    [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(Files, GgufFamilyTest,
+                         testing::Values("qwen2_moe", "glm4_moe",
+                                         "gpt_oss_mxfp4", "deepseek_v2",
+                                         "deepseek_v2_group", "deepseek_v3",
+                                         "llama", "qwen3", "gguf_llama3"),
+                         [](const auto& info) {
+                           return std::string(info.param);
+                         });
 
 INSTANTIATE_TEST_SUITE_P(
     Files, GgufGoldenTest,

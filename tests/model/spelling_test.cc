@@ -4,10 +4,14 @@
 
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
 
+#include "engine/model/pack.h"
+#include "engine/model/packed_model.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/fakes/checkpoint_writer.h"
 #include "tests/fakes/decoder.h"
@@ -229,7 +233,12 @@ double E4M3(int code) {
 }
 
 // DeepSeek-V3 and Qwen3 as released: FP8 with a scale for each block.
-TEST(Fp8, IsTheSameModelAsItsValuesInF32) {
+// `scale_of` gives one for a random number.
+struct Fp8Copies {
+  Copy packed, plain;
+  size_t scales = 0;
+};
+Fp8Copies MakeFp8(const std::function<float(uint32_t)>& scale_of) {
   Copy packed = ReadCopy("deepseek_v3"), plain = packed;
   const int64_t block_rows = 24, block_cols = 40;
   packed.config["quantization_config"] = {
@@ -247,7 +256,7 @@ TEST(Fp8, IsTheSameModelAsItsValuesInF32) {
     std::vector<float> scale(across * down), values(rows * cols);
     for (float& s : scale) {
       seed = seed * 1664525 + 1013904223;
-      s = 0.001f + static_cast<float>(seed >> 20) * 1e-6f;
+      s = scale_of(seed >> 20);
     }
     tensor.dtype = "F8_E4M3";
     tensor.bytes.resize(rows * cols);
@@ -269,13 +278,67 @@ TEST(Fp8, IsTheSameModelAsItsValuesInF32) {
     plain.tensors[i].dtype = "F32";
     plain.tensors[i].bytes = bytes(values);
   }
-  ASSERT_GT(scales.size(), 100u);
   packed.tensors.insert(packed.tensors.end(), scales.begin(), scales.end());
-  const std::vector<int32_t> prompt = {5, 9, 200, 7};
+  return {std::move(packed), std::move(plain), scales.size()};
+}
+
+const std::vector<int32_t> kFp8Prompt = {5, 9, 200, 7};
+
+TEST(Fp8, IsTheSameModelAsItsValuesInF32) {
+  const Fp8Copies copies = MakeFp8([](uint32_t random) {
+    return 0.001f + static_cast<float>(random) * 1e-6f;
+  });
+  ASSERT_GT(copies.scales, 100u);
   const std::vector<float> wanted =
-      LogitsOf(WriteCopy(plain, "fp8-plain"), prompt);
+      LogitsOf(WriteCopy(copies.plain, "fp8-plain"), kFp8Prompt);
   ASSERT_FALSE(std::isnan(wanted[0]));
-  EXPECT_EQ(LogitsOf(WriteCopy(packed, "fp8"), prompt), wanted);
+  EXPECT_EQ(LogitsOf(WriteCopy(copies.packed, "fp8"), kFp8Prompt), wanted);
+}
+
+float PowerOfTwo(uint32_t random) {
+  return std::ldexp(1.0f, -8 - static_cast<int>(random % 4));
+}
+
+// DeepSeek-V3.1: such weights are BF16, to the bit.
+TEST(Fp8, ScalesThatArePowersOfTwoNeedHalfTheSize) {
+  Fp8Copies copies = MakeFp8(PowerOfTwo);
+  const std::vector<float> wanted =
+      LogitsOf(WriteCopy(copies.plain, "fp8-powers-plain"), kFp8Prompt);
+  copies.packed.config["quantization_config"]["scale_fmt"] = "ue8m0";
+  const std::filesystem::path dir = WriteCopy(copies.packed, "fp8-powers");
+  EXPECT_EQ(LogitsOf(dir, kFp8Prompt), wanted);
+  const auto model = PackedModel::Open(PackedForTest(dir));
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(model->expert_shape(2).dtype, kernels::DType::kBF16);
+}
+
+TEST(Fp8, ScalesMayBeBareExponents) {
+  Fp8Copies copies = MakeFp8(PowerOfTwo);
+  const std::vector<float> wanted =
+      LogitsOf(WriteCopy(copies.plain, "fp8-exponents-plain"), kFp8Prompt);
+  for (FakeTensor& tensor : copies.packed.tensors) {
+    if (!tensor.name.ends_with("_scale_inv")) continue;
+    std::string exponents;
+    for (size_t at = 0; at < tensor.bytes.size(); at += sizeof(float)) {
+      float scale;
+      std::memcpy(&scale, tensor.bytes.data() + at, sizeof(scale));
+      exponents += static_cast<char>(std::ilogb(scale) + 127);
+    }
+    tensor.dtype = "F8_E8M0";
+    tensor.bytes = exponents;
+  }
+  EXPECT_EQ(LogitsOf(WriteCopy(copies.packed, "fp8-exponents"), kFp8Prompt),
+            wanted);
+}
+
+TEST(Fp8, AScaleThatIsNoPowerOfTwoContradictsTheConfig) {
+  Fp8Copies copies = MakeFp8([](uint32_t) { return 0.003f; });
+  copies.packed.config["quantization_config"]["scale_fmt"] = "ue8m0";
+  const std::filesystem::path dir = WriteCopy(copies.packed, "fp8-not-powers");
+  const absl::Status status = Pack(dir, dir.string() + "-packed", {});
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()),
+              testing::HasSubstr("powers of two"));
 }
 
 }  // namespace

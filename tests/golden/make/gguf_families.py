@@ -36,7 +36,8 @@ def load(path):
 
 
 def permute(weight, heads):
-    return weight.reshape(heads, 2, -1, weight.shape[-1]).swapaxes(1, 2).reshape(weight.shape)
+    """Rows of a matrix, or elements of a bias."""
+    return weight.reshape(heads, 2, -1, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
 
 
 def ggml_mxfp4(blocks, scales):
@@ -141,16 +142,37 @@ def metadata(writer, arch, c):
         add("rope.dimension_count", int(head_dim * rope.get("partial_rotary_factor", 1)))
 
 
-for family, arch in ARCHITECTURES.items():
-    folder = pathlib.Path(sys.argv[1]) / family
-    config = json.loads((folder / "config.json").read_text())
-    state = dict(load(folder / "model.safetensors"))
-    writer = gguf.GGUFWriter(folder / "model.bf16.gguf", arch)
+def llama3_divisors(config, rope):
+    """What converters make of the stretch of Llama 3: each frequency's divisor."""
+    frequency = rope["rope_theta"] ** (-np.arange(0, config["head_dim"], 2) / config["head_dim"])
+    wave, original = 2 * np.pi / frequency, rope["original_max_position_embeddings"]
+    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+    smooth = (original / wave - low) / (high - low)
+    between = 1 / ((1 - smooth) / rope["factor"] + smooth)
+    return np.where(wave < original / high, 1, np.where(wave > original / low, rope["factor"], between)).astype(np.float32)
+
+
+def write(path, arch, config, state, add_tokenizer):
+    writer = gguf.GGUFWriter(path, arch)
     metadata(writer, arch, config)
-    writer.add_tokenizer_model("none")
+    add_tokenizer(writer)
+    if config["rope_parameters"]["rope_type"] == "llama3":
+        writer.add_tensor("rope_freqs.weight", llama3_divisors(config, config["rope_parameters"]))
     for name, array, raw in tensors(arch, config, state):
         array = np.ascontiguousarray(array)
         if raw is None and array.ndim > 1 and not re.search(r"ffn_gate_inp|\.bias$", name):
             array, raw = gguf.quantize(array, QT.BF16), QT.BF16
         writer.add_tensor(name, array, raw_dtype=raw)
     writer.write_header_to_file(), writer.write_kv_data_to_file(), writer.write_tensors_to_file(), writer.close()
+
+
+def main():
+    for family, arch in ARCHITECTURES.items():
+        folder = pathlib.Path(sys.argv[1]) / family
+        config = json.loads((folder / "config.json").read_text())
+        write(folder / "model.bf16.gguf", arch, config, dict(load(folder / "model.safetensors")),
+              lambda writer: writer.add_tokenizer_model("none"))
+
+
+if __name__ == "__main__":
+    main()
