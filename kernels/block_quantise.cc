@@ -34,6 +34,11 @@ float Extreme(const float* x, int count) {
   return *at;
 }
 
+// The importance from element i on, if there is any.
+const float* At(const float* importance, int64_t i) {
+  return importance != nullptr ? importance + i : nullptr;
+}
+
 // 32 codes of 4 bits, the low nibbles first.
 void PutNibbles(const int* codes, std::byte* out) {
   for (int i = 0; i < 16; ++i) {
@@ -48,8 +53,11 @@ void PutFifthBits(const int* codes, std::byte* out) {
 }
 
 // Codes of Q4_0 (half = 8) and Q5_0 (16): the extreme value becomes code 0.
-float SignedCodes(const float* x, int half, int* codes) {
-  const float d = Extreme(x, 32) / static_cast<float>(-half);
+float SignedCodes(const float* x, int half, const float* importance,
+                  int* codes) {
+  const float d = importance != nullptr
+                      ? SearchScale(x, 32, half, importance)
+                      : Extreme(x, 32) / static_cast<float>(-half);
   const float inverse = Inverse(d);
   for (int i = 0; i < 32; ++i) {
     const float code = x[i] * inverse + (static_cast<float>(half) + 0.5f);
@@ -63,48 +71,55 @@ struct Affine {
 };
 
 // Codes of Q4_1 (most = 15) and Q5_1 (31), from the least value up.
-Affine UnsignedCodes(const float* x, int most, int* codes) {
+Affine UnsignedCodes(const float* x, int most, const float* importance,
+                     int* codes) {
   const auto [least, greatest] = std::minmax_element(x, x + 32);
-  const float d = (*greatest - *least) / static_cast<float>(most);
-  const float inverse = Inverse(d);
+  Affine with = {(*greatest - *least) / static_cast<float>(most), *least};
+  // The search knows minimums up to zero.
+  if (importance != nullptr && *least <= 0) {
+    const Scaled found = SearchScaleAndMinimum(x, most, importance);
+    with = {found.scale, -found.minimum};
+  }
+  const float inverse = Inverse(with.d);
   for (int i = 0; i < 32; ++i) {
-    const float code = (x[i] - *least) * inverse + 0.5f;
+    const float code = (x[i] - with.minimum) * inverse + 0.5f;
     codes[i] = std::clamp(static_cast<int>(code), 0, most);
   }
-  return {d, *least};
+  return with;
 }
 
-void QuantiseQ4_0(const float* x, std::byte* out) {
+void QuantiseQ4_0(const float* x, const float* importance, std::byte* out) {
   int codes[32];
-  PutHalf(SignedCodes(x, 8, codes), out);
+  PutHalf(SignedCodes(x, 8, importance, codes), out);
   PutNibbles(codes, out + 2);
 }
 
-void QuantiseQ4_1(const float* x, std::byte* out) {
+void QuantiseQ4_1(const float* x, const float* importance, std::byte* out) {
   int codes[32];
-  const Affine scale = UnsignedCodes(x, 15, codes);
+  const Affine scale = UnsignedCodes(x, 15, importance, codes);
   PutHalf(scale.d, out);
   PutHalf(scale.minimum, out + 2);
   PutNibbles(codes, out + 4);
 }
 
-void QuantiseQ5_0(const float* x, std::byte* out) {
+void QuantiseQ5_0(const float* x, const float* importance, std::byte* out) {
   int codes[32];
-  PutHalf(SignedCodes(x, 16, codes), out);
+  PutHalf(SignedCodes(x, 16, importance, codes), out);
   PutFifthBits(codes, out + 2);
   PutNibbles(codes, out + 6);
 }
 
-void QuantiseQ5_1(const float* x, std::byte* out) {
+void QuantiseQ5_1(const float* x, const float* importance, std::byte* out) {
   int codes[32];
-  const Affine scale = UnsignedCodes(x, 31, codes);
+  const Affine scale = UnsignedCodes(x, 31, importance, codes);
   PutHalf(scale.d, out);
   PutHalf(scale.minimum, out + 2);
   PutFifthBits(codes, out + 4);
   PutNibbles(codes, out + 8);
 }
 
-void QuantiseQ8_0(const float* x, std::byte* out) {
+// Codes are too fine for a search to pay, whatever counts.
+void QuantiseQ8_0(const float* x, const float*, std::byte* out) {
   const float d = std::fabs(Extreme(x, 32)) / 127.0f;
   const float inverse = Inverse(d);
   PutHalf(d, out);
@@ -114,35 +129,55 @@ void QuantiseQ8_0(const float* x, std::byte* out) {
   }
 }
 
-// The exponent of the largest value gives the scale; each value then takes the
-// nearest code, the lower of two.
-void QuantiseMXFP4(const float* x, std::byte* out) {
+// Each value as the nearest code under a scale, the lower of two; the squared
+// error.
+float Mxfp4Codes(const float* x, float d, const float* importance, int* codes) {
+  float error = 0;
+  for (int i = 0; i < 32; ++i) {
+    float least = INFINITY;
+    codes[i] = 0;
+    for (int code = 0; code < 16; ++code) {
+      const float distance =
+          std::fabs(d * static_cast<float>(kMxfp4Values[code]) - x[i]);
+      if (distance < least) {
+        least = distance;
+        codes[i] = code;
+      }
+    }
+    error += (importance != nullptr ? importance[i] : 1.0f) * least * least;
+  }
+  return error;
+}
+
+// The exponent of the largest value gives the scale; where some values count
+// more, that or one of its neighbours.
+void QuantiseMXFP4(const float* x, const float* importance, std::byte* out) {
   const float most = std::fabs(Extreme(x, 32));
   int exponent = 0;
   if (most > 0) {
     exponent = std::clamp(
         static_cast<int>(std::floor(std::log2(most))) - 2 + 127, 0, 254);
   }
-  const float d = Mxfp4Scale(static_cast<uint8_t>(exponent));
   int codes[32];
-  for (int i = 0; i < 32; ++i) {
-    float least = INFINITY;
-    codes[i] = 0;
-    for (int code = 0; code < 16; ++code) {
-      const float error =
-          std::fabs(d * static_cast<float>(kMxfp4Values[code]) - x[i]);
-      if (error < least) {
-        least = error;
-        codes[i] = code;
-      }
-    }
+  float least = Mxfp4Codes(x, Mxfp4Scale(static_cast<uint8_t>(exponent)),
+                           importance, codes);
+  const int middle = exponent;
+  for (const int other : {middle - 1, middle + 1}) {
+    if (importance == nullptr || other < 0 || other > 254) continue;
+    int other_codes[32];
+    const float error = Mxfp4Codes(x, Mxfp4Scale(static_cast<uint8_t>(other)),
+                                   importance, other_codes);
+    if (!(error < least)) continue;
+    least = error;
+    exponent = other;
+    std::copy_n(other_codes, 32, codes);
   }
   out[0] = Byte(exponent);
   PutNibbles(codes, out + 1);
 }
 
-void QuantiseIQ4_NL(const float* x, std::byte* out) {
-  const float d = SearchIq4Scale(x);
+void QuantiseIQ4_NL(const float* x, const float* importance, std::byte* out) {
+  const float d = SearchIq4Scale(x, importance);
   const float inverse = Inverse(d);
   int codes[32];
   for (int i = 0; i < 32; ++i) codes[i] = NearestIq4(x[i] * inverse);
@@ -161,11 +196,12 @@ void PutScalesAndMinimums(const int* scales, const int* minimums,
 }
 
 // The head of Q4_K and Q5_K, and the codes 0 .. most of the 256 values.
-void QuantiseGroups(const float* x, int most, std::byte* head, int* codes) {
+void QuantiseGroups(const float* x, int most, const float* importance,
+                    std::byte* head, int* codes) {
   Scaled groups[8];
   float most_scale = 0, most_minimum = 0;
   for (int g = 0; g < 8; ++g) {
-    groups[g] = SearchScaleAndMinimum(x + 32 * g, most);
+    groups[g] = SearchScaleAndMinimum(x + 32 * g, most, At(importance, 32 * g));
     most_scale = std::max(most_scale, groups[g].scale);
     most_minimum = std::max(most_minimum, groups[g].minimum);
   }
@@ -198,15 +234,15 @@ void PutKNibbles(const int* codes, std::byte* out) {
   }
 }
 
-void QuantiseQ4_K(const float* x, std::byte* out) {
+void QuantiseQ4_K(const float* x, const float* importance, std::byte* out) {
   int codes[256];
-  QuantiseGroups(x, 15, out, codes);
+  QuantiseGroups(x, 15, importance, out, codes);
   PutKNibbles(codes, out + 16);
 }
 
-void QuantiseQ5_K(const float* x, std::byte* out) {
+void QuantiseQ5_K(const float* x, const float* importance, std::byte* out) {
   int codes[256];
-  QuantiseGroups(x, 31, out, codes);
+  QuantiseGroups(x, 31, importance, out, codes);
   std::memset(out + 16, 0, 32);
   for (int i = 0; i < 256; ++i) {
     out[16 + i % 32] |= Byte(codes[i] >> 4 << i / 32);
@@ -214,9 +250,11 @@ void QuantiseQ5_K(const float* x, std::byte* out) {
   PutKNibbles(codes, out + 48);
 }
 
-void QuantiseQ6_K(const float* x, std::byte* out) {
+void QuantiseQ6_K(const float* x, const float* importance, std::byte* out) {
   float scales[16];
-  for (int g = 0; g < 16; ++g) scales[g] = SearchScale(x + 16 * g, 32);
+  for (int g = 0; g < 16; ++g) {
+    scales[g] = SearchScale(x + 16 * g, 16, 32, At(importance, 16 * g));
+  }
   const float extreme = Extreme(scales, 16);
   std::memset(out, 0, 210);
   if (std::fabs(extreme) < 1e-15f) return;
@@ -236,7 +274,7 @@ void QuantiseQ6_K(const float* x, std::byte* out) {
 
 struct Quantiser {
   std::string_view format;
-  void (*quantise)(const float* x, std::byte* out);
+  void (*quantise)(const float* x, const float* importance, std::byte* out);
 };
 constexpr Quantiser kQuantisers[] = {
     {"Q4_0", QuantiseQ4_0},     {"Q4_1", QuantiseQ4_1},
@@ -260,7 +298,7 @@ bool CanQuantise(const BlockFormat& format) {
 }
 
 void Quantise(const BlockFormat& format, const float* values, int64_t count,
-              std::byte* out) {
+              std::byte* out, const float* importance) {
   if (format.plain) {
     CHECK(format.exact != DType::kF32) << "F32 needs no quantising";
     for (int64_t i = 0; i < count; ++i) {
@@ -273,7 +311,7 @@ void Quantise(const BlockFormat& format, const float* values, int64_t count,
   CHECK(quantiser != nullptr && count % format.elements == 0)
       << count << " elements as " << format.name;
   for (int64_t i = 0; i < count; i += format.elements) {
-    quantiser->quantise(values + i, out);
+    quantiser->quantise(values + i, At(importance, i), out);
     out += format.bytes;
   }
 }

@@ -74,7 +74,8 @@ struct GroupedFfnArgs {
   const int32_t* x_row = nullptr;  // [entries] row of x
   const int32_t* slot = nullptr;   // [entries] row of y
   float* y = nullptr;              // [slots, dim]
-  float* scratch = nullptr;        // [entries, 2 * inner], by entry
+  // [entries, 2 * inner], by entry; h is the first half of each afterwards.
+  float* scratch = nullptr;
   // Scratch, 64-byte aligned, [entries] of Int8RowBytes of the larger of dim
   // and inner: room for the x and the h of block types as integers, see
   // matmul.h. Null: they stay float.

@@ -35,6 +35,19 @@ float ExtremeOf(const float* x, int count) {
 
 float Square(float x) { return x * x; }
 
+float MeanSquare(const float* x, int count) {
+  float squares = 0;
+  for (int i = 0; i < count; ++i) squares += x[i] * x[i];
+  return squares / static_cast<float>(count);
+}
+
+// What the errors of a group weigh: the importance, if there is any, or x^2.
+void Weigh(const float* x, int count, const float* importance, float* weights) {
+  for (int i = 0; i < count; ++i) {
+    weights[i] = importance != nullptr ? importance[i] : x[i] * x[i];
+  }
+}
+
 // The weighted error of codes under a scale and a minimum.
 float ErrorOf(const float* x, const float* weights, const int* codes,
               Scaled with) {
@@ -74,15 +87,17 @@ bool FitCodes(const float* x, const float* weights, const int* codes,
 
 int NearestInt(float value) { return static_cast<int>(std::nearbyint(value)); }
 
-float SearchScale(const float* x, int half) {
-  constexpr int kCount = 16;
-  const float extreme = ExtremeOf(x, kCount);
+float SearchScale(const float* x, int count, int half,
+                  const float* importance) {
+  const float extreme = ExtremeOf(x, count);
   if (std::fabs(extreme) < kLeast) return 0;
+  float weights[kGroup];
+  Weigh(x, count, importance, weights);
   const auto fit_of = [&](float inverse) {
     Fit fit;
-    for (int i = 0; i < kCount; ++i) {
+    for (int i = 0; i < count; ++i) {
       const int code = std::clamp(NearestInt(inverse * x[i]), -half, half - 1);
-      fit.Add(x[i] * x[i], x[i], static_cast<float>(code));
+      fit.Add(weights[i], x[i], static_cast<float>(code));
     }
     return fit;
   };
@@ -102,12 +117,13 @@ float SearchScale(const float* x, int half) {
   return scale;
 }
 
-Scaled SearchScaleAndMinimum(const float* x, int most) {
-  float squares = 0;
-  for (int i = 0; i < kGroup; ++i) squares += x[i] * x[i];
-  const float root = std::sqrt(squares / kGroup);
+Scaled SearchScaleAndMinimum(const float* x, int most,
+                             const float* importance) {
   float weights[kGroup];
-  for (int i = 0; i < kGroup; ++i) weights[i] = root + std::fabs(x[i]);
+  const float root = std::sqrt(MeanSquare(x, kGroup));
+  for (int i = 0; i < kGroup; ++i) {
+    weights[i] = importance != nullptr ? importance[i] : root + std::fabs(x[i]);
+  }
 
   const float least = std::min(0.0f, *std::min_element(x, x + kGroup));
   const float range = *std::max_element(x, x + kGroup) - least;
@@ -151,15 +167,17 @@ int NearestIq4(float x) {
   return static_cast<int>(above - kIq4Values) - (lower ? 1 : 0);
 }
 
-float SearchIq4Scale(const float* x) {
+float SearchIq4Scale(const float* x, const float* importance) {
   const float extreme = ExtremeOf(x, kGroup);
   if (std::fabs(extreme) < kLeast) return 0;
+  float weights[kGroup];
+  Weigh(x, kGroup, importance, weights);
   const auto fit_of = [&](float inverse) {
     Fit fit;
     for (int i = 0; i < kGroup; ++i) {
       const float value =
           static_cast<float>(kIq4Values[NearestIq4(inverse * x[i])]);
-      fit.Add(x[i] * x[i], x[i], value);
+      fit.Add(weights[i], x[i], value);
     }
     return fit;
   };

@@ -9,8 +9,12 @@ namespace bullpen::kernels {
 // To the nearest integer, halves to even.
 int NearestInt(float value);
 
-// x[0 .. 16) as scale * q, -half <= q < half; squares weigh x^2.
-float SearchScale(const float* x, int half);
+// Squares weigh as each function says, or as `importance` does if that is not
+// null.
+
+// x[0 .. count), at most 32, as scale * q, -half <= q < half; squares weigh
+// x^2.
+float SearchScale(const float* x, int count, int half, const float* importance);
 
 struct Scaled {
   float scale = 0;
@@ -19,10 +23,10 @@ struct Scaled {
 
 // x[0 .. 32) as scale * q - minimum, 0 <= q <= most; squares weigh |x| plus
 // the root of the mean square.
-Scaled SearchScaleAndMinimum(const float* x, int most);
+Scaled SearchScaleAndMinimum(const float* x, int most, const float* importance);
 
 // x[0 .. 32) as d * kIq4Values[code]; squares weigh x^2.
-float SearchIq4Scale(const float* x);
+float SearchIq4Scale(const float* x, const float* importance);
 // The code of the value nearest to x.
 int NearestIq4(float x);
 

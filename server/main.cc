@@ -97,7 +97,7 @@ int Main(int argc, char** argv) {
   ServeCommand serve(app, environment, chosen);
   GenerateCommand generate(app, environment, chosen);
   ChatCommand chat(app, environment, chosen);
-  PackCommand pack(app, chosen);
+  PackCommand pack(app, environment, chosen);
   TokenizeCommand tokenize(app, environment, chosen);
   LogitsCommand logits(app, environment, chosen);
   PerplexityCommand perplexity(app, environment, chosen);

@@ -1,6 +1,7 @@
 #include "tools/perplexity.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <numeric>
 #include <vector>
@@ -100,6 +101,7 @@ absl::StatusOr<Perplexity> MeasurePerplexity(Model& model,
   Scorer scorer(model);
   Perplexity result;
   double nll = 0;
+  const auto start = std::chrono::steady_clock::now();
   for (size_t begin = 0; begin + 1 < ids.size(); begin += window) {
     const std::span<const int32_t> part =
         ids.subspan(begin, std::min(window, ids.size() - begin));
@@ -110,6 +112,9 @@ absl::StatusOr<Perplexity> MeasurePerplexity(Model& model,
       options.progress(static_cast<int64_t>(begin + part.size()), total);
     }
   }
+  const std::chrono::duration<double> seconds =
+      std::chrono::steady_clock::now() - start;
+  result.seconds = seconds.count();
   result.mean_nll = nll / static_cast<double>(result.scored);
   return result;
 }

@@ -13,6 +13,7 @@ struct Perplexity {
   double mean_nll = 0;  // nats for each scored token
   int64_t scored = 0;   // tokens
   int64_t windows = 0;
+  double seconds = 0;  // that it took
 
   double value() const;  // exp(mean_nll)
 };

@@ -9,13 +9,16 @@ namespace bullpen {
 AttentionLayer::AttentionLayer(const ModelConfig& config,
                                const ResidentWeights& weights, int layer,
                                kernels::KvLayer kv)
-    : config_(config), kv_(kv), window_(config.layers[layer].window) {
+    : config_(config),
+      layer_(layer),
+      kv_(kv),
+      window_(config.layers[layer].window) {
   const std::string prefix = absl::StrCat("layers.", layer, ".");
   norm_ = NormWeights::Of(config, weights, prefix + "attn_norm");
   o_ = weights.matrix(prefix + "o");
   o_bias_ = config.o_bias ? weights.vector(prefix + "o_bias") : nullptr;
   if (config.is_latent()) {
-    latent_.emplace(config, weights, prefix);
+    latent_.emplace(config, weights, layer);
     return;
   }
   qkv_ = weights.matrix(prefix + "qkv");
@@ -44,15 +47,14 @@ absl::Status AttentionLayer::AttendGrouped(const Pass& pass,
   const Activations& a = pass.scratch;
   const int64_t head_dim = config_.head_dim;
   const int64_t width = qkv_.rows;
-  RETURN_IF_ERROR(pass.ops.matmul({.x = x,
-                                   .x_stride = config_.dim,
-                                   .w = qkv_,
-                                   .bias = qkv_bias_,
-                                   .y = a.qkv,
-                                   .y_stride = width,
-                                   .tokens = pass.rows,
-                                   .x_codes = a.codes},
-                                  pass.stream));
+  RETURN_IF_ERROR(Multiply(pass, {layer_, "qkv"},
+                           {.x = x,
+                            .x_stride = config_.dim,
+                            .w = qkv_,
+                            .bias = qkv_bias_,
+                            .y = a.qkv,
+                            .y_stride = width,
+                            .tokens = pass.rows}));
   RETURN_IF_ERROR(Rotate(pass));
   const float* const k = a.qkv + config_.heads * head_dim;
   return StoreAndAttend(pass,
@@ -110,18 +112,16 @@ absl::Status AttentionLayer::StoreAndAttend(
 absl::Status AttentionLayer::Project(const Pass& pass) const {
   const Activations& a = pass.scratch;
   const bool norm_after = config_.norm_place == NormPlace::kAfter;
-  RETURN_IF_ERROR(
-      pass.ops.matmul({.x = a.attended,
-                       .x_stride = config_.attended_dim(),
-                       .w = o_,
-                       .bias = o_bias_,
-                       .y = norm_after ? a.normed : a.hidden,
-                       .y_stride = config_.dim,
-                       .tokens = pass.rows,
-                       .x_codes = a.codes,
-                       .scale = static_cast<float>(config_.residual_scale),
-                       .add = !norm_after},
-                      pass.stream));
+  RETURN_IF_ERROR(Multiply(pass, {layer_, "o"},
+                           {.x = a.attended,
+                            .x_stride = config_.attended_dim(),
+                            .w = o_,
+                            .bias = o_bias_,
+                            .y = norm_after ? a.normed : a.hidden,
+                            .y_stride = config_.dim,
+                            .tokens = pass.rows,
+                            .scale = static_cast<float>(config_.residual_scale),
+                            .add = !norm_after}));
   return norm_after ? AddNormed(pass, norm_, a.normed) : absl::OkStatus();
 }
 

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 
 #include "absl/status/status.h"
 #include "engine/model/pass.h"
@@ -12,7 +11,7 @@ namespace bullpen {
 class LatentProjection {
  public:
   LatentProjection(const ModelConfig& config, const ResidentWeights& weights,
-                   const std::string& prefix);
+                   int layer);
   // From x [rows, dim] to latent_query, and to qkv, whose rows end with the
   // keys.
   absl::Status Down(const Pass& pass, const float* x) const;
@@ -29,6 +28,7 @@ class LatentProjection {
   absl::Status MakeQueries(const Pass& pass, const float* x) const;
 
   const ModelConfig& config_;
+  int layer_;
   kernels::PanelMatrix down_;
   const float* down_bias_ = nullptr;
   const float* q_norm_ = nullptr;  // null: queries have no latent

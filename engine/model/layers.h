@@ -34,6 +34,7 @@ class AttentionLayer {
   absl::Status Project(const Pass& pass) const;
 
   const ModelConfig& config_;
+  int layer_;
   kernels::KvLayer kv_;
   int32_t window_;
   NormWeights norm_;
@@ -71,6 +72,8 @@ class MoeLayer {
   absl::Status RunShared(const Pass& pass, const float* x);
   // target += the experts' outputs, in rank order, then the shared one's.
   absl::Status Combine(const Pass& pass, float* target) const;
+  // Shows the tap what groups_ were computed from.
+  void TapExperts(const Pass& pass, const float* x) const;
   // Fails the sequences that need `expert`; its outputs count as zero.
   void FailExpert(const Pass& pass, const ReadyExpert& expert) const;
 
@@ -92,6 +95,7 @@ class MoeLayer {
   std::vector<int32_t> needed_;       // experts with rows, ascending
   std::vector<int32_t> counts_;       // their rows
   std::vector<kernels::ExpertRows> groups_;
+  std::vector<int32_t> group_experts_;
 };
 
 }  // namespace bullpen

@@ -333,16 +333,15 @@ absl::Status Model::State::RunHead(const Pass& pass,
   gathered.rows = rows;
   RETURN_IF_ERROR(
       NormRows(gathered, final_norm, scratch.normed, scratch.normed));
-  return ops->matmul({.x = scratch.normed,
-                      .x_stride = config.dim,
-                      .w = head,
-                      .bias = head_bias,
-                      .y = scratch.logits,
-                      .y_stride = config.vocab,
-                      .tokens = rows,
-                      .x_codes = scratch.codes,
-                      .scale = static_cast<float>(config.logit_scale)},
-                     stream);
+  return Multiply(gathered, {-1, config.tied_head ? "embed" : "head"},
+                  {.x = scratch.normed,
+                   .x_stride = config.dim,
+                   .w = head,
+                   .bias = head_bias,
+                   .y = scratch.logits,
+                   .y_stride = config.vocab,
+                   .tokens = rows,
+                   .scale = static_cast<float>(config.logit_scale)});
 }
 
 Model::Model(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -375,7 +374,8 @@ absl::StatusOr<ForwardResult> Model::Forward(const ForwardBatch& batch) {
             .rows = rows,
             .phase = batch.phase,
             .sequence_status = s.sequence_status,
-            .reroute = s.reroute ? &s.reroute : nullptr};
+            .reroute = s.reroute ? &s.reroute : nullptr,
+            .input_tap = s.tap.input ? &s.tap.input : nullptr};
   s.rope.Fill(batch.sequences, s.scratch);
   RETURN_IF_ERROR(
       s.ops->embed({.table = s.embed,

@@ -11,6 +11,7 @@
 #include "engine/experts/cache.h"
 #include "engine/model/memory_plan.h"
 #include "engine/model/packed_model.h"
+#include "engine/model/pass.h"
 #include "kernels/kv_layout.h"
 
 namespace bullpen {
@@ -39,11 +40,13 @@ struct ModelOptions {
 // What `bullpen logits --all` and tests look at. Called on the engine thread
 // in the middle of Forward; spans live for the call.
 struct ForwardTap {
-  std::function<void(int layer, std::span<const float> hidden)> hidden;
+  std::function<void(int layer, std::span<const float> hidden)> hidden = {};
   // [tokens, k]; only MoE layers.
   std::function<void(int layer, std::span<const int32_t> experts,
                      std::span<const float> weights)>
-      routing;
+      routing = {};
+  // Rows that each matrix is multiplied with; not those of routers.
+  InputTap input = {};
 };
 
 // Rows of several sequences, flattened; each sequence's rows are contiguous,

@@ -30,6 +30,7 @@ MoeLayer::MoeLayer(const PackedModel& model, const ResidentWeights& weights,
   needed_.reserve(experts_);
   counts_.reserve(experts_);
   groups_.reserve(experts_);
+  group_experts_.reserve(experts_);
   if (!config_.layers[layer].moe) return;
   router_ = weights.matrix(prefix + "router");
   if (config_.router_bias) {
@@ -178,6 +179,20 @@ absl::Status MoeLayer::RunShared(const Pass& pass, const float* x) {
        .scratch = a.expert_inner,
        .codes = a.codes},
       pass.stream));
+  if (pass.input_tap != nullptr) {
+    (*pass.input_tap)({.layer = layer_,
+                       .matrix = "shared_gate",
+                       .x = x,
+                       .x_stride = config_.dim,
+                       .rows = pass.rows,
+                       .cols = config_.dim});
+    (*pass.input_tap)({.layer = layer_,
+                       .matrix = "shared_down",
+                       .x = a.expert_inner,
+                       .x_stride = 2 * int64_t{shared_shape_.inner},
+                       .rows = pass.rows,
+                       .cols = shared_shape_.inner});
+  }
   if (shared_gate_.data == nullptr) {
     std::fill_n(a.shared_weights, pass.rows, 1.0f);
     return absl::OkStatus();
@@ -228,6 +243,7 @@ absl::Status MoeLayer::RunExperts(const Pass& pass, const float* x) {
     const std::span<const ReadyExpert> ready = acquisition.Next();
     if (ready.empty()) return absl::OkStatus();
     groups_.clear();
+    group_experts_.clear();
     for (const ReadyExpert& expert : ready) {
       if (!expert.status.ok()) {
         FailExpert(pass, expert);
@@ -236,6 +252,7 @@ absl::Status MoeLayer::RunExperts(const Pass& pass, const float* x) {
       groups_.push_back({.blob = expert.blob,
                          .begin = first_entry_[expert.expert],
                          .end = first_entry_[expert.expert + 1]});
+      group_experts_.push_back(expert.expert);
     }
     RETURN_IF_ERROR(pass.ops.grouped_ffn(
         {.x = x,
@@ -250,6 +267,30 @@ absl::Status MoeLayer::RunExperts(const Pass& pass, const float* x) {
          .scratch = a.expert_inner,
          .codes = a.codes},
         pass.stream));
+    if (pass.input_tap != nullptr) TapExperts(pass, x);
+  }
+}
+
+void MoeLayer::TapExperts(const Pass& pass, const float* x) const {
+  const Activations& a = pass.scratch;
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    const kernels::ExpertRows& group = groups_[g];
+    (*pass.input_tap)({.layer = layer_,
+                       .matrix = "experts.gate",
+                       .expert = group_experts_[g],
+                       .x = x,
+                       .x_stride = config_.dim,
+                       .x_row = a.entry_row + group.begin,
+                       .rows = group.end - group.begin,
+                       .cols = shape_.dim});
+    const int64_t stride = 2 * int64_t{shape_.inner};
+    (*pass.input_tap)({.layer = layer_,
+                       .matrix = "experts.down",
+                       .expert = group_experts_[g],
+                       .x = a.expert_inner + group.begin * stride,
+                       .x_stride = stride,
+                       .rows = group.end - group.begin,
+                       .cols = shape_.inner});
   }
 }
 

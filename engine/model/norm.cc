@@ -5,6 +5,22 @@
 
 namespace bullpen {
 
+absl::Status Multiply(const Pass& pass, const MatrixPlace& place,
+                      const kernels::MatMulArgs& args) {
+  if (pass.input_tap != nullptr) {
+    const bool one = args.heads == 1;
+    (*pass.input_tap)({.layer = place.layer,
+                       .matrix = place.matrix,
+                       .x = args.x,
+                       .x_stride = one ? args.x_stride : args.x_head_stride,
+                       .rows = int64_t{args.tokens} * args.heads,
+                       .cols = args.w.cols});
+  }
+  kernels::MatMulArgs product = args;
+  product.x_codes = pass.scratch.codes;
+  return pass.ops.matmul(product, pass.stream);
+}
+
 NormWeights NormWeights::Of(const ModelConfig& config,
                             const ResidentWeights& weights,
                             const std::string& name) {

@@ -68,7 +68,7 @@ struct Source {
 };
 
 absl::StatusOr<Source> OpenSource(const fs::path& path,
-                                  const TargetTypes& targets) {
+                                  const PackOptions& options) {
   if (IsPacked(path)) {
     return absl::FailedPreconditionError(
         absl::StrCat(path.string(), " is already a packed model"));
@@ -81,6 +81,7 @@ absl::StatusOr<Source> OpenSource(const fs::path& path,
           .status());
   ASSIGN_OR_RETURN(const Family* family, FindFamily(config.model_type));
   ASSIGN_OR_RETURN(PackPlan plan, PlanPack(checkpoint, config, *family));
+  const TargetTypes& targets = options.targets;
   SetTypes(targets, plan);
   ASSIGN_OR_RETURN(std::string key, checkpoint.ContentKey());
   // Another pack of the same source is another model.
@@ -88,6 +89,8 @@ absl::StatusOr<Source> OpenSource(const fs::path& path,
     absl::StrAppend(&key, "-", Absl(DTypeName(*targets.experts)));
   if (targets.resident)
     absl::StrAppend(&key, "+", Absl(DTypeName(*targets.resident)));
+  if (options.importance != nullptr && !options.importance->empty())
+    absl::StrAppend(&key, "/", options.importance->Digest());
   return Source{std::move(checkpoint), std::move(plan), std::move(key)};
 }
 
@@ -123,9 +126,10 @@ absl::Status PackLocked(const Source& source, const fs::path& target,
   RETURN_IF_ERROR(CreateDirectories(work.path()));
   RETURN_IF_ERROR(source.checkpoint.WriteDescriptions(work.path()));
   PackReport report;
-  ASSIGN_OR_RETURN(Manifest manifest,
-                   WriteWeights(source.checkpoint, source.plan, work.path(),
-                                {options.progress, report}));
+  ASSIGN_OR_RETURN(
+      Manifest manifest,
+      WriteWeights(source.checkpoint, source.plan, work.path(),
+                   {options.progress, report, options.importance}));
   manifest.source_key = source.key;
   RETURN_IF_ERROR(WriteNewFile(work.path() / kManifestFile, manifest.ToJson()));
   RETURN_IF_ERROR(SyncDirectory(work.path()));
@@ -177,8 +181,7 @@ bool IsPacked(const fs::path& dir) {
 
 absl::Status Pack(const fs::path& source_dir, const fs::path& target_dir,
                   const PackOptions& options) {
-  ASSIGN_OR_RETURN(const Source source,
-                   OpenSource(source_dir, options.targets));
+  ASSIGN_OR_RETURN(const Source source, OpenSource(source_dir, options));
   const fs::path target = Named(target_dir);
   ASSIGN_OR_RETURN(const FileLock lock, LockFor(target));
   ASSIGN_OR_RETURN(const bool needed, NeedsPacking(target, source.key));
@@ -189,8 +192,7 @@ absl::StatusOr<fs::path> PackedCopy(const fs::path& source_dir,
                                     const fs::path& cache_dir,
                                     const PackOptions& options) {
   if (IsPacked(source_dir)) return source_dir;
-  ASSIGN_OR_RETURN(const Source source,
-                   OpenSource(source_dir, options.targets));
+  ASSIGN_OR_RETURN(const Source source, OpenSource(source_dir, options));
   // The version is in the name: another one of this program keeps its own.
   const fs::path target =
       Named(cache_dir) /

@@ -5,6 +5,8 @@
 #include <functional>
 
 #include "absl/status/statusor.h"
+#include "engine/model/importance.h"
+#include "engine/model/pack_report.h"
 #include "engine/model/pack_types.h"
 
 namespace bullpen {
@@ -13,6 +15,8 @@ struct PackOptions {
   // Called now and then with bytes written and the total; may be empty.
   std::function<void(int64_t done, int64_t total)> progress;
   TargetTypes targets = {};
+  // What quantising knows of a calibration text; null or empty: nothing.
+  const Importance* importance = nullptr;
   // Called at the end of a pack that was needed; may be empty.
   std::function<void(const PackReport&)> report = {};
 };
@@ -23,7 +27,8 @@ bool IsPacked(const std::filesystem::path& dir);
 // Turns a model (see Checkpoint) into a packed model at `target`. Atomic: all
 // is written and synced in a sibling directory that is renamed last, so a
 // killed pack leaves nothing that looks finished (a later pack removes its
-// remains). Peak memory: one layer's largest expert or tensor, not the model.
+// remains). Peak memory: two experts and some MiB for each CPU, whatever the
+// size of the model.
 // AlreadyExists if `target` is a packed model of another source.
 absl::Status Pack(const std::filesystem::path& source,
                   const std::filesystem::path& target,

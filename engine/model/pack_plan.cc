@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "base/strings.h"
 #include "engine/model/config_fields.h"
+#include "engine/model/scaled_tensor.h"
 
 namespace bullpen {
 namespace {
@@ -24,6 +25,36 @@ kernels::DType Wider(kernels::DType a, kernels::DType b) {
   return kernels::IsPlain(a) || kernels::IsPlain(b) ? kernels::DType::kF32
                                                     : kernels::DType::kQ8_ANY;
 }
+
+// The one type that holds what several slices have.
+class CommonType {
+ public:
+  void Add(const RowSlice& slice) {
+    type_ = any_ ? Wider(type_, slice.dtype) : slice.dtype;
+    any_ = true;
+    stored_.insert(slice.tensor.info.dtype);
+    fp8_ = fp8_ || IsFp8(slice.tensor);
+    transposed_ = transposed_ || (slice.transposed && !IsFp8(slice.tensor));
+  }
+  kernels::DType type() const { return type_; }
+  // Why it is not the type that is stored; empty if it is.
+  std::string reason() const {
+    if (stored_.size() > 1) {
+      return absl::StrCat("holds ", absl::StrJoin(stored_, " and "),
+                          " exactly");
+    }
+    if (!any_ || *stored_.begin() == DTypeName(type_)) return "";
+    if (fp8_) return "the narrowest that holds FP8 times its scales exactly";
+    return transposed_ ? "stored transposed, and blocks run along rows" : "";
+  }
+
+ private:
+  bool any_ = false;
+  kernels::DType type_ = kernels::DType::kF32;
+  std::set<std::string> stored_;
+  bool fp8_ = false;
+  bool transposed_ = false;
+};
 
 // `count` rows of a slice from its row `first` on, every step-th.
 RowSlice RowsOf(RowSlice slice, int64_t first, int64_t count,
@@ -301,13 +332,15 @@ absl::StatusOr<LayerPlan> Planner::PlanLayer(int layer) {
     }
   }
   // One pair of types per layer, so that all its blobs are of one size.
-  kernels::DType dtype = plan.experts.front().gate.dtype;
-  kernels::DType down = plan.experts.front().down.dtype;
+  CommonType gate, down;
   for (const ExpertPlan& expert : plan.experts) {
-    dtype = Wider(Wider(dtype, expert.gate.dtype), expert.up.dtype);
-    down = Wider(down, expert.down.dtype);
+    gate.Add(expert.gate);
+    gate.Add(expert.up);
+    down.Add(expert.down);
   }
-  plan.shape = ExpertShapeOf(config_, layer, dtype, down);
+  plan.shape = ExpertShapeOf(config_, layer, gate.type(), down.type());
+  plan.gate_reason = gate.reason();
+  plan.down_reason = down.reason();
   plan.blob_bytes = BlobBytes(plan.shape);
   return plan;
 }
@@ -357,15 +390,21 @@ absl::StatusOr<PackPlan> Planner::Plan() {
   for (const ResidentShape& shape : ResidentShapes(config_)) {
     ASSIGN_OR_RETURN(std::vector<RowSlice> parts, Parts(shape));
     kernels::DType dtype = kernels::DType::kF32;
+    std::string reason;
     if (shape.panels()) {
-      dtype = parts.front().dtype;
-      for (const RowSlice& part : parts) dtype = Wider(dtype, part.dtype);
+      CommonType common;
+      for (const RowSlice& part : parts) common.Add(part);
+      dtype = common.type();
+      reason = common.reason();
     }
     if (shape.shared_expert && shape.panels()) {
       dtype = SharedDType(shape.layer, dtype);
+      if (dtype != parts.front().dtype) {
+        reason = "the matrices of a shared expert have one type";
+      }
     }
     plan.total_bytes += shape.bytes(dtype);
-    plan.resident.push_back({shape, dtype, std::move(parts)});
+    plan.resident.push_back({shape, dtype, std::move(parts), reason});
   }
   for (size_t l = 0; l < config_.layers.size(); ++l) {
     ASSIGN_OR_RETURN(LayerPlan layer, PlanLayer(static_cast<int>(l)));

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -31,6 +32,7 @@ struct ResidentPlan {
   ResidentShape shape;
   kernels::DType dtype = kernels::DType::kF32;  // of the packed tensor
   std::vector<RowSlice> parts;                  // stacked
+  std::string reason = {};  // of that type, where it is not the source's
 };
 
 struct ExpertPlan {
@@ -43,6 +45,9 @@ struct ExpertPlan {
 
 struct LayerPlan {
   kernels::ExpertShape shape;
+  // Of its types, as above: gate's and up's, and down's.
+  std::string gate_reason = {};
+  std::string down_reason = {};
   int64_t blob_bytes = 0;
   std::vector<ExpertPlan> experts;
 };

@@ -2,11 +2,9 @@
 
 #include <algorithm>
 #include <cctype>
-#include <cmath>
 #include <string>
 #include <vector>
 
-#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "base/strings.h"
 #include "engine/model/config_fields.h"
@@ -28,15 +26,30 @@ bool Fits(DType type, int64_t cols) {
   return cols % kernels::FormatOf(type).block_cols == 0;
 }
 
-// The target for rows of `cols` columns that are of type `now`.
-DType NewType(DType now, DType target, int64_t cols) {
+struct Choice {
+  DType type = DType::kF32;
+  std::string reason = {};
+};
+
+// The type for rows of `cols` columns that are of type `now`.
+Choice NewType(const Choice& now, DType asked, int64_t cols) {
+  DType target = asked;
   if (!Fits(target, cols)) {
     target = target == DType::kQ4_K   ? DType::kQ5_0
              : target == DType::kQ5_K ? DType::kQ5_1
              : target == DType::kQ6_K ? DType::kQ8_0
                                       : target;
   }
-  return Fits(target, cols) && BitsOf(target) < BitsOf(now) ? target : now;
+  std::string reason;
+  if (target != asked || !Fits(target, cols)) {
+    reason = absl::StrCat("rows of ", cols, " are no whole blocks of ",
+                          Absl(DTypeName(asked)));
+  }
+  if (!Fits(target, cols)) return {now.type, reason};
+  if (BitsOf(target) < BitsOf(now.type)) return {target, reason};
+  if (target == now.type) return now;
+  return {now.type,
+          absl::StrCat("has no more bits than ", Absl(DTypeName(target)))};
 }
 
 }  // namespace
@@ -62,41 +75,30 @@ void SetTypes(const TargetTypes& targets, PackPlan& plan) {
   for (ResidentPlan& tensor : plan.resident) {
     if (targets.resident.has_value() && tensor.shape.panels() &&
         !tensor.shape.name.ends_with("router")) {
-      tensor.dtype =
-          NewType(tensor.dtype, *targets.resident, tensor.shape.cols);
+      const Choice choice = NewType({tensor.dtype, tensor.reason},
+                                    *targets.resident, tensor.shape.cols);
+      tensor.dtype = choice.type;
+      tensor.reason = choice.reason;
     }
     plan.total_bytes += tensor.shape.bytes(tensor.dtype);
   }
   for (LayerPlan& layer : plan.layers) {
     kernels::ExpertShape& shape = layer.shape;
     if (targets.experts.has_value()) {
-      const DType down =
-          NewType(shape.down_dtype(), *targets.experts, shape.inner);
-      shape.dtype = NewType(shape.dtype, *targets.experts, shape.dim);
+      const Choice gate = NewType({shape.dtype, layer.gate_reason},
+                                  *targets.experts, shape.dim);
+      const Choice down = NewType({shape.down_dtype(), layer.down_reason},
+                                  *targets.experts, shape.inner);
+      layer.gate_reason = gate.reason;
+      layer.down_reason = down.reason;
+      shape.dtype = gate.type;
       shape.other_down.reset();
-      if (down != shape.dtype) shape.other_down = down;
+      if (down.type != gate.type) shape.other_down = down.type;
       layer.blob_bytes = BlobBytes(shape);
     }
     plan.total_bytes +=
         layer.blob_bytes * static_cast<int64_t>(layer.experts.size());
   }
-}
-
-std::string PackReport::ToText() const {
-  std::string text;
-  for (const auto& [what, line] : lines) {
-    absl::StrAppendFormat(
-        &text, "%-36s %14d weights  %12s  %5.2f bits", what, line.weights,
-        FormatBytes(line.packed_bytes),
-        8.0 * static_cast<double>(line.packed_bytes) /
-            static_cast<double>(std::max<int64_t>(line.weights, 1)));
-    if (line.squares > 0) {
-      absl::StrAppendFormat(&text, "  relative error %.4f",
-                            std::sqrt(line.squared_error / line.squares));
-    }
-    text += "\n";
-  }
-  return text;
 }
 
 }  // namespace bullpen

@@ -1,9 +1,6 @@
 #pragma once
 
-#include <cstdint>
-#include <map>
 #include <optional>
-#include <string>
 #include <string_view>
 
 #include "absl/status/statusor.h"
@@ -29,22 +26,5 @@ absl::StatusOr<kernels::DType> ParseTargetType(std::string_view name);
 // take the type that llama.cpp takes in its place (Q4_K: Q5_0, Q5_K: Q5_1,
 // Q6_K: Q8_0), and if not even that fits, stay.
 void SetTypes(const TargetTypes& targets, PackPlan& plan);
-
-// What became of the weights.
-struct PackReport {
-  struct Line {
-    int64_t weights = 0;
-    int64_t packed_bytes = 0;
-    // Sums over what was quantised.
-    double squared_error = 0;
-    double squares = 0;
-  };
-  // By kind of tensor and its types, "experts Q6_K -> Q4_K".
-  std::map<std::string, Line> lines;
-
-  // A line each: weights, size, bits for each weight, and the root of the mean
-  // squared error relative to that of the weights.
-  std::string ToText() const;
-};
 
 }  // namespace bullpen

@@ -4,20 +4,19 @@
 #include <cstddef>
 #include <cstring>
 #include <functional>
-#include <memory>
+#include <set>
 #include <span>
 #include <string>
-#include <thread>
+#include <utility>
 #include <vector>
 
-#include "base/check.h"
+#include "absl/strings/str_join.h"
 #include "base/status.h"
 #include "base/strings.h"
-#include "base/worker_pool.h"
-#include "engine/model/row_reader.h"
+#include "engine/model/panel_packer.h"
 #include "engine/model/safetensors.h"
-#include "kernels/block_quantise.h"
-#include "kernels/quant_panels.h"
+#include "engine/model/slice_reader.h"
+#include "engine/model/write_behind.h"
 #include "kernels/types.h"
 #define XXH_STATIC_LINKING_ONLY  // The state lives on the stack.
 #include "xxhash.h"
@@ -26,243 +25,65 @@ namespace bullpen {
 namespace {
 
 using Bytes = std::vector<std::byte>;
-using Put = std::function<absl::Status(std::span<const std::byte>)>;
+// Takes bytes away and leaves others in their place.
+using Put = std::function<absl::Status(Bytes&)>;
 
-// Rows as blocks, until they are read anew.
-struct Blocks {
-  const kernels::BlockFormat& format;
-  std::span<const std::byte> bytes;
-};
-
-// Source bytes read at a time of a resident matrix.
+// Packed bytes that a resident matrix is written by.
 constexpr int64_t kChunkBytes = int64_t{8} << 20;
 
 class WeightsWriter {
  public:
   WeightsWriter(const Checkpoint& checkpoint, const PackPlan& plan,
                 const WriteWatch& watch)
-      : reader_(checkpoint), plan_(plan), watch_(watch) {}
+      : packer_(checkpoint), vectors_(checkpoint), plan_(plan), watch_(watch) {}
 
   absl::Status WriteResident(const std::filesystem::path& path);
   absl::Status WriteExperts(const std::filesystem::path& path);
   Manifest manifest;
 
  private:
-  // Rows [first, first + rows) of the stacked parts as `dtype`, row-major, in
-  // source_.
-  absl::Status ReadRows(std::span<const RowSlice> parts, kernels::DType dtype,
-                        int64_t first, int64_t rows);
-  // Blocks of some rows of one slice, until the next call.
-  absl::StatusOr<std::span<const std::byte>> ReadBlockRows(
-      const RowSlice& slice, RowRange rows);
-  // The same quantised.
-  absl::StatusOr<Blocks> QuantiseRows(const RowSlice& slice, RowRange rows,
-                                      const kernels::BlockFormat& format);
-  // Blocks that panels of `dtype` can take, as they are stored if they fit.
-  absl::StatusOr<Blocks> BlocksOf(const RowSlice& slice, RowRange rows,
-                                  kernels::DType dtype);
-  PackReport::Line& LineOf(const RowSlice& slice, kernels::DType dtype);
-  // Rows of the stacked parts in panels of a block type at `out`.
-  absl::Status PackBlocks(std::span<const RowSlice> parts, kernels::DType dtype,
-                          int64_t first, int64_t rows, std::byte* out);
-  // Some rows of one slice, wherever its elements stand.
-  absl::Status ReadSlice(const RowSlice& slice, RowRange rows,
-                         kernels::DType dtype, std::span<std::byte> out);
-  // In panels of any type.
-  absl::Status PackRows(std::span<const RowSlice> parts, kernels::DType dtype,
-                        int64_t first, int64_t rows, std::byte* out);
+  // What is known of a matrix' columns.
+  std::vector<float> ImportanceOf(const std::string& matrix) const {
+    return watch_.importance == nullptr ? std::vector<float>()
+                                        : watch_.importance->Of(matrix);
+  }
   // One matrix of rows of `parts`, in the tensor's shape and type.
   absl::Status WritePanels(const ResidentPlan& tensor,
-                           std::span<const RowSlice> parts, const Put& put);
-  absl::Status WriteTensor(const ResidentPlan& tensor,
-                           SafetensorsWriter& writer, XXH3_state_t& hash);
-  absl::Status PackExpert(const ExpertPlan& expert,
-                          const kernels::ExpertShape& shape, std::byte* blob);
+                           std::span<const RowSlice> parts, const Put& put,
+                           PackedTensor& note);
+  absl::Status WriteTensor(const ResidentPlan& tensor, WriteBehind& file,
+                           XXH3_state_t& hash);
+  // gate_up_ and down_ of layer l, with no weights yet.
+  void StartNotes(int l);
+  absl::Status PackExpert(const LayerPlan& layer, int l, int e,
+                          std::byte* blob);
   void Advance(int64_t bytes) {
     done_ += bytes;
     if (watch_.progress) watch_.progress(done_, plan_.total_bytes);
   }
 
-  RowReader reader_;
+  PanelPacker packer_;
+  SliceReader vectors_;
   const PackPlan& plan_;
   const WriteWatch& watch_;
   int64_t done_ = 0;
-  std::string kind_;  // of what is being packed, for the report
-  // For quantising; made when that begins.
-  std::unique_ptr<WorkerPool> workers_;
-  Bytes source_;  // rows of the source
-  Bytes spread_;  // what a slice that is not contiguous is picked from
+  PackedTensor gate_up_;  // of the layer at hand
+  PackedTensor down_;
   Bytes panels_;
-  Bytes quantised_;
 };
 
-absl::Status WeightsWriter::ReadRows(std::span<const RowSlice> parts,
-                                     kernels::DType dtype, int64_t first,
-                                     int64_t rows) {
-  const int64_t cols = parts.front().cols;
-  source_.resize(static_cast<size_t>(rows * cols * DTypeBytes(dtype)));
-  std::byte* out = source_.data();
-  int64_t last = first + rows;
-  for (const RowSlice& part : parts) {
-    const int64_t begin = std::max<int64_t>(first, 0);
-    const int64_t end = std::min(last, part.rows);
-    // Count from the next part's first row.
-    first -= part.rows;
-    last -= part.rows;
-    if (begin >= end) continue;
-    const size_t bytes =
-        static_cast<size_t>((end - begin) * cols * DTypeBytes(dtype));
-    RETURN_IF_ERROR(ReadSlice(part, {begin, end - begin}, dtype, {out, bytes}));
-    out += bytes;
-  }
-  return absl::OkStatus();
-}
-
-absl::StatusOr<std::span<const std::byte>> WeightsWriter::ReadBlockRows(
-    const RowSlice& slice, RowRange rows) {
-  CHECK(!slice.transposed) << "blocks run along rows";
-  const RowRange spread{slice.first_row + rows.first * slice.row_step,
-                        (rows.count - 1) * slice.row_step + 1};
-  ASSIGN_OR_RETURN(const std::span<const std::byte> blocks,
-                   reader_.ReadBlocks(slice.tensor, spread));
-  if (slice.row_step == 1) return blocks;
-  const size_t row_bytes = blocks.size() / static_cast<size_t>(spread.count);
-  spread_.resize(static_cast<size_t>(rows.count) * row_bytes);
-  for (int64_t r = 0; r < rows.count; ++r) {
-    const size_t from = static_cast<size_t>(r * slice.row_step) * row_bytes;
-    std::memcpy(spread_.data() + static_cast<size_t>(r) * row_bytes,
-                blocks.data() + from, row_bytes);
-  }
-  return std::span<const std::byte>(spread_);
-}
-
-PackReport::Line& WeightsWriter::LineOf(const RowSlice& slice,
-                                        kernels::DType dtype) {
-  return watch_.report.lines[absl::StrCat(kind_, " ", slice.tensor.info.dtype,
-                                          " -> ", Absl(DTypeName(dtype)))];
-}
-
-absl::StatusOr<Blocks> WeightsWriter::QuantiseRows(
-    const RowSlice& slice, RowRange rows, const kernels::BlockFormat& format) {
-  RETURN_IF_ERROR(
-      ReadRows({&slice, 1}, kernels::DType::kF32, rows.first, rows.count));
-  const float* values = reinterpret_cast<const float*>(source_.data());
-  const int64_t cols = slice.cols;
-  const int64_t row_bytes = format.RowBytes(cols);
-  quantised_.resize(static_cast<size_t>(rows.count * row_bytes));
-  if (workers_ == nullptr) {
-    workers_ = std::make_unique<WorkerPool>(
-        std::max(1, static_cast<int>(std::thread::hardware_concurrency())),
-        /*pin=*/false);
-  }
-  std::vector<PackReport::Line> sums(workers_->threads());
-  workers_->ParallelFor(
-      rows.count, 8, [&](int64_t begin, int64_t end, int worker) {
-        std::vector<float> back(cols);
-        for (int64_t r = begin; r < end; ++r) {
-          std::byte* blocks = quantised_.data() + r * row_bytes;
-          const float* row = values + r * cols;
-          kernels::Quantise(format, row, cols, blocks);
-          kernels::Dequantise(format, blocks, cols, back.data());
-          for (int64_t c = 0; c < cols; ++c) {
-            const double error = double{back[c]} - row[c];
-            sums[worker].squared_error += error * error;
-            sums[worker].squares += double{row[c]} * row[c];
-          }
-        }
-      });
-  PackReport::Line& line = LineOf(slice, *kernels::FindDType(format.name));
-  for (const PackReport::Line& sum : sums) {
-    line.squared_error += sum.squared_error;
-    line.squares += sum.squares;
-  }
-  return Blocks{format, quantised_};
-}
-
-absl::StatusOr<Blocks> WeightsWriter::BlocksOf(const RowSlice& slice,
-                                               RowRange rows,
-                                               kernels::DType dtype) {
-  const bool any = dtype == kernels::DType::kQ8_ANY;
-  if (slice.dtype == dtype || (any && !kernels::IsPlain(slice.dtype))) {
-    ASSIGN_OR_RETURN(const std::span<const std::byte> blocks,
-                     ReadBlockRows(slice, rows));
-    return Blocks{*FormatOf(slice.tensor), blocks};
-  }
-  return QuantiseRows(slice, rows, *kernels::FindBlockFormat(DTypeName(dtype)));
-}
-
-absl::Status WeightsWriter::PackBlocks(std::span<const RowSlice> parts,
-                                       kernels::DType dtype, int64_t first,
-                                       int64_t rows, std::byte* out) {
-  const int64_t cols = parts.front().cols;
-  std::memset(out, 0,
-              static_cast<size_t>(kernels::PanelBytes(dtype, rows, cols)));
-  const int64_t last = first + rows;
-  int64_t part_first = 0;  // of the stacked rows
-  for (const RowSlice& part : parts) {
-    const int64_t begin = std::max(first, part_first);
-    const int64_t end = std::min(last, part_first + part.rows);
-    if (begin < end) {
-      ASSIGN_OR_RETURN(
-          const Blocks blocks,
-          BlocksOf(part, {begin - part_first, end - begin}, dtype));
-      kernels::PackBlockRows(
-          dtype, {blocks.format, blocks.bytes.data(), end - begin, cols},
-          begin - first, out);
-    }
-    part_first += part.rows;
-  }
-  return absl::OkStatus();
-}
-
-absl::Status WeightsWriter::ReadSlice(const RowSlice& slice, RowRange rows,
-                                      kernels::DType dtype,
-                                      std::span<std::byte> out) {
-  const int64_t first = slice.first_row + rows.first * slice.row_step;
-  if (!slice.transposed && slice.row_step == 1) {
-    return reader_.Read(slice.tensor, {first, rows.count}, dtype, out);
-  }
-  // All that the rows are spread over, then their elements one by one.
-  const RowRange spread =
-      slice.transposed ? RowRange{slice.first_col, slice.cols}
-                       : RowRange{first, (rows.count - 1) * slice.row_step + 1};
-  const int64_t width = slice.tensor.info.shape.back();
-  const int64_t element = DTypeBytes(dtype);
-  spread_.resize(static_cast<size_t>(spread.count * width * element));
-  RETURN_IF_ERROR(reader_.Read(slice.tensor, spread, dtype, spread_));
-  const int64_t row_stride = slice.row_step * (slice.transposed ? 1 : width);
-  const int64_t col_stride = slice.transposed ? width : 1;
-  const int64_t origin = slice.transposed ? first : 0;
-  std::byte* to = out.data();
-  for (int64_t r = 0; r < rows.count; ++r) {
-    for (int64_t c = 0; c < slice.cols; ++c, to += element) {
-      const int64_t from = origin + r * row_stride + c * col_stride;
-      std::memcpy(to, spread_.data() + from * element,
-                  static_cast<size_t>(element));
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status WeightsWriter::PackRows(std::span<const RowSlice> parts,
-                                     kernels::DType dtype, int64_t first,
-                                     int64_t rows, std::byte* out) {
-  PackReport::Line& line = LineOf(parts.front(), dtype);
-  line.weights += rows * parts.front().cols;
-  line.packed_bytes += kernels::PanelBytes(dtype, rows, parts.front().cols);
-  if (!kernels::IsPlain(dtype)) {
-    return PackBlocks(parts, dtype, first, rows, out);
-  }
-  RETURN_IF_ERROR(ReadRows(parts, dtype, first, rows));
-  const int64_t cols = parts.front().cols;
-  kernels::PackPanels(dtype, source_.data(), rows, cols, cols, out);
-  return absl::OkStatus();
+// "BF16+Q8_0" of parts in these types.
+std::string SourceTypes(std::span<const RowSlice> parts) {
+  std::set<std::string> types;
+  for (const RowSlice& part : parts) types.insert(part.tensor.info.dtype);
+  return absl::StrJoin(types, "+");
 }
 
 absl::Status WeightsWriter::WritePanels(const ResidentPlan& tensor,
                                         std::span<const RowSlice> parts,
-                                        const Put& put) {
+                                        const Put& put, PackedTensor& note) {
   const ResidentShape& shape = tensor.shape;
+  const std::vector<float> importance = ImportanceOf(shape.name);
   const int64_t panel_bytes =
       kernels::PanelBytes(tensor.dtype, kernels::kPanelRows, shape.cols);
   const int64_t step =
@@ -271,40 +92,51 @@ absl::Status WeightsWriter::WritePanels(const ResidentPlan& tensor,
     const int64_t rows = std::min<int64_t>(step, shape.rows - row);
     panels_.resize(static_cast<size_t>(
         kernels::PanelBytes(tensor.dtype, rows, shape.cols)));
-    RETURN_IF_ERROR(PackRows(parts, tensor.dtype, row, rows, panels_.data()));
+    RETURN_IF_ERROR(packer_.Pack({.parts = parts,
+                                  .dtype = tensor.dtype,
+                                  .first = row,
+                                  .count = rows,
+                                  .importance = importance},
+                                 panels_.data(), note));
     RETURN_IF_ERROR(put(panels_));
   }
   return absl::OkStatus();
 }
 
 absl::Status WeightsWriter::WriteTensor(const ResidentPlan& tensor,
-                                        SafetensorsWriter& writer,
-                                        XXH3_state_t& hash) {
+                                        WriteBehind& file, XXH3_state_t& hash) {
   const ResidentShape& shape = tensor.shape;
-  kind_ = shape.name.substr(shape.name.rfind('.') + 1);
+  PackedTensor note = {.name = shape.name,
+                       .from = SourceTypes(tensor.parts),
+                       .to = std::string(DTypeName(tensor.dtype)),
+                       .reason = tensor.reason};
   const int64_t total = shape.bytes(tensor.dtype);
   int64_t written = 0;
-  const auto put = [&](std::span<const std::byte> bytes) {
+  const auto put = [&](Bytes& bytes) {
     XXH3_64bits_update(&hash, bytes.data(), bytes.size());
     written += static_cast<int64_t>(bytes.size());
     Advance(static_cast<int64_t>(bytes.size()));
-    return writer.Append(bytes);
+    return file.Append(bytes);
   };
   if (shape.heads > 1) {
     for (const RowSlice& head : tensor.parts) {
-      RETURN_IF_ERROR(WritePanels(tensor, {&head, 1}, put));
+      RETURN_IF_ERROR(WritePanels(tensor, {&head, 1}, put, note));
     }
   } else if (shape.panels()) {
-    RETURN_IF_ERROR(WritePanels(tensor, tensor.parts, put));
+    RETURN_IF_ERROR(WritePanels(tensor, tensor.parts, put, note));
   } else {
     // A vector's parts stand side by side: each is a row of its own width.
     for (const RowSlice& part : tensor.parts) {
-      RETURN_IF_ERROR(ReadRows({&part, 1}, kernels::DType::kF32, 0, part.rows));
-      RETURN_IF_ERROR(put(source_));
+      ASSIGN_OR_RETURN(const std::span<const float> values,
+                       vectors_.ReadFloats(part, {0, part.rows}));
+      const std::span<const std::byte> bytes = std::as_bytes(values);
+      panels_.assign(bytes.begin(), bytes.end());
+      RETURN_IF_ERROR(put(panels_));
     }
   }
-  const Bytes padding(static_cast<size_t>(total - written));
-  return put(padding);
+  if (shape.panels()) watch_.report.tensors.push_back(std::move(note));
+  panels_.assign(static_cast<size_t>(total - written), std::byte{0});
+  return put(panels_);
 }
 
 absl::Status WeightsWriter::WriteResident(const std::filesystem::path& path) {
@@ -316,32 +148,62 @@ absl::Status WeightsWriter::WriteResident(const std::filesystem::path& path) {
   }
   ASSIGN_OR_RETURN(SafetensorsWriter writer,
                    SafetensorsWriter::Create(path, header, kBlobAlignment));
+  WriteBehind file(std::move(writer));
   XXH3_state_t hash;
   XXH3_64bits_reset(&hash);
   for (const ResidentPlan& tensor : plan_.resident) {
-    RETURN_IF_ERROR(WriteTensor(tensor, writer, hash));
+    RETURN_IF_ERROR(WriteTensor(tensor, file, hash));
   }
   manifest.resident_checksum = XXH3_64bits_digest(&hash);
-  return writer.Finish();
+  return file.Finish();
 }
 
-absl::Status WeightsWriter::PackExpert(const ExpertPlan& expert,
-                                       const kernels::ExpertShape& shape,
+void WeightsWriter::StartNotes(int l) {
+  const LayerPlan& layer = plan_.layers[l];
+  std::vector<RowSlice> gate_up, down;
+  for (const ExpertPlan& expert : layer.experts) {
+    gate_up.insert(gate_up.end(), {expert.gate, expert.up});
+    down.push_back(expert.down);
+  }
+  const std::string prefix = absl::StrCat("layers.", l, ".experts.");
+  gate_up_ = {.name = prefix + "gate_up",
+              .from = SourceTypes(gate_up),
+              .to = std::string(DTypeName(layer.shape.dtype)),
+              .reason = layer.gate_reason};
+  down_ = {.name = prefix + "down",
+           .from = SourceTypes(down),
+           .to = std::string(DTypeName(layer.shape.down_dtype())),
+           .reason = layer.down_reason};
+}
+
+absl::Status WeightsWriter::PackExpert(const LayerPlan& layer, int l, int e,
                                        std::byte* blob) {
-  kind_ = "experts";
-  RETURN_IF_ERROR(
-      PackRows({&expert.gate, 1}, shape.dtype, 0, shape.inner, blob));
-  RETURN_IF_ERROR(PackRows({&expert.up, 1}, shape.dtype, 0, shape.inner,
-                           blob + shape.gate_bytes()));
-  RETURN_IF_ERROR(PackRows({&expert.down, 1}, shape.down_dtype(), 0, shape.dim,
-                           blob + shape.down_offset()));
+  const ExpertPlan& expert = layer.experts[e];
+  const kernels::ExpertShape& shape = layer.shape;
+  const std::vector<float> gate_importance =
+      ImportanceOf(Importance::ExpertMatrix(l, e, "experts.gate"));
+  PanelRows rows = {.parts = {&expert.gate, 1},
+                    .dtype = shape.dtype,
+                    .count = shape.inner,
+                    .importance = gate_importance};
+  RETURN_IF_ERROR(packer_.Pack(rows, blob, gate_up_));
+  rows.parts = {&expert.up, 1};
+  RETURN_IF_ERROR(packer_.Pack(rows, blob + shape.gate_bytes(), gate_up_));
+  const std::vector<float> down_importance =
+      ImportanceOf(Importance::ExpertMatrix(l, e, "experts.down"));
+  RETURN_IF_ERROR(packer_.Pack({.parts = {&expert.down, 1},
+                                .dtype = shape.down_dtype(),
+                                .count = shape.dim,
+                                .importance = down_importance},
+                               blob + shape.down_offset(), down_));
   const int64_t bias_offsets[] = {shape.gate_bias_offset(),
                                   shape.up_bias_offset(),
                                   shape.down_bias_offset()};
   for (size_t i = 0; i < expert.biases.size(); ++i) {
     const RowSlice& bias = expert.biases[i];
-    RETURN_IF_ERROR(ReadRows({&bias, 1}, kernels::DType::kF32, 0, bias.rows));
-    std::memcpy(blob + bias_offsets[i], source_.data(), source_.size());
+    ASSIGN_OR_RETURN(const std::span<const float> values,
+                     vectors_.ReadFloats(bias, {0, bias.rows}));
+    std::memcpy(blob + bias_offsets[i], values.data(), values.size_bytes());
   }
   return absl::OkStatus();
 }
@@ -357,20 +219,27 @@ absl::Status WeightsWriter::WriteExperts(const std::filesystem::path& path) {
   }
   ASSIGN_OR_RETURN(SafetensorsWriter writer,
                    SafetensorsWriter::Create(path, header, kBlobAlignment));
-  for (const LayerPlan& layer : plan_.layers) {
+  WriteBehind file(std::move(writer));
+  Bytes blob;
+  for (size_t l = 0; l < plan_.layers.size(); ++l) {
+    const LayerPlan& layer = plan_.layers[l];
     Manifest::Layer& noted = manifest.layers.emplace_back();
     noted.dtype = layer.shape.dtype;
     noted.down = layer.shape.down_dtype();
-    // Fresh zeros for each layer: another shape leaves gaps elsewhere.
-    Bytes blob(static_cast<size_t>(layer.blob_bytes));
-    for (const ExpertPlan& expert : layer.experts) {
-      RETURN_IF_ERROR(PackExpert(expert, layer.shape, blob.data()));
+    StartNotes(static_cast<int>(l));
+    for (size_t e = 0; e < layer.experts.size(); ++e) {
+      // Zeros for the gaps between matrices.
+      blob.assign(static_cast<size_t>(layer.blob_bytes), std::byte{0});
+      RETURN_IF_ERROR(PackExpert(layer, static_cast<int>(l),
+                                 static_cast<int>(e), blob.data()));
       noted.checksums.push_back(XXH3_64bits(blob.data(), blob.size()));
-      RETURN_IF_ERROR(writer.Append(blob));
+      RETURN_IF_ERROR(file.Append(blob));
       Advance(layer.blob_bytes);
     }
+    watch_.report.tensors.push_back(gate_up_);
+    watch_.report.tensors.push_back(down_);
   }
-  return writer.Finish();
+  return file.Finish();
 }
 
 }  // namespace

@@ -19,6 +19,21 @@ namespace bullpen {
 using Reroute = std::function<void(int layer, std::span<int32_t> chosen,
                                    std::span<float> weights)>;
 
+// Rows that a forward pass multiplies a matrix with.
+struct MatrixInput {
+  int32_t layer = -1;  // -1: outside of the layers
+  // As in PackedModel; shared_up and an expert's up have the input of the
+  // gate beside them. Of experts "experts.gate" and "experts.down".
+  std::string_view matrix;
+  int32_t expert = -1;
+  const float* x = nullptr;
+  int64_t x_stride = 0;
+  const int32_t* x_row = nullptr;  // [rows] row of x; null: 0, 1, 2 ...
+  int64_t rows = 0;
+  int32_t cols = 0;
+};
+using InputTap = std::function<void(const MatrixInput&)>;
+
 // What one forward pass carries from layer to layer. Engine thread.
 struct Pass {
   const kernels::Ops& ops;
@@ -29,6 +44,7 @@ struct Pass {
   Phase phase = Phase::kDecode;
   std::span<absl::Status> sequence_status;  // set to the first failure of each
   const Reroute* reroute = nullptr;         // benchmarks only
+  const InputTap* input_tap = nullptr;      // calibration only
   // Called when a layer has routed its rows and the cache knows what it needs,
   // before it waits for that. May be null.
   const std::function<void(int32_t layer)>* after_route = nullptr;
@@ -40,6 +56,16 @@ struct RouterPeek {
   std::vector<float> margins;  // [rows, experts]
   std::vector<float> order;    // [experts]: of one row, partly sorted
 };
+
+// Which matrix of a model a product takes, see MatrixInput.
+struct MatrixPlace {
+  int32_t layer = -1;
+  std::string_view matrix;
+};
+// ops.matmul with room for integers, seen by the tap. Heads' inputs stand side
+// by side in a row.
+absl::Status Multiply(const Pass& pass, const MatrixPlace& place,
+                      const kernels::MatMulArgs& args);
 
 // One norm of the hidden state.
 struct NormWeights {

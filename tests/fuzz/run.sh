@@ -22,5 +22,5 @@ for list in "$build"/fuzz/*.seeds; do
   echo "fuzz_$name for $seconds s"
   "$build/tests/fuzz/fuzz_$name" "$corpus" -max_total_time="$seconds" \
     -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=512 -max_len=65536 \
-    -artifact_prefix="$build/fuzz/$name-" -print_final_stats=1 -verbosity=0
+    -artifact_prefix="$build/fuzz/$name-" -print_final_stats=1 -print_funcs=0 -verbosity=0
 done

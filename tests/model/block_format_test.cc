@@ -137,6 +137,25 @@ INSTANTIATE_TEST_SUITE_P(Formats, QuantiseTest,
                            return std::string(info.param);
                          });
 
+// The root of the mean squared error of values, relative to their own; `counts`
+// of each multiply both.
+double RelativeErrorOf(const BlockFormat& format,
+                       const std::vector<float>& values,
+                       const float* importance,
+                       const std::vector<float>& counts) {
+  const int64_t count = static_cast<int64_t>(values.size());
+  std::vector<std::byte> blocks(format.RowBytes(count));
+  kernels::Quantise(format, values.data(), count, blocks.data(), importance);
+  std::vector<float> back(values.size());
+  kernels::Dequantise(format, blocks.data(), count, back.data());
+  double error = 0, square = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    error += counts[i] * (back[i] - values[i]) * (back[i] - values[i]);
+    square += counts[i] * values[i] * values[i];
+  }
+  return std::sqrt(error / square);
+}
+
 // The root of the mean squared error of normal values, relative to their own,
 // must be `share` of what plain rounding to the group's range gives.
 struct SearchCase {
@@ -146,18 +165,8 @@ struct SearchCase {
 };
 
 double RelativeError(const char* name, const std::vector<float>& values) {
-  const BlockFormat& format = *kernels::FindBlockFormat(name);
-  const int64_t count = static_cast<int64_t>(values.size());
-  std::vector<std::byte> blocks(format.RowBytes(count));
-  kernels::Quantise(format, values.data(), count, blocks.data());
-  std::vector<float> back(values.size());
-  kernels::Dequantise(format, blocks.data(), count, back.data());
-  double error = 0, square = 0;
-  for (size_t i = 0; i < values.size(); ++i) {
-    error += (back[i] - values[i]) * (back[i] - values[i]);
-    square += values[i] * values[i];
-  }
-  return std::sqrt(error / square);
+  return RelativeErrorOf(*kernels::FindBlockFormat(name), values, nullptr,
+                         std::vector<float>(values.size(), 1));
 }
 
 TEST(Quantise, SearchedScalesBeatThoseOfTheExtremeValue) {
@@ -176,18 +185,43 @@ TEST(Quantise, SearchedScalesBeatThoseOfTheExtremeValue) {
   }
 }
 
+TEST(Quantise, ImportanceLessensTheErrorWhereItIs) {
+  std::mt19937 random(8);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(1 << 14), importance(1 << 14);
+  for (float& value : values) value = 0.02f * normal(random);
+  // As inputs have it: most columns alike, some a hundred times as large.
+  for (float& count : importance) count = std::exp(1.5f * normal(random));
+  for (const BlockFormat& format : kernels::BlockFormats()) {
+    if (!kernels::CanQuantise(format) || format.plain) continue;
+    const double with =
+        RelativeErrorOf(format, values, importance.data(), importance);
+    const double without = RelativeErrorOf(format, values, nullptr, importance);
+    std::printf("%-6s %.4f, without %.4f\n", std::string(format.name).c_str(),
+                with, without);
+    if (format.name == "Q8_0") {
+      EXPECT_EQ(with, without);
+    } else {
+      EXPECT_LT(with, 0.99 * without) << format.name;
+    }
+  }
+}
+
 TEST(Quantise, ZerosAndTinyAndConstantGroupsStayFinite) {
+  const std::vector<float> importance(256, 1.0f);
   for (const float fill : {0.0f, 1e-30f, -1e-30f, 0.5f, -3.0f}) {
     const std::vector<float> values(256, fill);
     for (const BlockFormat& format : kernels::BlockFormats()) {
       if (!kernels::CanQuantise(format) || format.plain) continue;
       std::vector<std::byte> blocks(format.RowBytes(256));
-      kernels::Quantise(format, values.data(), 256, blocks.data());
-      std::vector<float> back(256);
-      kernels::Dequantise(format, blocks.data(), 256, back.data());
-      for (const float value : back) {
-        ASSERT_NEAR(value, fill, 0.05f * std::fabs(fill) + 1e-9f)
-            << format.name << " of " << fill;
+      for (const float* counts : {(const float*)nullptr, importance.data()}) {
+        kernels::Quantise(format, values.data(), 256, blocks.data(), counts);
+        std::vector<float> back(256);
+        kernels::Dequantise(format, blocks.data(), 256, back.data());
+        for (const float value : back) {
+          ASSERT_NEAR(value, fill, 0.05f * std::fabs(fill) + 1e-9f)
+              << format.name << " of " << fill;
+        }
       }
     }
   }

@@ -2,6 +2,7 @@
 
 #include "engine/model/pack_types.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <vector>
@@ -38,6 +39,14 @@ Quantised PackAs(const std::string& name, const TargetTypes& targets) {
   return result;
 }
 
+const PackedTensor& TensorOf(const PackReport& report,
+                             const std::string& name) {
+  const auto found =
+      std::ranges::find(report.tensors, name, &PackedTensor::name);
+  EXPECT_TRUE(found != report.tensors.end()) << name;
+  return *found;
+}
+
 TEST(PackTypes, NamesInEitherCaseAndListsThemAll) {
   EXPECT_EQ(*ParseTargetType("q4_k"), DType::kQ4_K);
   EXPECT_EQ(*ParseTargetType("MXFP4"), DType::kMXFP4);
@@ -61,14 +70,19 @@ TEST(PackTypes, MatricesTakeTheirTargetsAndRoutersStay) {
   EXPECT_EQ(weights->matrix("embed").dtype, DType::kQ8_0);
   EXPECT_EQ(weights->matrix("layers.1.router").dtype, DType::kBF16);
   const std::string text = packed.report.ToText();
-  EXPECT_THAT(text, HasSubstr("experts BF16 -> IQ4_NL"));
-  EXPECT_THAT(text, HasSubstr("qkv BF16 -> Q8_0"));
-  const PackReport::Line& experts =
-      packed.report.lines.at("experts BF16 -> IQ4_NL");
-  EXPECT_EQ(experts.weights, 3 * 8 * 3 * 64 * 32);
-  const double error = std::sqrt(experts.squared_error / experts.squares);
-  EXPECT_GT(error, 0.04);
-  EXPECT_LT(error, 0.09);
+  EXPECT_THAT(text, HasSubstr("BF16 -> IQ4_NL"));
+  EXPECT_THAT(text, HasSubstr("BF16 -> Q8_0"));
+  const PackedTensor& gate_up =
+      TensorOf(packed.report, "layers.2.experts.gate_up");
+  EXPECT_EQ(gate_up.from, "BF16");
+  EXPECT_EQ(gate_up.to, "IQ4_NL");
+  EXPECT_EQ(gate_up.reason, "");
+  EXPECT_EQ(gate_up.weights, 8 * 2 * 64 * 32);
+  EXPECT_EQ(gate_up.source_bytes, 2 * gate_up.weights);
+  EXPECT_EQ(gate_up.packed_bytes, gate_up.weights / 32 * 18);
+  EXPECT_GT(gate_up.relative_error(), 0.04);
+  EXPECT_LT(gate_up.relative_error(), 0.09);
+  EXPECT_EQ(TensorOf(packed.report, "layers.1.qkv").to, "Q8_0");
 }
 
 // Rows of 64 and 32 are no blocks of 256.
@@ -77,6 +91,8 @@ TEST(PackTypes, ShortRowsTakeTheNextType) {
   const auto model = PackedModel::Open(packed.dir);
   ASSERT_TRUE(model.ok()) << model.status();
   EXPECT_EQ(model->expert_shape(0).dtype, DType::kQ5_0);
+  EXPECT_EQ(TensorOf(packed.report, "layers.0.experts.down").reason,
+            "rows of 32 are no whole blocks of Q4_K");
 }
 
 TEST(PackTypes, AnotherTargetIsAnotherModel) {
