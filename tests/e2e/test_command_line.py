@@ -1,6 +1,7 @@
 """The subcommands and their exit codes: 0 done, 1 failed, 2 bad usage or input."""
 
 import json
+import pathlib
 
 import numpy
 import pytest
@@ -23,6 +24,7 @@ def test_help_and_version_answer(run_bullpen):
     ["serve", "--port", "x"], ["serve", "--threads", "-1"], ["serve", "--isa", "sse9"],
     ["serve", "--memory", "lots"], ["serve", "--kv-type", "q1"], ["pack"],
     ["pack", "models/default"], ["perplexity", "models/default"],
+    ["pack", "models/default", "-o", "no/such", "--calibrate", "README.md"],
     ["perplexity", "models/default", "--text", "no/such/text"],
     ["perplexity", "models/default", "--text", "README.md", "--window", "1"],
     ["logits", "models/default", "--ids", "1"],
@@ -126,3 +128,24 @@ def test_serve_without_a_model_serves_the_default_one(start_server):
     server = start_server("--served-model-name", "my-model", model=None)
     assert server.model_id == "my-model"
     assert server.complete("The", max_tokens=2).status_code == 200
+
+
+def test_pack_calibrates_reports_and_measures(run_bullpen, cache_dir, golden, tmp_path):
+    text = tmp_path / "text"
+    text.write_bytes((golden_text := pathlib.Path("models/default/eval.txt")).read_bytes()[:4000])
+    result = run_bullpen("pack", "models/default", "-o", tmp_path / "packed", "--experts", "q4_0",
+                         "--calibrate", text, "--perplexity", golden_text, "--json",
+                         "--cache-dir", cache_dir)
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    kinds = {kind["name"]: kind for kind in report["kinds"]}
+    assert (kinds["qkv"]["from"], kinds["qkv"]["to"]) == ("BF16", "BF16")
+    down = kinds["experts.down"]
+    assert (down["from"], down["to"], down["tensors"]) == ("BF16", "Q4_0", 8)
+    assert down["packed_bytes"] == down["weights"] * 4.5 / 8
+    assert 0 < down["relative_weighted_error"] < down["relative_error"] < 0.12
+    assert sum(tensor["name"].endswith("experts.down") for tensor in report["tensors"]) == 8
+    assert report["calibration"]["tokens"] > 500
+    before, after = report["perplexity"]["before"], report["perplexity"]["after"]
+    assert before == pytest.approx(golden["perplexity"]["perplexity"], abs=1e-3)
+    assert before * 0.97 < after < before * 1.1 and after != before
