@@ -1,6 +1,7 @@
 #include "kernels/scale_search.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 
@@ -12,18 +13,41 @@ namespace {
 constexpr int kGroup = 32;
 constexpr float kLeast = 1e-15f;  // below this a group is all zeros
 
+// Sums run in lanes, so that compilers make vectors of them.
+constexpr int kLanes = 8;
+using Lanes = float[kLanes];
+
+float Total(const Lanes& lanes) {
+  return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
+         ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+}
+
+float Clamped(float value, float least, float most) {
+  return std::min(std::max(least, value), most);
+}
+
 // Sums over a group for the least-squares scale of codes q: x ~ scale * q.
 struct Fit {
-  float xq = 0;
-  float qq = 0;
+  Lanes xq = {};
+  Lanes qq = {};
 
-  void Add(float weight, float x, float q) {
-    xq += weight * x * q;
-    qq += weight * q * q;
+  void Add(int lane, float weight, float x, float q) {
+    xq[lane] += weight * x * q;
+    qq[lane] += weight * q * q;
   }
-  // How much of the weighted square of x the best scale explains, times qq.
-  bool Beats(float explained) const {
-    return qq > 0 && xq * xq > explained * qq;
+};
+
+// The best scale so far. How much of the weighted square of x one explains
+// tells how good it is.
+struct BestScale {
+  float scale = 0;
+  float explained = 0;
+
+  void Try(const Fit& fit) {
+    const float xq = Total(fit.xq), qq = Total(fit.qq);
+    if (!(qq > 0 && xq * xq > explained * qq)) return;
+    scale = xq / qq;
+    explained = scale * xq;
   }
 };
 
@@ -35,12 +59,6 @@ float ExtremeOf(const float* x, int count) {
 
 float Square(float x) { return x * x; }
 
-float MeanSquare(const float* x, int count) {
-  float squares = 0;
-  for (int i = 0; i < count; ++i) squares += x[i] * x[i];
-  return squares / static_cast<float>(count);
-}
-
 // What the errors of a group weigh: the importance, if there is any, or x^2.
 void Weigh(const float* x, int count, const float* importance, float* weights) {
   for (int i = 0; i < count; ++i) {
@@ -49,29 +67,35 @@ void Weigh(const float* x, int count, const float* importance, float* weights) {
 }
 
 // The weighted error of codes under a scale and a minimum.
-float ErrorOf(const float* x, const float* weights, const int* codes,
+float ErrorOf(const float* x, const float* weights, const float* codes,
               Scaled with) {
-  float error = 0;
-  for (int i = 0; i < kGroup; ++i) {
-    error += weights[i] * Square(with.scale * static_cast<float>(codes[i]) -
-                                 with.minimum - x[i]);
+  Lanes error = {};
+  for (int i = 0; i < kGroup; i += kLanes) {
+    for (int l = 0; l < kLanes; ++l) {
+      error[l] += weights[i + l] *
+                  Square(with.scale * codes[i + l] - with.minimum - x[i + l]);
+    }
   }
-  return error;
+  return Total(error);
 }
 
 // The least-squares scale and minimum for these codes; false if they do not
 // determine them.
-bool FitCodes(const float* x, const float* weights, const int* codes,
+bool FitCodes(const float* x, const float* weights, const float* codes,
               Scaled& fit) {
-  float w = 0, wx = 0, l = 0, l2 = 0, xl = 0;
-  for (int i = 0; i < kGroup; ++i) {
-    const float code = static_cast<float>(codes[i]);
-    w += weights[i];
-    wx += weights[i] * x[i];
-    l += weights[i] * code;
-    l2 += weights[i] * code * code;
-    xl += weights[i] * code * x[i];
+  Lanes w_sum = {}, wx_sum = {}, l_sum = {}, l2_sum = {}, xl_sum = {};
+  for (int i = 0; i < kGroup; i += kLanes) {
+    for (int l = 0; l < kLanes; ++l) {
+      const float weight = weights[i + l], code = codes[i + l];
+      w_sum[l] += weight;
+      wx_sum[l] += weight * x[i + l];
+      l_sum[l] += weight * code;
+      l2_sum[l] += weight * code * code;
+      xl_sum[l] += weight * code * x[i + l];
+    }
   }
+  const float w = Total(w_sum), wx = Total(wx_sum), l = Total(l_sum),
+              l2 = Total(l2_sum), xl = Total(xl_sum);
   const float determinant = w * l2 - l * l;
   if (!(determinant > 0)) return false;
   fit.scale = (w * xl - wx * l) / determinant;
@@ -83,9 +107,29 @@ bool FitCodes(const float* x, const float* weights, const int* codes,
   return true;
 }
 
-}  // namespace
+// Neighbours of kIq4Values are more than one apart. So where numbers with one
+// integral part get two codes, they are this and the next, from `middle` on.
+struct Iq4Cell {
+  int32_t code;
+  float middle;
+};
+constexpr int kIq4Least = -128;
+constexpr auto kIq4Cells = [] {
+  std::array<Iq4Cell, 256> cells{};
+  for (int i = 0; i < 256; ++i) {
+    const float least = static_cast<float>(kIq4Least + i);
+    int code = 0;
+    float middle = 0;
+    for (; code < 15; ++code) {
+      middle = static_cast<float>(kIq4Values[code] + kIq4Values[code + 1]) / 2;
+      if (least < middle) break;
+    }
+    cells[i] = {code, code < 15 ? middle : 1e30f};
+  }
+  return cells;
+}();
 
-int NearestInt(float value) { return static_cast<int>(std::nearbyint(value)); }
+}  // namespace
 
 float SearchScale(const float* x, int count, int half,
                   const float* importance) {
@@ -93,34 +137,31 @@ float SearchScale(const float* x, int count, int half,
   if (std::fabs(extreme) < kLeast) return 0;
   float weights[kGroup];
   Weigh(x, count, importance, weights);
-  const auto fit_of = [&](float inverse) {
+  const float top = static_cast<float>(half);
+  BestScale best;
+  const auto consider = [&](float inverse) {
     Fit fit;
-    for (int i = 0; i < count; ++i) {
-      const int code = std::clamp(NearestInt(inverse * x[i]), -half, half - 1);
-      fit.Add(weights[i], x[i], static_cast<float>(code));
+    for (int i = 0; i < count; i += kLanes) {
+      for (int l = 0; l < kLanes; ++l) {
+        const float code = Clamped(Nearest(inverse * x[i + l]), -top, top - 1);
+        fit.Add(l, weights[i + l], x[i + l], code);
+      }
     }
-    return fit;
+    best.Try(fit);
   };
-  const float from = static_cast<float>(-half) / extreme;
-  Fit best = fit_of(from);
-  float scale = best.qq > 0 ? best.xq / best.qq : 0;
-  float explained = scale * best.xq;
+  consider(-top / extreme);
   for (int step = -9; step <= 9; ++step) {
-    if (step == 0) continue;
-    const Fit fit =
-        fit_of(-(static_cast<float>(half) + 0.1f * static_cast<float>(step)) /
-               extreme);
-    if (!fit.Beats(explained)) continue;
-    scale = fit.xq / fit.qq;
-    explained = scale * fit.xq;
+    if (step != 0) consider(-(top + 0.1f * static_cast<float>(step)) / extreme);
   }
-  return scale;
+  return best.scale;
 }
 
 Scaled SearchScaleAndMinimum(const float* x, int most,
                              const float* importance) {
+  float squares = 0;
+  for (int i = 0; i < kGroup; ++i) squares += x[i] * x[i];
+  const float root = std::sqrt(squares / kGroup);
   float weights[kGroup];
-  const float root = std::sqrt(MeanSquare(x, kGroup));
   for (int i = 0; i < kGroup; ++i) {
     weights[i] = importance != nullptr ? importance[i] : root + std::fabs(x[i]);
   }
@@ -128,13 +169,13 @@ Scaled SearchScaleAndMinimum(const float* x, int most,
   const float least = std::min(0.0f, *std::min_element(x, x + kGroup));
   const float range = *std::max_element(x, x + kGroup) - least;
   if (!(range > kLeast)) return {0, -least};
-  int codes[kGroup];
+  const float top = static_cast<float>(most);
+  float codes[kGroup];
   const auto code_with = [&](float inverse) {
     for (int i = 0; i < kGroup; ++i) {
-      codes[i] = std::clamp(NearestInt(inverse * (x[i] - least)), 0, most);
+      codes[i] = Clamped(Nearest(inverse * (x[i] - least)), 0, top);
     }
   };
-  const float top = static_cast<float>(most);
   code_with(top / range);
   Scaled best = {range / top, -least};
   float least_error = ErrorOf(x, weights, codes, best);
@@ -155,16 +196,9 @@ Scaled SearchScaleAndMinimum(const float* x, int most,
 }
 
 int NearestIq4(float x) {
-  const int8_t* end = kIq4Values + 16;
-  const int8_t* above =
-      std::lower_bound(kIq4Values, end, x, [](int8_t value, float wanted) {
-        return static_cast<float>(value) < wanted;
-      });
-  if (above == kIq4Values) return 0;
-  if (above == end) return 15;
-  const bool lower =
-      x - static_cast<float>(above[-1]) < static_cast<float>(above[0]) - x;
-  return static_cast<int>(above - kIq4Values) - (lower ? 1 : 0);
+  const int cell = static_cast<int>(Clamped(x, -128, 127) + 128.0f);
+  const Iq4Cell& found = kIq4Cells[cell];
+  return found.code + (x >= found.middle ? 1 : 0);
 }
 
 float SearchIq4Scale(const float* x, const float* importance) {
@@ -172,26 +206,26 @@ float SearchIq4Scale(const float* x, const float* importance) {
   if (std::fabs(extreme) < kLeast) return 0;
   float weights[kGroup];
   Weigh(x, kGroup, importance, weights);
-  const auto fit_of = [&](float inverse) {
-    Fit fit;
+  BestScale best;
+  const auto consider = [&](float inverse) {
+    float values[kGroup];
     for (int i = 0; i < kGroup; ++i) {
-      const float value =
-          static_cast<float>(kIq4Values[NearestIq4(inverse * x[i])]);
-      fit.Add(weights[i], x[i], value);
+      values[i] = static_cast<float>(kIq4Values[NearestIq4(inverse * x[i])]);
     }
-    return fit;
+    Fit fit;
+    for (int i = 0; i < kGroup; i += kLanes) {
+      for (int l = 0; l < kLanes; ++l) {
+        fit.Add(l, weights[i + l], x[i + l], values[i + l]);
+      }
+    }
+    best.Try(fit);
   };
   const float low = static_cast<float>(kIq4Values[0]);
-  Fit best = fit_of(-low / extreme);
-  float d = best.qq > 0 ? best.xq / best.qq : 0;
-  float explained = d * best.xq;
+  consider(-low / extreme);
   for (int step = -7; step <= 7; ++step) {
-    const Fit fit = fit_of((low + static_cast<float>(step)) / extreme);
-    if (!fit.Beats(explained)) continue;
-    d = fit.xq / fit.qq;
-    explained = d * fit.xq;
+    consider((low + static_cast<float>(step)) / extreme);
   }
-  return d;
+  return best.scale;
 }
 
 }  // namespace bullpen::kernels

@@ -1,13 +1,24 @@
 #pragma once
 
+#include <algorithm>
+
 namespace bullpen::kernels {
 
 // Scales for quantising a group of weights with the least weighted squared
 // error: candidates around the one that the extreme values give, each mended
 // by the least-squares fit for the codes that it leads to (GGML's method).
 
-// To the nearest integer, halves to even.
-int NearestInt(float value);
+// To the nearest integer, halves to even, where |value| < 2^22; others and NaN
+// become some number beyond +-2^21. Adding 1.5 * 2^23 rounds to integers, and
+// compilers make vectors of it.
+inline float Nearest(float value) {
+  constexpr float kRounds = 12582912.0f;
+  return (value + kRounds) - kRounds;
+}
+inline int NearestInt(float value) {
+  constexpr float kMost = 4e6f;
+  return static_cast<int>(Nearest(std::min(std::max(-kMost, value), kMost)));
+}
 
 // Squares weigh as each function says, or as `importance` does if that is not
 // null.
