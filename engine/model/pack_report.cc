@@ -72,7 +72,7 @@ std::string LineOf(const Kind& kind) {
   const std::string types =
       sum.from == sum.to ? sum.to : absl::StrCat(sum.from, " -> ", sum.to);
   std::string line = absl::StrFormat(
-      "%-14s %-18s %4d x %13d weights  %11s -> %11s  %5.2f bits", sum.name,
+      "%-15s %-18s %4d x %13d weights  %11s -> %11s  %5.2f bits", sum.name,
       types, kind.tensors, sum.weights / kind.tensors,
       FormatBytes(sum.source_bytes), FormatBytes(sum.packed_bytes),
       BitsOf(sum));
