@@ -162,6 +162,24 @@ Metrics::Metrics()
                            .Name("bullpen_expert_predictor_recall")
                            .Help("Share of the experts used that were guessed.")
                            .Register(registry_)),
+      oracle_hits(BuildGauge()
+                      .Name("bullpen_expert_cache_oracle_hit_ratio")
+                      .Help("Hits over lookups of the last decoded tokens: "
+                            "the cache's own (live), and what other rules "
+                            "would have had with the same slots.")
+                      .Register(registry_)),
+      segment_routing(
+          BuildGauge()
+              .Name("bullpen_expert_segment_routing_ratio")
+              .Help("SRP of the last decoded tokens: the best F1 of a router "
+                    "that decides once for 16 tokens, by layer.")
+              .Register(registry_)),
+      segment_hits(BuildGauge()
+                       .Name("bullpen_expert_segment_cache_hit_ratio")
+                       .Help("SCH of the last decoded tokens: hits over "
+                             "lookups of a cache of the layer's slots that "
+                             "sees 16 tokens ahead.")
+                       .Register(registry_)),
       http_connections(Level(registry_, "bullpen_http_connections",
                              "Open HTTP connections.")),
       http_responses(BuildCounter()

@@ -95,6 +95,12 @@ class Metrics {
       predictor_precision;  // bullpen_expert_predictor_precision{predictor="router",horizon="1"}
   prometheus::Family<prometheus::Gauge>&
       predictor_recall;  // bullpen_expert_predictor_recall{...}
+  prometheus::Family<prometheus::Gauge>&
+      oracle_hits;  // bullpen_expert_cache_oracle_hit_ratio{rule="belady"}
+  prometheus::Family<prometheus::Gauge>&
+      segment_routing;  // bullpen_expert_segment_routing_ratio{layer="0"}
+  prometheus::Family<prometheus::Gauge>&
+      segment_hits;  // bullpen_expert_segment_cache_hit_ratio{layer="0"}
 
   // HTTP and gRPC.
   prometheus::Gauge& http_connections;  // bullpen_http_connections

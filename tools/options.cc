@@ -15,6 +15,7 @@ constexpr int32_t kMaxThreads = 1024;
 constexpr int32_t kMaxContext = 1 << 24;
 constexpr int32_t kMaxSequences = 4096;
 constexpr int32_t kMaxBatchTokens = 1 << 16;
+constexpr int32_t kMaxOracleWindow = 4096;
 
 absl::Status CheckFlag(std::string_view name, int32_t value, int32_t low,
                        int32_t high) {
@@ -73,6 +74,8 @@ absl::StatusOr<ModelOptions> ToModelOptions(const ModelFlags& flags) {
       CheckFlag("max-sequences", flags.max_sequences, 1, kMaxSequences));
   RETURN_IF_ERROR(CheckFlag("max-batch-tokens", flags.max_batch_tokens, 1,
                             kMaxBatchTokens));
+  RETURN_IF_ERROR(
+      CheckFlag("oracle-window", flags.oracle_window, 0, kMaxOracleWindow));
   ModelOptions options;
   options.threads = flags.threads;
   options.isa = flags.isa;
@@ -85,6 +88,7 @@ absl::StatusOr<ModelOptions> ToModelOptions(const ModelFlags& flags) {
   options.prefetch = flags.prefetch;
   options.prefetch_horizon = flags.prefetch_horizon;
   options.profile = flags.profile.string();
+  options.oracle_window = flags.oracle_window;
   options.io_limit = flags.io_limit.bytes_per_second;
   options.memory.total_bytes = flags.memory.count;
   options.memory.kv_bytes = flags.kv_memory.count;

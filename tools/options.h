@@ -79,6 +79,7 @@ struct ModelFlags {
   std::string prefetch = "auto";
   int32_t prefetch_horizon = 2;
   std::filesystem::path profile;
+  int32_t oracle_window = 256;
   Rate io_limit;
 
   // Lists every field once: names, defaults, help and parsing follow from it.
@@ -112,6 +113,9 @@ struct ModelFlags {
     visit("profile", profile,
           "file that keeps what was learnt of the model's routing, counts of "
           "experts only; read at the start, written at the end");
+    visit("oracle_window", oracle_window,
+          "decoded tokens of which /metrics says what LRU and Belady's rule "
+          "would have hit; 0: never");
     visit("io_limit", io_limit,
           "the rate that experts are read with, such as 1GiB/s, to imitate "
           "a slower disk; 0: no limit");

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <tuple>
 #include <utility>
 
 namespace bullpen {
@@ -35,70 +34,6 @@ std::vector<TokenChoices> ByLayer(const RoutingTrace& trace,
 bool Uses(std::span<const int32_t> chosen, int32_t expert) {
   return std::ranges::find(chosen, expert) != chosen.end();
 }
-
-// The cache of one text in SegmentCache.
-class OracleCache {
- public:
-  OracleCache(const Text& text, int32_t experts, int32_t segment, int32_t slots)
-      : text_(text),
-        segment_(static_cast<size_t>(segment)),
-        slots_(static_cast<size_t>(slots)),
-        soon_(static_cast<size_t>(experts)),
-        last_(static_cast<size_t>(experts), -1),
-        holds_(static_cast<size_t>(experts)) {}
-
-  HitCounts Run() {
-    HitCounts counts;
-    for (size_t i = 0; i < std::min(segment_, text_.size()); ++i) Count(i, 1);
-    for (size_t now = 0; now < text_.size(); ++now) {
-      // `soon_` counts the tokens after this one.
-      Count(now, -1);
-      if (now + segment_ < text_.size()) Count(now + segment_, 1);
-      for (const int32_t expert : text_[now]) {
-        ++counts.lookups;
-        counts.hits += holds_[expert];
-        last_[expert] = static_cast<int64_t>(now);
-      }
-      for (const int32_t expert : text_[now]) Hold(expert, text_[now]);
-    }
-    return counts;
-  }
-
- private:
-  void Count(size_t token, int32_t by) {
-    for (const int32_t expert : text_[token]) soon_[expert] += by;
-  }
-
-  void Hold(int32_t expert, std::span<const int32_t> needed) {
-    if (holds_[expert]) return;
-    if (held_.size() < slots_) {
-      held_.push_back(expert);
-      holds_[expert] = true;
-      return;
-    }
-    int32_t* victim = nullptr;
-    for (int32_t& held : held_) {
-      if (Uses(needed, held)) continue;
-      if (victim == nullptr ||
-          std::tuple(soon_[held], last_[held], held) <
-              std::tuple(soon_[*victim], last_[*victim], *victim)) {
-        victim = &held;
-      }
-    }
-    if (victim == nullptr) return;  // Fewer slots than a token needs.
-    holds_[*victim] = false;
-    holds_[expert] = true;
-    *victim = expert;
-  }
-
-  const Text& text_;
-  size_t segment_;
-  size_t slots_;
-  std::vector<int32_t> soon_;
-  std::vector<int64_t> last_;
-  std::vector<bool> holds_;
-  std::vector<int32_t> held_;
-};
 
 void SetSkew(const TokenChoices& choices, RoutingFigures& figures) {
   std::vector<double> uses(static_cast<size_t>(choices.experts));
@@ -234,20 +169,30 @@ RoutingFigures Mean(const std::vector<RoutingFigures>& layers) {
 }  // namespace
 
 void SegmentCounts::Add(const TokenChoices& choices) {
+  for (const Text& text : choices.texts) Add(choices.experts, text);
+}
+
+void SegmentCounts::Add(int32_t experts,
+                        std::span<const std::span<const int32_t>> text) {
   const size_t segment = static_cast<size_t>(segment_);
-  std::vector<int32_t> uses(static_cast<size_t>(choices.experts));
-  for (const Text& text : choices.texts) {
-    if (text.size() < segment) continue;
-    std::ranges::fill(uses, 0);
-    for (size_t now = 0; now < text.size(); ++now) {
-      for (const int32_t expert : text[now]) ++uses[expert];
-      if (now + 1 < segment) continue;
-      ++windows_;
-      for (const int32_t count : uses) {
-        if (count > 0) ++windows_with_[std::min(count, segment_)];
-      }
-      for (const int32_t expert : text[now + 1 - segment]) --uses[expert];
+  if (text.size() < segment) return;
+  std::vector<int32_t> uses(static_cast<size_t>(experts));
+  // By uses in the window: how many experts. Only those that a token brings or
+  // takes away move.
+  std::vector<int32_t> experts_with(segment + 1);
+  const auto use = [&](std::span<const int32_t> token, int32_t by) {
+    for (const int32_t expert : token) {
+      --experts_with[uses[expert]];
+      uses[expert] += by;
+      ++experts_with[uses[expert]];
     }
+  };
+  for (size_t now = 0; now < text.size(); ++now) {
+    use(text[now], 1);
+    if (now + 1 < segment) continue;
+    ++windows_;
+    for (size_t f = 1; f <= segment; ++f) windows_with_[f] += experts_with[f];
+    use(text[now + 1 - segment], -1);
   }
 }
 
@@ -271,10 +216,11 @@ std::optional<SegmentRouting> SegmentCounts::Best() const {
 
 HitCounts SegmentCache(const TokenChoices& choices, int32_t segment,
                        int32_t slots) {
+  OracleCache cache(choices.experts);
   HitCounts counts;
   for (const Text& text : choices.texts) {
     const HitCounts one =
-        OracleCache(text, choices.experts, segment, slots).Run();
+        cache.Segment({.steps = text, .slots = slots}, segment);
     counts.lookups += one.lookups;
     counts.hits += one.hits;
   }

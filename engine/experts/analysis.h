@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/experts/oracle_cache.h"
 #include "engine/experts/trace.h"
 
 namespace bullpen {
@@ -37,6 +38,8 @@ class SegmentCounts {
   explicit SegmentCounts(int32_t segment)
       : segment_(segment), windows_with_(static_cast<size_t>(segment) + 1) {}
   void Add(const TokenChoices& choices);
+  // One text; the experts of a token are distinct.
+  void Add(int32_t experts, std::span<const std::span<const int32_t>> text);
   // Nothing where no text is as long as a segment.
   std::optional<SegmentRouting> Best() const;
 
@@ -47,13 +50,6 @@ class SegmentCounts {
   int64_t windows_ = 0;
 };
 
-struct HitCounts {
-  int64_t lookups = 0;
-  int64_t hits = 0;
-  double rate() const {
-    return lookups == 0 ? 0 : static_cast<double>(hits) / lookups;
-  }
-};
 // SCH: hits of a cache of `slots` experts that evicts, among those that this
 // token does not use, the one that the next `segment` tokens use least (ties:
 // the least recently used). Cold at each text.

@@ -43,6 +43,9 @@ absl::StatusOr<std::unique_ptr<ExpertCache>> ExpertCache::Create(
     next += config.slots[l] * catalog.layers[l].blob_bytes;
     slots += static_cast<uint64_t>(config.slots[l]);
   }
+  if (config.oracle_window > 0) {
+    cache->oracle_.emplace(catalog, config.oracle_window, metrics);
+  }
   metrics.expert_slots.Set(static_cast<double>(slots));
   metrics.expert_slot_bytes.Set(static_cast<double>(bytes));
   return cache;
@@ -105,8 +108,17 @@ ExpertCache::Acquisition ExpertCache::Acquire(int32_t layer_index,
     }
   }
   accounts_.EndLookups(layer_index, phase);
+  const bool judge = oracle_.has_value() && phase == Phase::kDecode;
+  if (judge) {
+    oracle_->Record({.layer = layer_index,
+                     .experts = experts,
+                     .tokens = tokens,
+                     .hits = static_cast<int32_t>(ready_.size())},
+                    layer.slots);
+  }
   std::reverse(waiting_.begin(), waiting_.end());
   StartLoads();
+  if (judge) oracle_->Settle(layer_index, layer.slots.slots());
   return Acquisition(this);
 }
 

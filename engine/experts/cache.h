@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -11,8 +12,10 @@
 #include "base/metrics.h"
 #include "base/thread_owner.h"
 #include "engine/experts/accounts.h"
+#include "engine/experts/cache_snapshot.h"
 #include "engine/experts/expert.h"
 #include "engine/experts/layer_slots.h"
+#include "engine/experts/oracle_window.h"
 #include "engine/experts/policy.h"
 #include "engine/experts/transfer.h"
 
@@ -22,27 +25,7 @@ struct CacheConfig {
   std::vector<int32_t> slots;            // per layer, 1..experts
   PolicyKind policy = PolicyKind::kCrf;  // kCrf, kLru or kLfu
   double half_life_tokens = 0;           // 0: chosen on-line
-};
-
-// What the cache holds now; see ExpertCache::Snapshot.
-struct CacheSnapshot {
-  struct Layer {
-    int32_t experts = 0;
-    int32_t slots = 0;
-    int32_t loading = 0;
-    uint64_t lookups = 0;
-    uint64_t hits = 0;
-    std::vector<int32_t> resident;  // expert ids, ascending
-  };
-  int64_t slot_bytes = 0;  // of the whole arena
-  uint64_t loads = 0;
-  uint64_t load_failures = 0;
-  uint64_t bytes_loaded = 0;
-  LookupCounts decode = {};
-  LookupCounts prefill = {};
-  TransferredBytes transferred = {};
-  double stall_seconds = 0;
-  std::vector<Layer> layers = {};
+  int32_t oracle_window = 256;           // see OracleWindow; 0: none
 };
 
 // An expert whose weights are in its slot, or that could not be loaded.
@@ -132,6 +115,7 @@ class ExpertCache {
   ThreadOwner owner_;
   HugeBuffer arena_;
   HalfLifeChoice half_life_;  // of all layers' policies
+  std::optional<OracleWindow> oracle_;
   std::vector<Layer> layers_;
   std::vector<TransferResult> results_;  // scratch
 

@@ -51,6 +51,7 @@ class LayerSlots {
   int32_t loading() const { return loading_; }
   int32_t resident() const { return resident_; }
   EvictionPolicy& policy() { return policy_; }
+  const EvictionPolicy& policy() const { return policy_; }
 
  private:
   struct Slot {

@@ -61,6 +61,8 @@ class EvictionPolicy {
   // For kStatic and kBelady: larger stays longer.
   void SetScore(int32_t expert, double score);
   double Score(int32_t expert, int64_t now) const;
+  // Grows from use to use; 0: never used.
+  int64_t LastUse(int32_t expert) const { return last_[expert]; }
   // The first to go among `candidates` (not empty).
   int32_t Victim(std::span<const int32_t> candidates) const;
 

@@ -226,13 +226,14 @@ absl::Status Model::State::PlanAndAllocate(Metrics& metrics) {
   }
   transfers = std::make_unique<TransferQueue>(
       *reader, TransferConfig{.threads = options.transfer_threads});
-  ASSIGN_OR_RETURN(
-      cache, ExpertCache::Create(
-                 packed.catalog(),
-                 CacheConfig{.slots = plan.slots,
-                             .policy = policy,
-                             .half_life_tokens = options.half_life_tokens},
-                 *transfers, metrics));
+  ASSIGN_OR_RETURN(cache,
+                   ExpertCache::Create(
+                       packed.catalog(),
+                       CacheConfig{.slots = plan.slots,
+                                   .policy = policy,
+                                   .half_life_tokens = options.half_life_tokens,
+                                   .oracle_window = options.oracle_window},
+                       *transfers, metrics));
   return absl::OkStatus();
 }
 

@@ -34,6 +34,7 @@ struct ModelOptions {
   int32_t prefetch_horizon = 2;   // layers ahead, 1..16
   std::string profile;            // file of what was learnt; empty: none
   int64_t io_limit = 0;           // bytes a second from disk; 0 = no limit
+  int32_t oracle_window = 256;    // tokens; see OracleWindow; 0: none
   bool measure_kernels = false;   // for kernel_seconds()
 };
 
