@@ -11,36 +11,45 @@ constexpr int32_t kSettlingSteps = 2;
 constexpr int32_t kShortPeriod = 4;
 constexpr int32_t kLongPeriod = 64;
 constexpr double kDecay = 0.5;  // of what was known, by each new window
+// Steps that the usual time of one is the mean of. Many beside a window's, so
+// that both ways are measured by the same.
+constexpr int32_t kUsualSteps = 64;
 // A way must be faster by so much to be preferred instead.
 constexpr double kMargin = 0.98;
 
 }  // namespace
 
 void PrefetchGovernor::EndStep(double seconds, int32_t rows) {
+  if (rows < 1 || rows > kMaxRows) return;
+  Usual& usual = usual_[rows - 1];
+  // A trial is not usual, unless there is nothing better.
+  if (!trial_ || usual.steps < kWindowSteps) {
+    if (usual.steps < kUsualSteps) ++usual.steps;
+    usual.seconds += (seconds - usual.seconds) / usual.steps;
+  }
   if (++steps_ > kSettlingSteps) {
     window_seconds_ += seconds;
-    window_rows_ += rows;
+    window_usual_ += usual.seconds;
   }
   if (steps_ == kSettlingSteps + kWindowSteps) EndWindow();
 }
 
 void PrefetchGovernor::EndWindow() {
-  double& known = seconds_[on()];
-  const double seen =
-      window_seconds_ / static_cast<double>(std::max<int64_t>(window_rows_, 1));
+  double& known = slowness_[on()];
+  const double seen = window_usual_ > 0 ? window_seconds_ / window_usual_ : 1;
   known = known == 0 ? seen : kDecay * known + (1 - kDecay) * seen;
   steps_ = 0;
   window_seconds_ = 0;
-  window_rows_ = 0;
+  window_usual_ = 0;
   if (!trial_) {
     trial_ = --until_trial_ <= 0;
     return;
   }
   trial_ = false;
-  if (seconds_[!preferred_] < kMargin * seconds_[preferred_]) {
+  if (slowness_[!preferred_] < kMargin * slowness_[preferred_]) {
     preferred_ = !preferred_;
     period_ = kShortPeriod;
-  } else if (seconds_[preferred_] > 0) {
+  } else if (slowness_[preferred_] > 0) {
     period_ = std::min(2 * period_, kLongPeriod);
   }
   until_trial_ = period_;

@@ -8,9 +8,14 @@ namespace bullpen {
 // Decides whether loading ahead pays, by trying: most windows of decode steps
 // run the way that was faster of late, now and then one runs the other way.
 // Trials get rarer while they confirm the choice, so that the slower way costs
-// little. Pure: the caller measures the time. One thread.
+// little. A step's time is taken in relation to what steps of as many tokens
+// took of late, so that the batch may change as it likes. Pure: the caller
+// measures the time. One thread.
 class PrefetchGovernor {
  public:
+  // Steps of more tokens are not judged: they load nothing ahead.
+  static constexpr int32_t kMaxRows = 16;
+
   // Whether the step that begins should load ahead.
   bool on() const { return trial_ ? !preferred_ : preferred_; }
 
@@ -21,15 +26,21 @@ class PrefetchGovernor {
   void EndWindow();
 
   bool preferred_ = true;
-  bool trial_ = true;  // first a window without, then some with
-  // Seconds per token of [off, on], decayed; 0: not known.
-  std::array<double, 2> seconds_ = {};
+  bool trial_ = false;
+  // Of the steps of one number of tokens.
+  struct Usual {
+    double seconds = 0;  // decayed mean
+    int32_t steps = 0;   // that it is of, as far as they are counted
+  };
+  std::array<Usual, kMaxRows> usual_ = {};  // by tokens, from 1
+  // Of [off, on]: seconds over usual seconds, decayed; 0: not known.
+  std::array<double, 2> slowness_ = {};
   // The window at hand.
   int32_t steps_ = 0;
   double window_seconds_ = 0;
-  int64_t window_rows_ = 0;
+  double window_usual_ = 0;
   // Windows until the next trial, and between two.
-  int32_t until_trial_ = 0;
+  int32_t until_trial_ = 4;
   int32_t period_ = 4;
 };
 

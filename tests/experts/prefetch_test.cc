@@ -59,6 +59,41 @@ TEST(PrefetchGovernorTest, CountsTimeByToken) {
   EXPECT_GT(on, 9500);
 }
 
+// The batch changes in bursts, and seconds do not grow with its tokens: what a
+// window of small batches takes for a token says nothing of one of large ones.
+double SimulateBursts(PrefetchGovernor& governor, int32_t steps, double on,
+                      double off, uint32_t seed) {
+  std::mt19937 random(seed);
+  double relative = 0;
+  int32_t rows = 1;
+  for (int32_t i = 0; i < steps; ++i) {
+    if (random() % 30 == 0) rows = 1 + static_cast<int32_t>(random() % 8);
+    const double step = (1 + 0.2 * rows) * (governor.on() ? on : off);
+    relative += governor.on() ? on : off;
+    governor.EndStep(step, rows);
+  }
+  return relative / steps;
+}
+
+TEST(PrefetchGovernorTest, ABatchThatChangesDoesNotMisleadIt) {
+  for (uint32_t seed = 0; seed < 20; ++seed) {
+    SCOPED_TRACE(seed);
+    PrefetchGovernor governor;
+    SimulateBursts(governor, 4000, 1.1, 1.0, seed);
+    EXPECT_LE(SimulateBursts(governor, 40000, 1.1, 1.0, seed), 1.02);
+    SimulateBursts(governor, 8000, 0.9, 1.0, seed);
+    EXPECT_LE(SimulateBursts(governor, 40000, 0.9, 1.0, seed), 0.92);
+  }
+}
+
+TEST(PrefetchGovernorTest, StepsThatLoadNothingAheadAreNotJudged) {
+  PrefetchGovernor governor;
+  for (int32_t i = 0; i < 10000; ++i) {
+    ASSERT_TRUE(governor.on());
+    governor.EndStep(1, PrefetchGovernor::kMaxRows + 1);
+  }
+}
+
 // A model whose layer l + 1 always wants the experts that layer l chose, and
 // whose routers say so.
 class PrefetcherTest : public testing::Test {
