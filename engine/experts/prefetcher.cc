@@ -10,17 +10,7 @@ namespace bullpen {
 namespace {
 
 constexpr int64_t kPublishSteps = 64;
-constexpr double kDecay = 0.9;  // of the measurements, by each step
-// Experts that may wait for the link while nothing was measured yet.
-constexpr double kFirstExperts = 4;
-// What a wholly busy link adds to the least probability of a guess: the busier
-// it is, the surer a guess must be that uses it.
-constexpr double kBusyProbability = 0.35;
 constexpr int32_t kPastRequests = 64;
-
-void Average(double& known, double seen) {
-  known = known == 0 ? seen : kDecay * known + (1 - kDecay) * seen;
-}
 
 }  // namespace
 
@@ -109,26 +99,23 @@ void Prefetcher::AfterRoute(const Routed& routed, RouterPeek peek) {
 
 void Prefetcher::Guess(const Routed& routed, int32_t horizon, RouterPeek peek) {
   const int32_t layer = routed.layer + horizon;
-  const double blob_bytes =
-      static_cast<double>(cache_.catalog().layers[layer].blob_bytes);
-  const bool measured = link_rate_ > 0 && layer_seconds_ > 0;
-  double room = (measured ? horizon * layer_seconds_ * link_rate_
-                          : kFirstExperts * blob_bytes) -
-                static_cast<double>(cache_.accounts().guess_bytes_under_way());
+  const int64_t blob_bytes = cache_.catalog().layers[layer].blob_bytes;
+  double room = rule_.Room(horizon, blob_bytes,
+                           cache_.accounts().guess_bytes_under_way());
   if (config_.shape.layers[layer].experts < 2 || room <= 0) return;
   const RoutingPredictor::Query query{
       .layer = layer,
       .horizon = horizon,
       .router_margins = peek(layer, routed.rows)};
   const double least =
-      config_.predictor.min_probability + kBusyProbability * link_use_;
+      rule_.LeastProbability(config_.predictor.min_probability);
   wanted_.clear();
   for (const ExpertGuess& guess : predictor_.Guess(query)) {
     if (guess.probability < least || room <= 0) break;
     const ExpertKey key{.layer = layer, .expert = guess.expert};
     if (cache_.Holds(key)) continue;
     wanted_.push_back(key);
-    room -= blob_bytes;
+    room -= static_cast<double>(blob_bytes);
   }
   cache_.Prefetch(wanted_);
 }
@@ -142,10 +129,11 @@ void Prefetcher::EndStep(double seconds, int32_t rows, Phase phase) {
   busy_seconds_ += busy;
   bytes_loaded_ += bytes;
   if (phase != Phase::kDecode || seconds <= 0) return;
-  const double layers = static_cast<double>(config_.shape.layers.size());
-  Average(layer_seconds_, std::max(seconds - stalled, 0.0) / layers);
-  Average(link_use_, std::min(busy / seconds, 1.0));
-  if (busy > 0) Average(link_rate_, static_cast<double>(bytes) / busy);
+  rule_.EndStep({.seconds = seconds,
+                 .stall_seconds = stalled,
+                 .busy_seconds = busy,
+                 .bytes = static_cast<int64_t>(bytes),
+                 .layers = static_cast<int32_t>(config_.shape.layers.size())});
   governor_.EndStep(seconds, rows);
   if (++steps_ % kPublishSteps == 0) Publish();
 }

@@ -12,6 +12,7 @@
 #include "engine/experts/cache.h"
 #include "engine/experts/predictor.h"
 #include "engine/experts/prefetch_governor.h"
+#include "engine/experts/prefetch_rule.h"
 
 namespace bullpen {
 
@@ -30,7 +31,7 @@ struct PrefetchConfig {
 class Prefetcher {
  public:
   // A step of more tokens wants most experts anyway: it loads nothing ahead.
-  static constexpr int32_t kMaxRows = 16;
+  static constexpr int32_t kMaxRows = PrefetchGovernor::kMaxRows;
 
   // What the router of a coming layer gives for the hidden states at hand: see
   // RoutingPredictor::Query::router_margins.
@@ -81,11 +82,7 @@ class Prefetcher {
   bool matched_ = false;                     // with past ones
   int32_t first_layer_ = 0;                  // that routes
   PrefetchGovernor governor_;
-  // Decayed: what the link moves in a second, the seconds that a layer
-  // computes, and the share of the time in which the link is busy.
-  double link_rate_ = 0;
-  double layer_seconds_ = 0;
-  double link_use_ = 0;
+  PrefetchRule rule_;
   // At the end of the last step.
   double stall_seconds_ = 0;
   double busy_seconds_ = 0;

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "engine/experts/guesser.h"
 #include "engine/experts/layer_slots.h"
+#include "engine/experts/prefetch_rule.h"
 #include "engine/experts/simulated_link.h"
 #include "engine/experts/trace_steps.h"
 
@@ -70,9 +71,7 @@ class CacheReplay {
   ReplayReport Run(const std::function<void(int64_t, int64_t)>& progress) {
     int64_t done = 0;
     for (const TraceSteps::Step& step : steps_.steps()) {
-      for (int64_t r = step.first_run; r < step.first_run + step.runs; ++r) {
-        RunLayer(r, step.phase);
-      }
+      RunStep(step);
       if (progress) progress(++done, std::ssize(steps_.steps()));
     }
     for (const Layer& layer : layers_) {
@@ -117,6 +116,22 @@ class CacheReplay {
   void Spend(double seconds) {
     now_ += seconds;
     report_.compute_seconds += seconds;
+  }
+
+  void RunStep(const TraceSteps::Step& step) {
+    const double start = now_;
+    const double stalled = report_.stall_seconds;
+    const double busy = link_.busy_seconds();
+    const int64_t moved = moved_bytes_;
+    for (int64_t r = step.first_run; r < step.first_run + step.runs; ++r) {
+      RunLayer(r, step.phase);
+    }
+    if (step.phase != Phase::kDecode) return;
+    rule_.EndStep({.seconds = now_ - start,
+                   .stall_seconds = report_.stall_seconds - stalled,
+                   .busy_seconds = link_.busy_seconds() - busy,
+                   .bytes = moved_bytes_ - moved,
+                   .layers = step.runs});
   }
 
   void RunLayer(int64_t index, Phase phase) {
@@ -233,25 +248,27 @@ class CacheReplay {
     LayerSlots& slots = layers_[key.layer].slots;
     const int32_t slot = slots.Find(key.expert);
     slots.FinishLoad(slot, /*ok=*/true);
+    moved_bytes_ += layers_[key.layer].expert_bytes;
     if (key.layer == layer_ && slots.leased(slot)) ready_.push_back(slot);
   }
 
-  // Guesses may wait on the link for no longer than until their layer runs.
+  // As Prefetcher does; where transfers take no time, all guesses are loaded.
   void Prefetch(int64_t index) {
     const auto runs = steps_.all_runs();
+    const bool instant = config_.link_bytes_per_second <= 0;
+    const double least =
+        instant ? 0 : rule_.LeastProbability(config_.predictor.min_probability);
     for (int32_t h = 1; h <= config_.predictor.horizon; ++h) {
       const int64_t ahead = index + h;
       if (ahead >= std::ssize(runs)) return;
       Layer& layer = layers_[runs[ahead].layer];
       if (runs[ahead].layer == layer_) continue;
+      double room =
+          rule_.Room(h, layer.expert_bytes, link_.queued_guess_bytes());
       for (const ExpertGuess& guess : guesser_->Guess(runs[ahead], h)) {
+        if (guess.probability < least || (room <= 0 && !instant)) break;
         if (layer.slots.Find(guess.expert) >= 0) continue;
-        const double wait = static_cast<double>(link_.queued_guess_bytes()) /
-                            std::max(config_.link_bytes_per_second, 1.0);
-        if (config_.link_bytes_per_second > 0 &&
-            wait > config_.layer_seconds * h) {
-          return;
-        }
+        room -= static_cast<double>(layer.expert_bytes);
         if (layer.slots.ClaimForGuess(guess.expert) < 0) break;
         layer.guessed[guess.expert] = true;
         ++report_.loads;
@@ -269,8 +286,10 @@ class CacheReplay {
   HalfLifeChoice half_life_;
   std::vector<Layer> layers_;
   std::unique_ptr<FutureUses> future_;  // of Belady
+  PrefetchRule rule_;
   double now_ = 0;
   int64_t guess_bytes_ = 0;
+  int64_t moved_bytes_ = 0;  // that have arrived
   ReplayReport report_;
 
   // The run at hand: each expert that it needs is waiting (no slot yet), on its
