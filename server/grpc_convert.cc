@@ -139,7 +139,7 @@ void FillModel(const ModelFacts& facts, v1::GetModelResponse& response) {
 
 void FillCache(const CacheSnapshot& snapshot,
                v1::GetExpertCacheResponse& response) {
-  response.set_slot_bytes(static_cast<uint64_t>(snapshot.slot_bytes));
+  response.set_slot_bytes(static_cast<uint64_t>(snapshot.arena_bytes));
   response.set_loads(snapshot.loads);
   response.set_load_failures(snapshot.load_failures);
   response.set_bytes_loaded(snapshot.bytes_loaded);
@@ -151,7 +151,7 @@ void FillCache(const CacheSnapshot& snapshot,
     out.set_experts(layer.experts);
     out.set_slots(layer.slots);
     out.set_resident(static_cast<int32_t>(layer.resident.size()));
-    out.set_loading(layer.loading);
+    out.set_loading(static_cast<int32_t>(layer.loading.size()));
     out.set_lookups(layer.lookups);
     out.set_hits(layer.hits);
     out.mutable_resident_experts()->Add(layer.resident.begin(),

@@ -173,13 +173,16 @@ json Experts(const CacheSnapshot& snapshot) {
     layers.push_back({{"layer", i},
                       {"experts", layer.experts},
                       {"slots", layer.slots},
+                      {"slot_bytes", layer.slot_bytes},
                       {"resident", layer.resident.size()},
-                      {"loading", layer.loading},
+                      {"loading", layer.loading.size()},
                       {"lookups", layer.lookups},
                       {"hits", layer.hits},
-                      {"resident_experts", layer.resident}});
+                      {"resident_experts", layer.resident},
+                      {"scores", layer.scores},
+                      {"loading_experts", layer.loading}});
   }
-  return {{"slot_bytes", snapshot.slot_bytes},
+  return {{"arena_bytes", snapshot.arena_bytes},
           {"loads", snapshot.loads},
           {"load_failures", snapshot.load_failures},
           {"bytes_loaded", snapshot.bytes_loaded},
@@ -191,6 +194,12 @@ json Experts(const CacheSnapshot& snapshot) {
             {"prefetch_used", snapshot.transferred.prefetch_used},
             {"prefetch_wasted", snapshot.transferred.prefetch_wasted}}},
           {"stall_seconds", snapshot.stall_seconds},
+          {"recent",
+           {{"lookups", snapshot.recent.lookups},
+            {"live", snapshot.recent.live},
+            {"lru", snapshot.recent.lru},
+            {"segment", snapshot.recent.segment},
+            {"belady", snapshot.recent.belady}}},
           {"layers", std::move(layers)}};
 }
 

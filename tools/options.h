@@ -103,8 +103,8 @@ struct ModelFlags {
     visit("max_batch_tokens", max_batch_tokens,
           "rows of one step; longer prompts are computed in parts");
     visit("policy", policy,
-          "which expert leaves memory first: crf (least decayed use), lru or "
-          "lfu");
+          "which expert leaves memory first: crf (least decayed use), lru, lfu "
+          "or static (what the requests of --profile used least)");
     visit("prefetch", prefetch,
           "load experts before they are asked for: auto (while it pays), on "
           "or off");

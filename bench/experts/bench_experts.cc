@@ -2,11 +2,15 @@
 // token of a whole model: no blobs are moved.
 
 #include <algorithm>
+#include <numeric>
 #include <random>
 #include <vector>
 
+#include "base/check.h"
 #include "benchmark/benchmark.h"
+#include "engine/experts/cache.h"
 #include "engine/experts/oracle_window.h"
+#include "xxhash.h"
 
 namespace bullpen {
 namespace {
@@ -75,6 +79,46 @@ void OracleWindowPerToken(benchmark::State& state) {
   state.SetItemsProcessed(state.iterations() * shape.layers);
 }
 BENCHMARK(OracleWindowPerToken)->DenseRange(0, 2)->MinTime(1);
+
+// Blobs of zeros.
+class ZeroReader : public BlobReader {
+ public:
+  absl::Status Read(int32_t, int64_t, std::span<std::byte> out) override {
+    std::ranges::fill(out, std::byte{0});
+    return absl::OkStatus();
+  }
+};
+
+// What GET /v1/experts shows, taken every 0.2 s while there is work; every
+// expert is resident.
+void Snapshot(benchmark::State& state) {
+  const Shape& shape = kShapes[state.range(0)];
+  ExpertCatalog catalog = Catalog(shape);
+  const std::vector<std::byte> zeros(4096);
+  for (ExpertCatalog::Layer& layer : catalog.layers) {
+    for (ExpertLocation& place : layer.experts) {
+      place.checksum = XXH3_64bits(zeros.data(), zeros.size());
+    }
+  }
+  Metrics metrics;
+  ZeroReader reader;
+  TransferQueue transfers(reader, {});
+  const std::vector<int32_t> slots(catalog.layers.size(), shape.experts);
+  // A half-life of its own, so that scores are decayed ones.
+  auto cache = ExpertCache::Create(
+      catalog, {.slots = slots, .half_life_tokens = 16}, transfers, metrics);
+  CHECK(cache.ok()) << cache.status();
+  std::vector<int32_t> all(static_cast<size_t>(shape.experts));
+  std::iota(all.begin(), all.end(), 0);
+  const std::vector<int32_t> counts(all.size(), 1);
+  for (int32_t layer = 0; layer < shape.layers; ++layer) {
+    auto step = (*cache)->Acquire(layer, all, counts, 1, Phase::kDecode);
+    while (!step.Next().empty()) {
+    }
+  }
+  for (auto _ : state) benchmark::DoNotOptimize((*cache)->Snapshot());
+}
+BENCHMARK(Snapshot)->DenseRange(0, 2)->Unit(benchmark::kMicrosecond);
 
 }  // namespace
 }  // namespace bullpen

@@ -204,6 +204,14 @@ void ExpertCache::Prefetch(std::span<const ExpertKey> experts) {
   }
 }
 
+void ExpertCache::SetScores(int32_t layer, std::span<const float> scores) {
+  LayerSlots& slots = layers_[layer].slots;
+  CHECK(std::ssize(scores) == slots.experts()) << scores.size();
+  for (int32_t e = 0; e < slots.experts(); ++e) {
+    slots.policy().SetScore(e, scores[e]);
+  }
+}
+
 void ExpertCache::WaitForLoads() {
   using SteadyClock = std::chrono::steady_clock;
   if (arriving_ == 0) {
@@ -270,7 +278,7 @@ const std::byte* ExpertCache::Blob(int32_t layer, int32_t slot) const {
 }
 
 CacheSnapshot ExpertCache::Snapshot() const {
-  CacheSnapshot snapshot{.slot_bytes = arena_.size(),
+  CacheSnapshot snapshot{.arena_bytes = arena_.size(),
                          .loads = accounts_.loads(),
                          .load_failures = accounts_.load_failures(),
                          .bytes_loaded = accounts_.bytes_loaded(),
@@ -278,21 +286,28 @@ CacheSnapshot ExpertCache::Snapshot() const {
                          .prefill = accounts_.prefill(),
                          .transferred = accounts_.transferred(),
                          .stall_seconds = accounts_.stall_seconds()};
+  if (oracle_.has_value()) snapshot.recent = oracle_->hits();
   snapshot.layers.reserve(layers_.size());
-  for (const Layer& layer : layers_) {
-    CacheSnapshot::Layer& view = snapshot.layers.emplace_back();
-    view.experts = layer.slots.experts();
-    view.slots = layer.slots.slots();
-    view.loading = layer.slots.loading();
-    const int32_t index = static_cast<int32_t>(&layer - layers_.data());
-    view.lookups = accounts_.layer(index).lookups;
-    view.hits = accounts_.layer(index).hits;
-    view.resident.reserve(static_cast<size_t>(layer.slots.resident()));
+  for (size_t l = 0; l < layers_.size(); ++l) {
+    const LayerSlots& slots = layers_[l].slots;
+    const CacheAccounts::Layer& sums = accounts_.layer(static_cast<int32_t>(l));
+    CacheSnapshot::Layer& view = snapshot.layers.emplace_back(
+        CacheSnapshot::Layer{.experts = slots.experts(),
+                             .slots = slots.slots(),
+                             .slot_bytes = catalog_.layers[l].blob_bytes,
+                             .lookups = sums.lookups,
+                             .hits = sums.hits});
+    view.resident.reserve(static_cast<size_t>(slots.resident()));
+    view.scores.reserve(static_cast<size_t>(slots.resident()));
     for (int32_t e = 0; e < view.experts; ++e) {
-      const int32_t slot = layer.slots.Find(e);
-      if (slot >= 0 && layer.slots.state(slot) == SlotState::kResident) {
-        view.resident.push_back(e);
+      const int32_t slot = slots.Find(e);
+      if (slot < 0) continue;
+      if (slots.state(slot) == SlotState::kLoading) {
+        view.loading.push_back(e);
+        continue;
       }
+      view.resident.push_back(e);
+      view.scores.push_back(static_cast<float>(slots.Score(e)));
     }
   }
   return snapshot;

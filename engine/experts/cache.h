@@ -23,7 +23,7 @@ namespace bullpen {
 
 struct CacheConfig {
   std::vector<int32_t> slots;            // per layer, 1..experts
-  PolicyKind policy = PolicyKind::kCrf;  // kCrf, kLru or kLfu
+  PolicyKind policy = PolicyKind::kCrf;  // not kBelady
   double half_life_tokens = 0;           // 0: chosen on-line
   int32_t oracle_window = 256;           // see OracleWindow; 0: none
 };
@@ -83,6 +83,9 @@ class ExpertCache {
   bool Holds(ExpertKey key) const {
     return layers_[key.layer].slots.Find(key.expert) >= 0;
   }
+  // Of PolicyKind::kStatic, before the first Acquire (any thread): who has more
+  // stays longer.
+  void SetScores(int32_t layer, std::span<const float> scores);
   const CacheAccounts& accounts() const { return accounts_; }
   const ExpertCatalog& catalog() const { return catalog_; }
 

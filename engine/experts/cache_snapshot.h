@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "engine/experts/accounts.h"
+#include "engine/experts/oracle_window.h"
 
 namespace bullpen {
 
@@ -11,13 +12,17 @@ namespace bullpen {
 struct CacheSnapshot {
   struct Layer {
     int32_t experts = 0;
-    int32_t slots = 0;
-    int32_t loading = 0;
+    int32_t slots = 0;       // resident, loading, or else empty
+    int64_t slot_bytes = 0;  // of one slot
     uint64_t lookups = 0;
     uint64_t hits = 0;
-    std::vector<int32_t> resident;  // expert ids, ascending
+    // Expert ids, ascending.
+    std::vector<int32_t> resident = {};
+    std::vector<int32_t> loading = {};
+    // What the policy gives each resident one; the least goes first.
+    std::vector<float> scores = {};
   };
-  int64_t slot_bytes = 0;  // of the whole arena
+  int64_t arena_bytes = 0;  // of all slots
   uint64_t loads = 0;
   uint64_t load_failures = 0;
   uint64_t bytes_loaded = 0;
@@ -25,6 +30,7 @@ struct CacheSnapshot {
   LookupCounts prefill = {};
   TransferredBytes transferred = {};
   double stall_seconds = 0;
+  OracleWindow::Hits recent = {};
   std::vector<Layer> layers = {};
 };
 

@@ -40,6 +40,7 @@ void DecayedCounts::Add(int32_t expert, int64_t now, double count) {
 
 double DecayedCounts::Score(int32_t expert, int64_t now) const {
   if (half_life_ == 0) return 0;
+  if (now == weight_time_) return scores_[expert] / weight_;
   return scores_[expert] *
          std::exp2(static_cast<double>(epoch_ - now) / half_life_);
 }

@@ -41,6 +41,8 @@ class LayerSlots {
   void Lease(int32_t slot);
   void Release(int32_t slot);
 
+  // As the policy has it now.
+  double Score(int32_t expert) const { return policy_.Score(expert, now_); }
   // -1: in no slot.
   int32_t Find(int32_t expert) const { return slot_of_[expert]; }
   SlotState state(int32_t slot) const { return slots_[slot].state; }

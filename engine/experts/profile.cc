@@ -1,5 +1,6 @@
 #include "engine/experts/profile.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <system_error>
@@ -227,6 +228,31 @@ absl::Status LoadProfile(const std::filesystem::path& path,
   if (status.ok()) return status;
   return absl::Status(status.code(),
                       absl::StrCat(path.string(), ": ", status.message()));
+}
+
+absl::StatusOr<std::vector<std::vector<float>>> LoadExpertShares(
+    const std::filesystem::path& path, const RoutingShape& shape) {
+  RoutingPredictor predictor(
+      shape, {.evidence = Bit(Evidence::kPopularity), .horizon = 1});
+  ActivationStore store(shape, kMaxMatrices);
+  RETURN_IF_ERROR(LoadProfile(path, predictor, store));
+  const size_t width = store.matrix_size() / shape.layers.size();
+  std::vector<std::vector<float>> shares;
+  for (size_t l = 0; l < shape.layers.size(); ++l) {
+    const std::span<const float> popularity =
+        predictor.popularity(static_cast<int32_t>(l));
+    std::vector<float>& layer =
+        shares.emplace_back(popularity.begin(), popularity.end());
+    if (store.matrices().empty()) continue;
+    std::ranges::fill(layer, 0.0f);
+    const float share = 1 / static_cast<float>(store.matrices().size());
+    for (const std::vector<float>& request : store.matrices()) {
+      for (size_t e = 0; e < layer.size(); ++e) {
+        layer[e] += share * request[l * width + e];
+      }
+    }
+  }
+  return shares;
 }
 
 }  // namespace bullpen

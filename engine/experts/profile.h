@@ -3,8 +3,10 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "engine/experts/activation_store.h"
 #include "engine/experts/predictor.h"
 
@@ -34,5 +36,10 @@ absl::Status SaveProfile(const std::filesystem::path& path,
 // NotFound where there is none yet.
 absl::Status LoadProfile(const std::filesystem::path& path,
                          RoutingPredictor& predictor, ActivationStore& store);
+
+// By layer and expert, the share of the tokens of past requests that used it;
+// where the profile has no requests, its popularity. For PolicyKind::kStatic.
+absl::StatusOr<std::vector<std::vector<float>>> LoadExpertShares(
+    const std::filesystem::path& path, const RoutingShape& shape);
 
 }  // namespace bullpen

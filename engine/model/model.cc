@@ -13,6 +13,7 @@
 #include "base/status.h"
 #include "base/worker_pool.h"
 #include "engine/experts/prefetcher.h"
+#include "engine/experts/profile.h"
 #include "engine/model/activations.h"
 #include "engine/model/layers.h"
 #include "kernels/ops.h"
@@ -46,8 +47,18 @@ absl::StatusOr<PolicyKind> ParsePolicy(const std::string& name) {
   if (name == "crf") return PolicyKind::kCrf;
   if (name == "lru") return PolicyKind::kLru;
   if (name == "lfu") return PolicyKind::kLfu;
+  if (name == "static") return PolicyKind::kStatic;
   return absl::InvalidArgumentError(
-      absl::StrCat("policy '", name, "' is not one of crf, lru, lfu"));
+      absl::StrCat("policy '", name, "' is not one of crf, lru, lfu, static"));
+}
+
+RoutingShape RoutingShapeOf(const ModelConfig& config) {
+  RoutingShape shape;
+  for (int32_t l = 0; l < std::ssize(config.layers); ++l) {
+    shape.layers.push_back(
+        {.experts = config.experts_in(l), .top_k = config.k_in(l)});
+  }
+  return shape;
 }
 
 absl::Status CheckPrefetch(const ModelOptions& options) {
@@ -103,6 +114,7 @@ struct Model::State {
   absl::Status Load(std::unique_ptr<BlobReader> blob_reader, Metrics& metrics);
   absl::Status PlanMemoryForContext();
   absl::Status PlanAndAllocate(Metrics& metrics);
+  absl::Status PinByProfile();
   void MakeLayers();
   void MakePrefetcher(Metrics& metrics);
   void AfterRoute(const Pass& pass, int32_t layer);
@@ -234,6 +246,21 @@ absl::Status Model::State::PlanAndAllocate(Metrics& metrics) {
                                    .half_life_tokens = options.half_life_tokens,
                                    .oracle_window = options.oracle_window},
                        *transfers, metrics));
+  return policy == PolicyKind::kStatic ? PinByProfile() : absl::OkStatus();
+}
+
+absl::Status Model::State::PinByProfile() {
+  if (options.profile.empty()) {
+    return absl::InvalidArgumentError(
+        "policy static needs a profile of what past requests used: let a "
+        "server write one with --profile FILE and another policy");
+  }
+  ASSIGN_OR_RETURN(
+      const auto shares,
+      LoadExpertShares(options.profile, RoutingShapeOf(packed.config())));
+  for (size_t l = 0; l < shares.size(); ++l) {
+    cache->SetScores(static_cast<int32_t>(l), shares[l]);
+  }
   return absl::OkStatus();
 }
 
@@ -261,7 +288,8 @@ void Model::State::MakeLayers() {
 void Model::State::MakePrefetcher(Metrics& metrics) {
   const ModelConfig& config = packed.config();
   const int32_t layers = static_cast<int32_t>(config.layers.size());
-  PrefetchConfig prefetch{.always = options.prefetch == "on",
+  PrefetchConfig prefetch{.shape = RoutingShapeOf(config),
+                          .always = options.prefetch == "on",
                           .profile = options.profile};
   prefetch.predictor.horizon = options.prefetch_horizon;
   prefetch.predictor.min_probability = 0.15f;
@@ -272,8 +300,6 @@ void Model::State::MakePrefetcher(Metrics& metrics) {
   bool all_fit = true;
   for (int32_t l = 0; l < layers; ++l) {
     all_fit = all_fit && plan.slots[l] == config.experts_in(l);
-    prefetch.shape.layers.push_back(
-        {.experts = config.experts_in(l), .top_k = config.k_in(l)});
   }
   if (all_fit) return;
   prefetcher = std::make_unique<Prefetcher>(prefetch, *cache, metrics);

@@ -27,7 +27,7 @@ struct ModelOptions {
   int32_t max_sequences = 8;         // at a time, for the split of the budget
   int32_t max_batch_tokens = 256;    // rows of one forward pass
   MemoryBudget memory;
-  std::string policy = "crf";   // which expert goes first: crf, lru or lfu
+  std::string policy = "crf";   // who goes first: crf, lru, lfu or static
   double half_life_tokens = 0;  // of crf; 0: chosen on-line
   int32_t transfer_threads = 2;
   std::string prefetch = "auto";  // auto: while it pays; on, off

@@ -118,8 +118,7 @@ class Server:
 
     def expert_bytes(self):
         """The memory that one expert's slot takes."""
-        cache = self.get("/v1/experts").json()
-        return cache["slot_bytes"] // sum(layer["slots"] for layer in cache["layers"])
+        return max(layer["slot_bytes"] for layer in self.get("/v1/experts").json()["layers"])
 
     def wait_idle(self, seconds=30):
         """Waits until every gauge of work is back at zero."""

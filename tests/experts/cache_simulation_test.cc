@@ -135,7 +135,7 @@ class Simulation {
     for (size_t l = 0; l < snapshot.layers.size(); ++l) {
       const CacheSnapshot::Layer& layer = snapshot.layers[l];
       EXPECT_EQ(layer.slots, slots_[l]);
-      EXPECT_LE(layer.resident.size() + static_cast<size_t>(layer.loading),
+      EXPECT_LE(layer.resident.size() + layer.loading.size(),
                 static_cast<size_t>(layer.slots));
       EXPECT_TRUE(std::ranges::is_sorted(layer.resident));
       EXPECT_EQ(layer.lookups, lookups_[l]);

@@ -25,9 +25,11 @@ class CacheTest : public ::testing::Test {
         reader_(model_.files),
         transfers_(reader_, {.threads = 2, .chunk_bytes = 4096}) {}
 
-  void Create(std::vector<int32_t> slots) {
+  void Create(std::vector<int32_t> slots,
+              PolicyKind policy = PolicyKind::kCrf) {
     auto cache = ExpertCache::Create(
-        model_.catalog, {.slots = std::move(slots)}, transfers_, metrics_);
+        model_.catalog, {.slots = std::move(slots), .policy = policy},
+        transfers_, metrics_);
     ASSERT_TRUE(cache.ok()) << cache.status();
     cache_ = *std::move(cache);
   }
@@ -91,7 +93,7 @@ TEST_F(CacheTest, ResidentOnesComeFirstWhileTheOthersLoad) {
   ExpertCache::Acquisition step = Acquire(0, {6, 1, 2, 7});
   EXPECT_THAT(Ids(step.Next()), ElementsAre(1, 2));
   reader_.AwaitAtGate(2);  // both loads have started by themselves
-  EXPECT_EQ(cache_->Snapshot().layers[0].loading, 2);
+  EXPECT_EQ(cache_->Snapshot().layers[0].loading.size(), 2u);
   reader_.OpenGate();
   std::vector<int32_t> rest;
   for (auto group = step.Next(); !group.empty(); group = step.Next()) {
@@ -143,6 +145,42 @@ TEST_F(CacheTest, EvictsTheLeastFrequentNotTheLeastRecent) {
   Step(0, {2});
   Step(0, {3});
   EXPECT_THAT(Resident(0), ElementsAre(0, 1, 3));
+}
+
+TEST_F(CacheTest, EachPolicyHasItsVictim) {
+  const struct {
+    PolicyKind policy;
+    std::vector<int32_t> left;
+  } cases[] = {{PolicyKind::kLru, {1, 2}},
+               {PolicyKind::kLfu, {0, 2}},
+               {PolicyKind::kStatic, {2, 3}}};
+  for (const auto& [policy, left] : cases) {
+    cache_.reset();
+    Create({2, 1, 1}, policy);
+    if (policy == PolicyKind::kStatic) {
+      const float scores[] = {0.3f, 0.2f, 0.5f, 0.9f, 0, 0, 0, 0};
+      cache_->SetScores(0, scores);
+      Step(0, {3});
+    }
+    for (const int32_t expert : {0, 0, 0, 1, 2}) Step(0, {expert});
+    EXPECT_EQ(Resident(0), left);
+  }
+}
+
+TEST_F(CacheTest, ASnapshotTellsSlotsStatesAndScores) {
+  Create({4, 2, 8}, PolicyKind::kLfu);
+  for (int i = 0; i < 3; ++i) Step(1, {6});
+  reader_.CloseGate();
+  const ExpertKey guess[] = {{.layer = 1, .expert = 2}};
+  cache_->Prefetch(guess);
+  const CacheSnapshot::Layer layer = cache_->Snapshot().layers[1];
+  EXPECT_EQ(layer.slots, 2);
+  EXPECT_EQ(layer.slot_bytes, 2 * 8192);
+  EXPECT_THAT(layer.resident, ElementsAre(6));
+  EXPECT_THAT(layer.scores, ElementsAre(3));
+  EXPECT_THAT(layer.loading, ElementsAre(2));
+  EXPECT_EQ(cache_->Snapshot().arena_bytes, cache_->arena_bytes());
+  reader_.OpenGate();
 }
 
 TEST_F(CacheTest, NeverEvictsWhatTheStepStillNeeds) {

@@ -95,6 +95,30 @@ TEST(Profile, WhatWasLearntOutlivesTheProcess) {
   EXPECT_EQ(guesses[0].expert, 3);
 }
 
+TEST(Profile, GivesWhatPastRequestsUsedMost) {
+  const std::filesystem::path path =
+      std::filesystem::path(testing::TempDir()) / "profile_shares.profile";
+  std::filesystem::remove(path);
+  EXPECT_TRUE(absl::IsNotFound(LoadExpertShares(path, Shape(2)).status()));
+  RoutingPredictor predictor(Shape(2), {});
+  ActivationStore requests(Shape(2), 8);
+  Teach(predictor);
+  ASSERT_TRUE(SaveProfile(path, predictor, requests).ok());
+  auto shares = LoadExpertShares(path, Shape(2));
+  ASSERT_TRUE(shares.ok()) << shares.status();
+  EXPECT_TRUE(std::ranges::equal((*shares)[1], predictor.popularity(1)));
+  requests.Add(Request({1, 1, 2, 3}));
+  requests.Add(Request({3, 3}));
+  ASSERT_TRUE(SaveProfile(path, predictor, requests).ok());
+  shares = LoadExpertShares(path, Shape(2));
+  ASSERT_TRUE(shares.ok()) << shares.status();
+  EXPECT_NEAR((*shares)[0][1], 0.25, 1e-6);
+  EXPECT_NEAR((*shares)[1][3], 0.625, 1e-6);
+  EXPECT_EQ((*shares)[1][0], 0);
+  EXPECT_FALSE(LoadExpertShares(path, Shape(3)).ok());
+  std::filesystem::remove(path);
+}
+
 TEST(Profile, AnotherModelsIsRefused) {
   const RoutingPredictor two(Shape(2), {});
   RoutingPredictor three(Shape(3), {});

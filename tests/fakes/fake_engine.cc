@@ -201,9 +201,15 @@ void Engine::Stop() {
 }
 
 CacheSnapshot Engine::cache_snapshot() const {
-  CacheSnapshot snapshot{.slot_bytes = 4096, .loads = 3};
-  snapshot.layers.push_back(
-      {.experts = 8, .slots = 2, .lookups = 10, .hits = 7, .resident = {1, 5}});
+  CacheSnapshot snapshot{.arena_bytes = 8192, .loads = 3};
+  snapshot.layers.push_back({.experts = 8,
+                             .slots = 4,
+                             .slot_bytes = 2048,
+                             .lookups = 10,
+                             .hits = 7,
+                             .resident = {1, 5},
+                             .loading = {3},
+                             .scores = {2.5f, 0.5f}});
   return snapshot;
 }
 

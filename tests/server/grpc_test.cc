@@ -284,7 +284,7 @@ TEST_F(GrpcTest, TheCacheSnapshotIsGivenWhole) {
   grpc::ClientContext context;
   v1::GetExpertCacheResponse response;
   ASSERT_TRUE(stub_->GetExpertCache(&context, {}, &response).ok());
-  EXPECT_EQ(response.slot_bytes(), 4096);
+  EXPECT_EQ(response.slot_bytes(), 8192);
   ASSERT_EQ(response.layers_size(), 1);
   EXPECT_EQ(response.layers(0).resident(), 2);
   EXPECT_THAT(response.layers(0).resident_experts(), ElementsAre(1, 5));

@@ -163,9 +163,17 @@ TEST_F(HttpRoutesTest, MetricsAreInPrometheusText) {
 TEST_F(HttpRoutesTest, ExpertsAreASnapshotOfTheCache) {
   Start();
   const nlohmann::json experts = client().Get("/v1/experts").json();
-  EXPECT_EQ(experts["slot_bytes"], 4096);
-  EXPECT_EQ(experts["layers"][0]["hits"], 7);
-  EXPECT_EQ(experts["layers"][0]["resident_experts"], nlohmann::json({1, 5}));
+  EXPECT_EQ(experts["arena_bytes"], 8192);
+  EXPECT_EQ(experts["recent"]["belady"], 0);
+  const nlohmann::json& layer = experts["layers"][0];
+  EXPECT_EQ(layer["slots"], 4);
+  EXPECT_EQ(layer["slot_bytes"], 2048);
+  EXPECT_EQ(layer["hits"], 7);
+  EXPECT_EQ(layer["resident"], 2);
+  EXPECT_EQ(layer["resident_experts"], nlohmann::json({1, 5}));
+  EXPECT_EQ(layer["scores"], nlohmann::json({2.5, 0.5}));
+  EXPECT_EQ(layer["loading"], 1);
+  EXPECT_EQ(layer["loading_experts"], nlohmann::json({3}));
 }
 
 TEST_F(HttpRoutesTest, VersionAndRequestIdAreTold) {
