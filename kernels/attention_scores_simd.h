@@ -5,24 +5,34 @@
 #include <cstdint>
 #include <limits>
 
+#include "kernels/attention_keys.h"
 #include "kernels/attention_tile.h"
+#include "kernels/kv_simd.h"
 #include "kernels/math_simd.h"
 
-// The first half of attention: scores of a tile, and their exponentials.
+// The first half of attention: scores of a part, and their exponentials.
 
 namespace bullpen::kernels {
 namespace {
 
-// Scores of kQueries queries from `query` on against kBlocks blocks from the
-// one of `key` on. Lanes past a query's position hold no score: later steps
-// leave them out.
-template <typename V, DType kType, int kQueries, int kBlocks>
+// How many vectors' sums fit the registers beside each of some queries.
+template <typename V>
+constexpr int BesideQueries(int queries) {
+  int count = 8;
+  while (count > 1 && count * queries > V::kAttentionSums) count /= 2;
+  return count;
+}
+
+// Scores of kQueries queries from `query` on against kBlocks blocks from
+// `block` on. Lanes past a query's position hold no score: later steps leave
+// them out.
+template <typename V, KvType kType, int kQueries, int kBlocks>
 void ScoreBlocks(const AttentionArgs& args, const AttentionTile& tile,
-                 int32_t query, int64_t key, int64_t end_key) {
+                 const AttentionPart& part, int32_t query, int block) {
   using F = typename V::F;
   const float* q[kQueries];
   const std::byte* keys[kBlocks];
-  const std::byte* next[kBlocks];  // prefetched: paged blocks are far apart
+  const std::byte* later[kBlocks];
   F acc[kQueries][kBlocks];
 #pragma GCC unroll 8
   for (int i = 0; i < kQueries; ++i) {
@@ -32,20 +42,21 @@ void ScoreBlocks(const AttentionArgs& args, const AttentionTile& tile,
   }
 #pragma GCC unroll 8
   for (int b = 0; b < kBlocks; ++b) {
-    keys[b] = KvBlock(args.layer, *tile.sequence, key + b * kKvBlockTokens) +
-              KvKeyOffset(args.layer, tile.kv_head);
-    const int64_t next_key = key + (kBlocks + b) * kKvBlockTokens;
-    next[b] = next_key < end_key
-                  ? KvBlock(args.layer, *tile.sequence, next_key) +
-                        KvKeyOffset(args.layer, tile.kv_head)
-                  : keys[b];
+    keys[b] = part.keys[block + b];
+    later[b] = part.after_keys[block + b];
   }
+  constexpr int64_t kStep = kKvBlockTokens * KvElementBytes(kType);
   for (int64_t d = 0; d < args.layer.k_dim; ++d) {
+    if (d * kStep % 64 == 0) {
+#pragma GCC unroll 8
+      for (int b = 0; b < kBlocks; ++b) {
+        PrefetchLater<kStep>(later[b] + d * kStep);
+      }
+    }
     F k[kBlocks];
 #pragma GCC unroll 8
     for (int b = 0; b < kBlocks; ++b) {
-      __builtin_prefetch(next[b] + d * kKvBlockTokens * DTypeBytes(kType));
-      k[b] = V::template LoadAs<kType>(keys[b], d * kKvBlockTokens);
+      k[b] = LoadKv<V, kType>(keys[b], d * kKvBlockTokens);
     }
 #pragma GCC unroll 8
     for (int i = 0; i < kQueries; ++i) {
@@ -61,62 +72,69 @@ void ScoreBlocks(const AttentionArgs& args, const AttentionTile& tile,
   for (int i = 0; i < kQueries; ++i) {
 #pragma GCC unroll 8
     for (int b = 0; b < kBlocks; ++b) {
-      V::Store(tile.score(query + i, key + b * kKvBlockTokens),
-               V::Mul(scale, acc[i][b]));
+      F score = acc[i][b];
+      if constexpr (kType == KvType::kInt8) {
+        score = V::Mul(LoadKvScales<V>(keys[b]), score);
+      }
+      V::Store(tile.scores(query + i) + (block + b) * kKvBlockTokens,
+               V::Mul(scale, score));
     }
   }
 }
 
-template <typename V, DType kType, int kQueries>
+template <typename V, KvType kType, int kQueries>
 void ScoreQueries(const AttentionArgs& args, const AttentionTile& tile,
-                  int32_t query, int64_t end_key) {
-  constexpr int kBlocks = std::min(8, V::kAttentionSums / kQueries);
-  int64_t key = tile.first_key;
-  for (; key + kBlocks * kKvBlockTokens <= end_key;
-       key += kBlocks * kKvBlockTokens) {
-    ScoreBlocks<V, kType, kQueries, kBlocks>(args, tile, query, key, end_key);
+                  const AttentionPart& part, int32_t query) {
+  constexpr int kBlocks = BesideQueries<V>(kQueries);
+  const KeyRange keys{KeysOf(args, tile, part.begin, query).begin,
+                      KeysOf(args, tile, part.begin, query + kQueries - 1).end};
+  if (keys.empty()) return;
+  int block = static_cast<int>(keys.begin / kKvBlockTokens);
+  const int end_block = static_cast<int>((keys.end - 1) / kKvBlockTokens) + 1;
+  for (; block + kBlocks <= end_block; block += kBlocks) {
+    ScoreBlocks<V, kType, kQueries, kBlocks>(args, tile, part, query, block);
   }
-  for (; key < end_key; key += kKvBlockTokens) {
-    ScoreBlocks<V, kType, kQueries, 1>(args, tile, query, key, end_key);
+  for (; block < end_block; ++block) {
+    ScoreBlocks<V, kType, kQueries, 1>(args, tile, part, query, block);
   }
 }
 
-// Turns scores into exponentials and returns their sum z.
-template <typename V>
-float Normalise(const AttentionArgs& args, const AttentionTile& tile,
-                int32_t query) {
+// m' and z' of a part, see attention.h.
+struct PartSums {
+  float m = 0;
+  float z = 0;
+};
+
+// Turns the scores of `keys` into what their values are to be multiplied by.
+template <typename V, KvType kType>
+PartSums Normalise(const AttentionTile& tile, const AttentionPart& part,
+                   int32_t query, KeyRange keys) {
   using F = typename V::F;
-  const int64_t last = tile.position(query);
-  const int64_t first = FirstKey(args, last);
-  const F lowest = V::Set(-std::numeric_limits<float>::infinity());
-  const int64_t begin = first / kKvBlockTokens * kKvBlockTokens;
-  F largest = lowest;
-  for (int64_t key = begin; key <= last; key += kKvBlockTokens) {
-    const F s = V::Load(tile.score(query, key));
-    const int skip = static_cast<int>(std::max<int64_t>(first - key, 0));
-    const int end =
-        static_cast<int>(std::min<int64_t>(last + 1 - key, kKvBlockTokens));
-    largest = V::Max(V::Keep(s, skip, end, lowest), largest);
+  constexpr float kLeast = std::numeric_limits<float>::lowest();
+  float* const scores = tile.scores(query);
+  const int first = static_cast<int>(keys.begin);
+  const int end = static_cast<int>(keys.end);
+  const int first_block = first / kKvBlockTokens;
+  F largest = V::Set(kLeast);
+  for (int key = first_block * kKvBlockTokens; key < end;
+       key += kKvBlockTokens) {
+    const F s = V::Load(scores + key);
+    largest =
+        V::Max(V::Keep(s, first - key, end - key, V::Set(kLeast)), largest);
   }
-  float m = LargestLane<V>(largest);
-  const int64_t head = tile.head + query % tile.heads;
-  if (args.sinks != nullptr) m = std::max(args.sinks[head], m);
+  const float m = LargestLane<V>(largest);
   F sum = V::Zero();
-  for (int64_t key = begin; key <= last; key += kKvBlockTokens) {
-    float* score = tile.score(query, key);
-    const int skip = static_cast<int>(std::max<int64_t>(first - key, 0));
-    const int end =
-        static_cast<int>(std::min<int64_t>(last + 1 - key, kKvBlockTokens));
-    const F e = V::Keep(ExpLanes<V>(V::Sub(V::Load(score), V::Set(m))), skip,
-                        end, V::Zero());
-    V::Store(score, e);
+  for (int key = first_block * kKvBlockTokens; key < end;
+       key += kKvBlockTokens) {
+    F e = ExpLanes<V>(V::Sub(V::Load(scores + key), V::Set(m)));
+    e = V::Keep(e, first - key, end - key, V::Zero());
     sum = V::Add(sum, e);
+    if constexpr (kType == KvType::kInt8) {
+      e = V::Mul(e, LoadKvScales<V>(part.values[key / kKvBlockTokens]));
+    }
+    V::Store(scores + key, e);
   }
-  float z = SumSixteen<V>(sum);
-  if (args.sinks != nullptr) {
-    z += _mm256_cvtss_f32(V::Low(ExpLanes<V>(V::Set(args.sinks[head] - m))));
-  }
-  return z;
+  return {.m = m, .z = SumSixteen<V>(sum)};
 }
 
 }  // namespace

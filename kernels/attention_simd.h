@@ -2,116 +2,72 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
-#include <type_traits>
 
-#include "kernels/attention_scores_simd.h"
+#include "kernels/attention_fold_simd.h"
+#include "kernels/attention_keys.h"
+#include "kernels/attention_part_simd.h"
+#include "kernels/attention_share_simd.h"
 #include "kernels/attention_tile.h"
-#include "kernels/attention_values_simd.h"
 #include "kernels/parallel.h"
 
 namespace bullpen::kernels {
 namespace {
 
-// Runs fn with the largest number of queries that fits, until none is left.
-template <typename Fn>
-void ForQueries(int32_t begin, int32_t end, Fn&& fn) {
-  int32_t query = begin;
-  for (; query + 4 <= end; query += 4) {
-    fn(query, std::integral_constant<int, 4>());
-  }
-  for (; query + 2 <= end; query += 2) {
-    fn(query, std::integral_constant<int, 2>());
-  }
-  for (; query < end; ++query) fn(query, std::integral_constant<int, 1>());
-}
-
-// Adds the values of keys [begin, end) for the queries [first, first + count).
-template <typename V, DType kType>
-void AddValuesOf(const AttentionArgs& args, const AttentionTile& tile,
-                 int32_t first, int32_t count, int64_t begin, int64_t end) {
-  if (begin >= end) return;
-  ForQueries(first, first + count, [&](int32_t query, auto queries) {
-    AddAllValues<V, kType, queries()>(args, tile, query, begin, end);
-  });
-}
-
-template <typename V, DType kType>
+// All parts of a tile, one after the other.
+template <typename V, KvType kType>
 void AttendTile(const AttentionArgs& args, const AttentionTile& tile) {
-  const int32_t count = tile.count();
-  const int64_t end_key = tile.position(count - 1) + 1;
-  ForQueries(0, count, [&](int32_t query, auto queries) {
-    ScoreQueries<V, kType, queries()>(args, tile, query, end_key);
-  });
-  float z[kAttentionRows * kTileHeads];
+  FoldState states[kTileQueries];
+  for (int32_t query = 0; query < tile.count(); ++query) {
+    states[query] = BeginFold(args, tile, query);
+  }
   const int64_t v_dim = args.layer.v_dim;
-  for (int32_t query = 0; query < count; ++query) {
-    z[query] = Normalise<V>(args, tile, query);
-    std::memset(OutputOf(args, tile, query), 0, v_dim * sizeof(float));
-  }
-  // Keys that all rows see are read once; the ends, where a row sees keys that
-  // another does not, row by row. Each row's keys are taken in order.
-  const int64_t common_begin = FirstKey(args, end_key - 1);
-  const int64_t common_end = tile.position(0) + 1;
-  for (int32_t row = 0; row < count; row += tile.heads) {
-    AddValuesOf<V, kType>(args, tile, row, tile.heads,
-                          FirstKey(args, tile.position(row)),
-                          std::min(common_begin, tile.position(row) + 1));
-  }
-  AddValuesOf<V, kType>(args, tile, 0, count, common_begin, common_end);
-  for (int32_t row = 0; row < count; row += tile.heads) {
-    AddValuesOf<V, kType>(args, tile, row, tile.heads,
-                          std::max(common_begin, common_end),
-                          tile.position(row) + 1);
-  }
-  for (int32_t query = 0; query < count; ++query) {
-    float* out = OutputOf(args, tile, query);
-    for (int64_t d = 0; d < v_dim; d += 16) {
-      const int n = static_cast<int>(std::min<int64_t>(v_dim - d, 16));
-      StoreLanes<V>(out + d, n,
-                    V::Div(LoadLanes<V>(out + d, n), V::Set(z[query])));
+  for (int64_t p = tile.first_part(); p < tile.end_part(); ++p) {
+    const AttentionPart part = MakePart(args, tile, p, tile.end_part());
+    AttendPart<V, kType>(args, tile, part, tile.results());
+    for (int32_t query = 0; query < tile.count(); ++query) {
+      if (KeysOf(args, tile, part.begin, query).empty()) continue;
+      Fold<V>(PartResult(tile.results(), query, v_dim), v_dim, states[query],
+              OutputOf(args, tile, query));
     }
+  }
+  for (int32_t query = 0; query < tile.count(); ++query) {
+    EndFold<V>(states[query], v_dim, OutputOf(args, tile, query));
   }
 }
 
-// Tiles [begin, end) in the order of the sequences.
-template <typename V, DType kType>
-void AttendTiles(const AttentionArgs& args, int64_t begin, int64_t end,
-                 float* scores) {
-  for (int32_t s = 0; s < args.sequence_count && end > 0; ++s) {
-    const KvSequence& sequence = args.sequences[s];
-    const AttentionCut cut = CutSequence(args, sequence);
-    for (int64_t i = std::max<int64_t>(begin, 0); i < std::min(end, cut.tiles);
-         ++i) {
-      AttentionTile tile = TileOf(args, sequence, cut, i);
-      tile.scores = scores;
-      AttendTile<V, kType>(args, tile);
-    }
-    begin -= cut.tiles;
-    end -= cut.tiles;
+template <typename V, KvType kType>
+void AttendAll(const AttentionArgs& args, Stream& stream) {
+  // Fewer tiles for each thread than this could leave one waiting long.
+  constexpr int64_t kTilesPerThread = 4;
+  const AttentionWork work = MeasureWork(args);
+  if (work.tiles == 0) return;
+  const int threads = stream.pool == nullptr ? 1 : stream.pool->threads();
+  if (threads > 1 && work.tiles < kTilesPerThread * threads &&
+      work.parts_at_once > 1 && work.multiply_adds > 2 * kPartWork) {
+    ShareParts<V, kType>(args, work, stream);
+    return;
   }
+  ForParts(stream, work.tiles, work.multiply_adds / work.tiles,
+           [&](int64_t begin, int64_t end, int worker) {
+             for (int64_t i = begin; i < end; ++i) {
+               AttendTile<V, kType>(args, FindTile(args, i, worker));
+             }
+           });
 }
 
 template <typename V>
 absl::Status Attention(const AttentionArgs& args, Stream& stream) {
-  int64_t tiles = 0;
-  int64_t work = 0;
-  for (int32_t s = 0; s < args.sequence_count; ++s) {
-    const KvSequence& sequence = args.sequences[s];
-    tiles += CutSequence(args, sequence).tiles;
-    work += RoundedContext(sequence) * sequence.rows;
+  switch (args.layer.type) {
+    case KvType::kF32:
+      AttendAll<V, KvType::kF32>(args, stream);
+      break;
+    case KvType::kF16:
+      AttendAll<V, KvType::kF16>(args, stream);
+      break;
+    case KvType::kInt8:
+      AttendAll<V, KvType::kInt8>(args, stream);
+      break;
   }
-  if (tiles == 0) return absl::OkStatus();
-  work *= int64_t{args.heads} * (args.layer.k_dim + args.layer.v_dim);
-  ForParts(stream, tiles, work / tiles,
-           [&](int64_t begin, int64_t end, int worker) {
-             float* scores = args.scratch + worker * args.scratch_stride;
-             if (args.layer.dtype == DType::kF32) {
-               AttendTiles<V, DType::kF32>(args, begin, end, scores);
-             } else {
-               AttendTiles<V, DType::kF16>(args, begin, end, scores);
-             }
-           });
   return absl::OkStatus();
 }
 

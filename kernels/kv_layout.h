@@ -2,30 +2,70 @@
 
 #include <cstddef>
 #include <cstdint>
-
-#include "kernels/types.h"
+#include <string_view>
 
 namespace bullpen::kernels {
 
-// One layer's part of the paged KV pool. A block holds kKvBlockTokens tokens:
-//   K: [kv_heads][k_dim][16]  (tokens in the lanes: a score is a chain over
-//   k_dim) V: [kv_heads][16][v_dim]  (v_dim in the lanes: an output is a chain
-//   over tokens)
-// Block b starts at base + b * KvBlockBytes.
+// Element types of the KV cache. kInt8 keeps each head's key and value of a
+// token as integers with one float32 scale, max |x| / 127, so that a token's
+// bits do not depend on those written beside it.
+enum class KvType : uint8_t { kF32, kF16, kInt8 };
+
+constexpr std::string_view KvTypeName(KvType type) {
+  return type == KvType::kF32 ? "f32" : type == KvType::kF16 ? "f16" : "int8";
+}
+
+constexpr int64_t KvElementBytes(KvType type) {
+  return type == KvType::kF32 ? 4 : type == KvType::kF16 ? 2 : 1;
+}
+
+// Tokens of a block.
 inline constexpr int kKvBlockTokens = 16;
 
+// Scales of one head's keys or values in a block: they stand before them.
+constexpr int64_t KvScaleBytes(KvType type) {
+  return type == KvType::kInt8 ? kKvBlockTokens * 4 : 0;
+}
+
+// One layer's part of the paged KV pool. A block holds kKvBlockTokens tokens:
+//   K: [k_dim][16]  (tokens in the lanes: a score is a chain over k_dim)
+//   V: [16][v_dim]  (v_dim in the lanes: an output is a chain over tokens);
+//      none with value_in_key
+// K of all heads stand before V: [kv_heads][blocks]. So the blocks of one head
+// that follow each other are one stream, and no power of two lies between what
+// is read together, which a cache would put in the same few sets.
 struct KvLayer {
   std::byte* base = nullptr;  // 64-byte aligned
-  DType dtype = DType::kF32;  // kF32 or kF16
+  KvType type = KvType::kF32;
+  int32_t blocks = 0;
   int32_t kv_heads = 0;
   int32_t k_dim = 0;
   int32_t v_dim = 0;
-};
+  // A value is the first v_dim elements of its key, stored once (latent
+  // attention).
+  bool value_in_key = false;
 
-constexpr int64_t KvBlockBytes(DType dtype, int64_t kv_heads, int64_t k_dim,
-                               int64_t v_dim) {
-  return kv_heads * (k_dim + v_dim) * kKvBlockTokens * DTypeBytes(dtype);
-}
+  // Of one head in a block.
+  constexpr int64_t key_bytes() const {
+    return KvScaleBytes(type) + k_dim * kKvBlockTokens * KvElementBytes(type);
+  }
+  constexpr int64_t value_bytes() const {
+    return value_in_key ? 0
+                        : KvScaleBytes(type) +
+                              v_dim * kKvBlockTokens * KvElementBytes(type);
+  }
+  constexpr int64_t block_bytes() const {
+    return kv_heads * (key_bytes() + value_bytes());
+  }
+  // Where the elements of one head begin; its scales end there.
+  constexpr std::byte* keys(int64_t block, int64_t head) const {
+    return base + (head * blocks + block) * key_bytes() + KvScaleBytes(type);
+  }
+  constexpr std::byte* values(int64_t block, int64_t head) const {
+    return base + kv_heads * blocks * key_bytes() +
+           (head * blocks + block) * value_bytes() + KvScaleBytes(type);
+  }
+};
 
 // The rows of one sequence in a batch.
 struct KvSequence {
@@ -34,20 +74,5 @@ struct KvSequence {
   int32_t rows = 0;
   int32_t first_position = 0;  // position of first_row
 };
-
-// The block of one position, and where one head's K and V begin in a block.
-constexpr std::byte* KvBlock(const KvLayer& layer, const KvSequence& sequence,
-                             int64_t position) {
-  return layer.base + sequence.blocks[position / kKvBlockTokens] *
-                          KvBlockBytes(layer.dtype, layer.kv_heads, layer.k_dim,
-                                       layer.v_dim);
-}
-constexpr int64_t KvKeyOffset(const KvLayer& layer, int64_t head) {
-  return head * layer.k_dim * kKvBlockTokens * DTypeBytes(layer.dtype);
-}
-constexpr int64_t KvValueOffset(const KvLayer& layer, int64_t head) {
-  return (layer.kv_heads * layer.k_dim + head * layer.v_dim) * kKvBlockTokens *
-         DTypeBytes(layer.dtype);
-}
 
 }  // namespace bullpen::kernels

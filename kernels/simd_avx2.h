@@ -24,7 +24,7 @@ struct Avx2 : Avx2Codes {
   static constexpr int kDotTokens = 6;     // rows of x in one tile
   static constexpr int kDotSums = 6;       // panels * tokens, at most
   static constexpr int kDecodePanels = 4;  // panels at a time for one token
-  static constexpr int kAttentionSums = 4;
+  static constexpr int kAttentionSums = 6;
 
   static F Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static F Set(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
@@ -116,6 +116,13 @@ struct Avx2 : Avx2Codes {
   }
   static F ToFloat(Ints a) {
     return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)};
+  }
+
+  // Sixteen signed bytes.
+  static F FromInt8(const std::byte* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
   }
 
   // a * 2^n, where `rounded` holds n as ExpTerms::kRound + n.

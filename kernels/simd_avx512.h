@@ -76,6 +76,11 @@ struct Avx512 : Avx512Codes {
   }
   static F ToFloat(Ints a) { return {_mm512_cvtepi32_ps(a.v)}; }
 
+  static F FromInt8(const std::byte* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))};
+  }
+
   static F ScaleByPower(F a, F rounded) {
     const __m512i n = _mm512_sub_epi32(_mm512_castps_si512(rounded.v),
                                        _mm512_set1_epi32(0x4B400000));

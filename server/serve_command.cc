@@ -248,14 +248,15 @@ absl::Status ServeCommand::Run() {
   const int32_t threads = model.threads();
   const std::string isa = absl::StrCat(Absl(model.isa()), ", activations ",
                                        Absl(model.activations()));
+  const std::string kv_type = model.kv_type();
   service.SetReady(std::move(loaded.engine), std::move(loaded.tokenizer),
                    std::move(loaded.chat), std::move(loaded.facts));
   ends.grpc->SetServing(true);
   spdlog::info(
-      "ready: {} on http://{}:{} and grpc://{}:{} ({} threads, {}), started in "
-      "{:.2f} s",
+      "ready: {} on http://{}:{} and grpc://{}:{} ({} threads, {}, KV "
+      "cache {}), started in {:.2f} s",
       name, flags_.host, ends.http->port(), flags_.host, ends.grpc->port(),
-      threads, isa,
+      threads, isa, kv_type,
       std::chrono::duration<double>(Clock::now() - start).count());
   WaitFor(stop);
   stop.LeaveToSystem();

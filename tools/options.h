@@ -97,7 +97,7 @@ struct ModelFlags {
     visit("activations", activations,
           "what quantised weights multiply: int8 (8-bit blocks, fast) or f32 "
           "(exact)");
-    visit("kv_type", kv_type, "type of the KV cache: f32 or f16");
+    visit("kv_type", kv_type, "type of the KV cache: f32, f16 or int8");
     visit("context", context, "tokens a request may have; 0: the model's own");
     visit("max_sequences", max_sequences, "requests that run at a time");
     visit("max_batch_tokens", max_batch_tokens,

@@ -11,6 +11,7 @@
 #include "engine/experts/replay.h"
 #include "engine/experts/trace_file.h"
 #include "engine/model/activations.h"
+#include "engine/model/kv_shape.h"
 #include "engine/model/memory_plan.h"
 #include "nlohmann/json.hpp"
 #include "tools/load_model.h"
@@ -20,7 +21,6 @@ namespace {
 
 constexpr double kShareOfAvailable = 0.8;  // as `serve` takes by default
 constexpr double kGoodEnough = 0.9;        // of the speed with all in memory
-constexpr int64_t kKvElementBytes = 4;
 constexpr int32_t kPlannedContext = 8192;
 
 int32_t Threads(const ModelFlags& flags) {
@@ -80,9 +80,7 @@ PlanCommand::PlanCommand(CLI::App& app, const Environment& environment,
 int64_t PlanCommand::FixedBytes(const PackedModel& model) const {
   const ModelConfig& config = model.config();
   const int32_t context = Context(flags_, model);
-  const int64_t kv_token = 2 * int64_t{config.kv_heads} * config.head_dim *
-                           kKvElementBytes *
-                           static_cast<int64_t>(config.layers.size());
+  const int64_t kv_token = KvBytesPerToken(config, kernels::KvType::kF32);
   return model.resident_bytes() + kv_token * context +
          Activations::Bytes(config, {.rows = flags_.max_batch_tokens,
                                      .threads = Threads(flags_),

@@ -36,8 +36,11 @@ int64_t Carve(const ModelConfig& config, const ActivationLimits& limits,
   }
   const int64_t rows = limits.rows;
   const int64_t k = std::max(config.experts_per_token, 1);
-  out.score_stride =
-      kernels::AttentionScratch(limits.context, config.heads, config.kv_heads);
+  out.attention_stride = kernels::AttentionScratch(config.value_dim);
+  if (limits.threads > 1) {
+    out.partials_room = kernels::AttentionPartials(limits.context, config.heads,
+                                                   config.value_dim);
+  }
   Carver carver(base);
   carver.Take(out.hidden, rows * config.dim);
   carver.Take(out.normed, rows * config.dim);
@@ -55,7 +58,8 @@ int64_t Carve(const ModelConfig& config, const ActivationLimits& limits,
                              config.head_dim);
   }
   carver.Take(out.attended, rows * config.attended_dim());
-  carver.Take(out.scores, limits.threads * out.score_stride);
+  carver.Take(out.attention, limits.threads * out.attention_stride);
+  carver.Take(out.partials, out.partials_room);
   carver.Take(out.cos, rows * config.rope.rotary_dim / 2);
   carver.Take(out.sin, rows * config.rope.rotary_dim / 2);
   carver.Take(out.router_logits, rows * std::max(config.experts, 1));

@@ -33,7 +33,8 @@ struct Activations {
   float* latent_query = nullptr;     // [rows, heads * head_dim]
   float* latent_attended = nullptr;  // [rows, heads * value_dim]
   float* head_query = nullptr;       // [rows, heads * (nope_dim + rope_dim)]
-  float* scores = nullptr;           // [threads, score_stride]
+  float* attention = nullptr;        // [threads, attention_stride]
+  float* partials = nullptr;         // [partials_room]
   float* cos = nullptr;              // [rows, rotary_dim / 2]
   float* sin = nullptr;
   float* router_logits = nullptr;   // [rows, experts]
@@ -48,7 +49,8 @@ struct Activations {
   float* logits = nullptr;          // [rows, vocab]
   // Rows as integers, for one product at a time; null: they stay float.
   std::byte* codes = nullptr;
-  int64_t score_stride = 0;
+  int64_t attention_stride = 0;
+  int64_t partials_room = 0;
 
  private:
   HugeBuffer buffer_;

@@ -74,11 +74,7 @@ absl::Status AttentionLayer::AttendLatent(const Pass& pass,
   RETURN_IF_ERROR(latent_->Down(pass, x));
   const float* const key = a.qkv + latent_->key_offset();
   RETURN_IF_ERROR(StoreAndAttend(
-      pass,
-      {.k = key,
-       .k_stride = latent_->down_width(),
-       .v = key,
-       .v_stride = latent_->down_width()},
+      pass, {.k = key, .k_stride = latent_->down_width()},
       {.q = a.latent_query,
        .q_stride = int64_t{config_.heads} * config_.head_dim,
        .out = a.latent_attended,
@@ -104,8 +100,10 @@ absl::Status AttentionLayer::StoreAndAttend(
   attend.scale = static_cast<float>(config_.score_scale);
   attend.window = window_;
   attend.sinks = sinks_;
-  attend.scratch = a.scores;
-  attend.scratch_stride = a.score_stride;
+  attend.scratch = a.attention;
+  attend.scratch_stride = a.attention_stride;
+  attend.partials = a.partials;
+  attend.partials_room = a.partials_room;
   return pass.ops.attention(attend, pass.stream);
 }
 

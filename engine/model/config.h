@@ -35,7 +35,7 @@ enum class SharedExpert : uint8_t { kNone, kPlain, kSigmoidGated };
 
 // Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434) in its absorbed
 // form: the cache holds one key per token, the normed latent with the rotated
-// part behind it, and the latent again as value; each head's query is brought
+// part behind it, and the latent is the value too; each head's query is brought
 // into the latent space, and its output out of it.
 struct LatentAttention {
   int32_t kv_rank = 0;     // width of the latent; 0 = attention is not latent

@@ -15,6 +15,7 @@
 #include "engine/experts/prefetcher.h"
 #include "engine/experts/profile.h"
 #include "engine/model/activations.h"
+#include "engine/model/kv_shape.h"
 #include "engine/model/layers.h"
 #include "kernels/ops.h"
 #include "spdlog/spdlog.h"
@@ -27,13 +28,6 @@ int32_t AllowedCpuCount() {
   CPU_ZERO(&set);
   if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
   return std::max(1, CPU_COUNT(&set));
-}
-
-absl::StatusOr<kernels::DType> ParseKvType(const std::string& name) {
-  if (name == "f32") return kernels::DType::kF32;
-  if (name == "f16") return kernels::DType::kF16;
-  return absl::InvalidArgumentError(
-      absl::StrCat("kv_type '", name, "' is not one of f32, f16"));
 }
 
 absl::StatusOr<bool> RoundsActivations(const std::string& name) {
@@ -125,7 +119,7 @@ struct Model::State {
   ModelOptions options;
   RopeTable rope;
   int32_t context = 0;
-  kernels::DType kv_type = kernels::DType::kF32;
+  kernels::KvLayer kv_shape;   // of every layer
   bool int8 = false;           // activations are rounded for block types
   int64_t kv_block_bytes = 0;  // of one layer
   const kernels::Ops* ops = nullptr;
@@ -171,7 +165,9 @@ absl::Status Model::State::Load(std::unique_ptr<BlobReader> blob_reader,
         absl::StrCat("context ", context, " is not in 1..",
                      config.context_length, ", the model's own"));
   }
-  ASSIGN_OR_RETURN(kv_type, ParseKvType(options.kv_type));
+  ASSIGN_OR_RETURN(const kernels::KvType kv_type, ParseKvType(options.kv_type));
+  kv_shape = KvShape(config, kv_type);
+  kv_block_bytes = kv_shape.block_bytes();
   ASSIGN_OR_RETURN(const bool round, RoundsActivations(options.activations));
   int8 = round && packed.has_block_types();
   ASSIGN_OR_RETURN(policy, ParsePolicy(options.policy));
@@ -218,8 +214,6 @@ absl::Status Model::State::PlanMemoryForContext() {
 
 absl::Status Model::State::PlanAndAllocate(Metrics& metrics) {
   const ModelConfig& config = packed.config();
-  kv_block_bytes = kernels::KvBlockBytes(kv_type, config.kv_heads,
-                                         config.head_dim, config.value_dim);
   const int64_t layers = static_cast<int64_t>(config.layers.size());
   RETURN_IF_ERROR(PlanMemoryForContext());
   const ActivationLimits limits{.rows = options.max_batch_tokens,
@@ -270,12 +264,9 @@ void Model::State::MakeLayers() {
   attention.reserve(layers);
   moe.reserve(layers);
   for (int l = 0; l < layers; ++l) {
-    const kernels::KvLayer kv_layer{
-        .base = kv.data() + l * plan.kv_blocks * kv_block_bytes,
-        .dtype = kv_type,
-        .kv_heads = config.kv_heads,
-        .k_dim = config.head_dim,
-        .v_dim = config.value_dim};
+    kernels::KvLayer kv_layer = kv_shape;
+    kv_layer.blocks = plan.kv_blocks;
+    kv_layer.base = kv.data() + l * plan.kv_blocks * kv_block_bytes;
     attention.emplace_back(config, weights, l, kv_layer);
     moe.emplace_back(packed, weights, l, *cache);
   }
@@ -450,6 +441,7 @@ std::string_view Model::isa() const { return state_->ops->name; }
 std::string_view Model::activations() const {
   return state_->int8 ? "int8" : "f32";
 }
+const std::string& Model::kv_type() const { return state_->options.kv_type; }
 int32_t Model::threads() const { return state_->options.threads; }
 double Model::kernel_seconds() const { return state_->pool->seconds(); }
 

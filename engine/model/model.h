@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -22,7 +23,7 @@ struct ModelOptions {
   // What block-typed weights multiply: x rounded to 8-bit integers, or as it
   // is (kernels/int8_rows.h).
   std::string activations = "int8";  // or f32
-  std::string kv_type = "f32";       // f32 or f16
+  std::string kv_type = "f32";       // f32, f16 or int8
   int32_t context = 0;               // 0 = the model's own
   int32_t max_sequences = 8;         // at a time, for the split of the budget
   int32_t max_batch_tokens = 256;    // rows of one forward pass
@@ -97,6 +98,7 @@ class Model {
   std::string_view isa() const;
   // "int8" if block types multiply rounded activations, else "f32".
   std::string_view activations() const;
+  const std::string& kv_type() const;
   int32_t threads() const;
   // Any thread: time in the parallel loops of kernels since it was loaded, with
   // ModelOptions::measure_kernels.

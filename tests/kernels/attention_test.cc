@@ -12,7 +12,8 @@ struct Shape {
   int32_t group = 2;
   int32_t k_dim = 64;
   int32_t v_dim = 64;
-  DType dtype = DType::kF32;
+  KvType type = KvType::kF32;
+  bool value_in_key = false;
   int32_t window = 0;
   bool sinks = false;
 };
@@ -20,11 +21,17 @@ struct Shape {
 Shape RandomShape(Random& random) {
   Shape shape;
   shape.kv_heads = random.Between(1, 3);
-  shape.group = random.OneOf({1, 1, 2, 3, 4, 7, 8, 18});
+  shape.group = random.OneOf({1, 1, 2, 3, 4, 7, 8, 18, 50});
   shape.k_dim = random.OneOf({1, 8, 20, 64, 80});
   shape.v_dim = random.OneOf({1, 7, 16, 33, 64, 80, 96, 128});
-  shape.dtype = random.OneOf({DType::kF32, DType::kF16});
-  shape.window = random.OneOf({0, 0, 1, 2, 5, 16, 40});
+  shape.type = random.OneOf({KvType::kF32, KvType::kF16, KvType::kInt8});
+  shape.value_in_key = random.Between(0, 2) == 0;
+  if (shape.value_in_key) {
+    // More than a slice of values, and a key with something behind it.
+    shape.v_dim = random.OneOf({1, 7, 16, 33, 72, 128});
+    shape.k_dim = shape.v_dim + random.OneOf({0, 1, 8});
+  }
+  shape.window = random.OneOf({0, 0, 1, 2, 5, 16, 40, 300});
   shape.sinks = random.Between(0, 1) == 1;
   return shape;
 }
@@ -76,8 +83,8 @@ class Cache {
     sinks_ = random_.Vector(heads);
   }
 
-  // All rows in one call; `scratch_rows` rows' worth of scratch per thread.
-  Floats Run(const Ops& ops, Stream stream, int32_t scratch_rows) {
+  // All rows in one call; `room` is for parts that threads share.
+  Floats Run(const Ops& ops, Stream stream, int64_t room) {
     std::vector<KvSequence> rows;
     for (const Sequence& sequence : sequences_) {
       rows.push_back({.blocks = sequence.blocks.data(),
@@ -85,7 +92,7 @@ class Cache {
                       .rows = sequence.rows,
                       .first_position = sequence.cached});
     }
-    return RunRows(ops, stream, rows, scratch_rows);
+    return RunRows(ops, stream, rows, room);
   }
 
   // The rows of each sequence in chunks of `chunk`.
@@ -97,7 +104,7 @@ class Cache {
                               .first_row = sequence.first_row + begin,
                               .rows = std::min(chunk, sequence.rows - begin),
                               .first_position = sequence.cached + begin};
-        const Floats part = RunRows(ops, stream, {rows}, 4);
+        const Floats part = RunRows(ops, stream, {rows}, 1 << 14);
         std::copy_n(part.data() + rows.first_row * OutWidth(),
                     rows.rows * OutWidth(),
                     out.data() + rows.first_row * OutWidth());
@@ -119,27 +126,22 @@ class Cache {
   int64_t OutWidth() const {
     return int64_t{shape_.kv_heads} * shape_.group * shape_.v_dim;
   }
-  int64_t BlockBytes() const {
-    return KvBlockBytes(shape_.dtype, shape_.kv_heads, shape_.k_dim,
-                        shape_.v_dim);
-  }
+  int64_t BlockBytes() { return Layer().block_bytes(); }
   KvLayer Layer() {
     return {.base = pool_.data(),
-            .dtype = shape_.dtype,
+            .type = shape_.type,
+            .blocks = blocks_,
             .kv_heads = shape_.kv_heads,
             .k_dim = shape_.k_dim,
-            .v_dim = shape_.v_dim};
+            .v_dim = shape_.v_dim,
+            .value_in_key = shape_.value_in_key};
   }
 
   Floats RunRows(const Ops& ops, Stream stream,
-                 const std::vector<KvSequence>& rows, int32_t scratch_rows) {
-    int64_t longest = 0;
-    for (const Sequence& sequence : sequences_) {
-      longest = std::max<int64_t>(
-          longest, (sequence.cached + sequence.rows + 15) / 16 * 16);
-    }
-    const int64_t stride = longest * shape_.group * scratch_rows;
+                 const std::vector<KvSequence>& rows, int64_t room) {
+    const int64_t stride = AttentionScratch(shape_.v_dim);
     Floats scratch(3 * stride);
+    Floats partials(room);
     Floats out(tokens_ * OutWidth());
     const int32_t heads = shape_.kv_heads * shape_.group;
     const AttentionArgs args{
@@ -155,7 +157,9 @@ class Cache {
         .window = shape_.window,
         .sinks = shape_.sinks ? sinks_.data() : nullptr,
         .scratch = scratch.data(),
-        .scratch_stride = stride};
+        .scratch_stride = stride,
+        .partials = partials.data(),
+        .partials_room = room};
     EXPECT_TRUE(ops.attention(args, stream).ok());
     return out;
   }
@@ -176,19 +180,21 @@ TEST_P(AttentionTest, EqualsOracleForAnyShape) {
     const Shape shape = RandomShape(random);
     Cache cache(random, shape);
     for (int32_t i = random.Between(1, 3); i > 0; --i) {
-      cache.AddSequence(random.OneOf({0, 1, 15, 16, 37, 150}),
-                        random.OneOf({0, 1, 1, 2, 5, 19}));
+      cache.AddSequence(
+          random.OneOf({0, 1, 15, 16, 37, 150, 255, 256, 600, 1500}),
+          random.OneOf({0, 1, 1, 2, 5, 19, 60}));
     }
     cache.Write();
-    const Floats expected = cache.Run(oracle(), Threads(1), 1);
+    const Floats expected = cache.Run(oracle(), Threads(1), 0);
     for (int threads : {1, 3}) {
-      for (int32_t scratch_rows : {1, 2, kAttentionRows}) {
-        ASSERT_TRUE(SameBits(cache.Run(ops(), Threads(threads), scratch_rows),
-                             expected))
-            << "seed " << seed << ", threads " << threads << ", scratch rows "
-            << scratch_rows << ", group " << shape.group << ", k_dim "
-            << shape.k_dim << ", v_dim " << shape.v_dim << ", window "
-            << shape.window << ", " << DTypeName(shape.dtype);
+      for (int64_t room : {0, 1 << 10, 1 << 13, 1 << 18}) {
+        ASSERT_TRUE(
+            SameBits(cache.Run(ops(), Threads(threads), room), expected))
+            << "seed " << seed << ", threads " << threads << ", room " << room
+            << ", KV heads " << shape.kv_heads << ", group " << shape.group
+            << ", k_dim " << shape.k_dim << ", v_dim " << shape.v_dim
+            << ", window " << shape.window << ", value in key "
+            << shape.value_in_key << ", type " << static_cast<int>(shape.type);
       }
     }
   }
@@ -199,9 +205,9 @@ TEST_P(AttentionTest, ChunksEqualTheWhole) {
     Random random(seed);
     Shape shape = RandomShape(random);
     Cache cache(random, shape);
-    cache.AddSequence(random.Between(0, 20), 70);
+    cache.AddSequence(random.OneOf({0, 20, 500}), 70);
     cache.Write();
-    const Floats whole = cache.Run(ops(), Threads(3), kAttentionRows);
+    const Floats whole = cache.Run(ops(), Threads(3), 0);
     for (int32_t chunk : {1, 7, 16, 64}) {
       ASSERT_TRUE(SameBits(cache.RunChunked(ops(), Threads(1), chunk), whole))
           << "seed " << seed << ", chunk " << chunk;
@@ -217,7 +223,7 @@ TEST_P(AttentionTest, PositionsNotWrittenYetDoNotReachAResult) {
     Cache cache(random, {.kv_heads = 1, .group = 2, .k_dim = 8, .v_dim = 24});
     cache.AddSequence(0, length);
     cache.Write();
-    const Floats out = cache.Run(ops(), Threads(1), kAttentionRows);
+    const Floats out = cache.Run(ops(), Threads(1), 0);
     for (int64_t i = 0; i < out.size(); ++i) {
       ASSERT_TRUE(std::isfinite(out[i])) << "length " << length << " at " << i;
     }
@@ -232,7 +238,7 @@ TEST_P(AttentionTest, LaterInfiniteValueDoesNotReachEarlierRows) {
   float* pool = reinterpret_cast<float*>(cache.pool());
   float* values = pool + 16 * 16;
   values[3 * 16] = std::numeric_limits<float>::infinity();
-  const Floats out = cache.Run(ops(), Threads(1), kAttentionRows);
+  const Floats out = cache.Run(ops(), Threads(1), 0);
   EXPECT_TRUE(std::isfinite(out[0]));
   EXPECT_TRUE(std::isfinite(out[2 * 16]));
   EXPECT_TRUE(std::isinf(out[3 * 16]));
@@ -244,7 +250,7 @@ TEST_P(AttentionTest, OneKeyGivesItsValue) {
   cache.AddSequence(0, 1);
   cache.Write();
   const float* values = reinterpret_cast<float*>(cache.pool()) + 4 * 16;
-  const Floats out = cache.Run(ops(), Threads(1), 1);
+  const Floats out = cache.Run(ops(), Threads(1), 0);
   for (int d = 0; d < 5; ++d) EXPECT_EQ(out[d], values[d]);
 }
 

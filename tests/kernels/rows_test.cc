@@ -214,12 +214,13 @@ TEST_P(RowsTest, CombineEqualsOracle) {
 // Three sequences in one batch; the whole pool is compared.
 Exact<std::byte> KvWrite(const Ops& ops, Stream stream, uint32_t seed) {
   Random random(seed);
-  KvLayer layer{.dtype = random.OneOf({DType::kF32, DType::kF16}),
-                .kv_heads = random.Between(1, 3),
-                .k_dim = random.OneOf({1, 16, 20, 64, 80}),
-                .v_dim = random.OneOf({1, 7, 33, 64})};
-  const int64_t block_bytes =
-      KvBlockBytes(layer.dtype, layer.kv_heads, layer.k_dim, layer.v_dim);
+  KvLayer layer{
+      .type = random.OneOf({KvType::kF32, KvType::kF16, KvType::kInt8}),
+      .kv_heads = random.Between(1, 3),
+      .k_dim = random.OneOf({1, 16, 20, 64, 80}),
+      .v_dim = random.OneOf({1, 7, 33, 64}),
+      .value_in_key = random.Between(0, 3) == 0};
+  const int64_t block_bytes = layer.block_bytes();
   std::vector<std::vector<int32_t>> blocks;
   std::vector<KvSequence> sequences;
   int32_t tokens = 0, taken = 0;
@@ -237,6 +238,7 @@ Exact<std::byte> KvWrite(const Ops& ops, Stream stream, uint32_t seed) {
   }
   Exact<std::byte> pool(taken * block_bytes, std::byte{0x55});
   layer.base = pool.data();
+  layer.blocks = taken;
   const Floats k =
       random.Vector(int64_t{tokens} * layer.kv_heads * layer.k_dim);
   const Floats v =
@@ -262,6 +264,65 @@ TEST_P(RowsTest, KvWriteEqualsOracle) {
               0)
         << "seed " << seed;
   }
+}
+
+// One head of 20 elements, one token; its scale and codes.
+struct Int8Key {
+  float scale;
+  int8_t codes[20];
+};
+Int8Key WriteInt8(const Ops& ops, const Floats& key) {
+  KvLayer layer{.type = KvType::kInt8,
+                .blocks = 1,
+                .kv_heads = 1,
+                .k_dim = 20,
+                .v_dim = 20,
+                .value_in_key = true};
+  Exact<std::byte> pool(layer.block_bytes());
+  layer.base = pool.data();
+  const int32_t block = 0;
+  const KvSequence sequence{.blocks = &block, .rows = 1, .first_position = 3};
+  Stream stream;
+  EXPECT_TRUE(ops.kv_write({.k = key.data(),
+                            .k_stride = 20,
+                            .layer = layer,
+                            .sequences = &sequence,
+                            .sequence_count = 1},
+                           stream)
+                  .ok());
+  Int8Key result;
+  std::memcpy(&result.scale, pool.data() + 3 * sizeof(float), sizeof(float));
+  for (int d = 0; d < 20; ++d) {
+    result.codes[d] = static_cast<int8_t>(pool[64 + d * 16 + 3]);
+  }
+  return result;
+}
+
+TEST_P(RowsTest, Int8KeysAreWithinHalfAStepOfTheirScale) {
+  for (uint32_t seed = 0; seed < 20; ++seed) {
+    Random random(seed);
+    const Floats key =
+        random.Vector(20, std::ldexp(1.0f, random.Between(-90, 90)));
+    const Int8Key stored = WriteInt8(ops(), key);
+    for (int d = 0; d < 20; ++d) {
+      EXPECT_LE(std::fabs(key[d] - stored.scale * stored.codes[d]),
+                0.501f * stored.scale)
+          << "seed " << seed << ", element " << d;
+    }
+  }
+}
+
+TEST_P(RowsTest, Int8KeepsZerosInfinitiesAndNaN) {
+  Floats key(20);
+  EXPECT_EQ(WriteInt8(ops(), key).scale, 0);
+  key[2] = 1e-40f;  // A denormal counts as nothing.
+  EXPECT_EQ(WriteInt8(ops(), key).scale, 0);
+  key[17] = -std::numeric_limits<float>::infinity();
+  EXPECT_EQ(WriteInt8(ops(), key).scale,
+            std::numeric_limits<float>::infinity());
+  key[3] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_TRUE(std::isnan(WriteInt8(ops(), key).scale));
+  EXPECT_TRUE(std::isnan(WriteInt8(oracle(), key).scale));
 }
 
 INSTANTIATE_FOR_EACH_ISA(RowsTest);

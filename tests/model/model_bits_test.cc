@@ -131,6 +131,38 @@ TEST(ModelBitsTest, ChunksOfThePromptGiveTheSameBits) {
   }
 }
 
+// A prompt of more than one part of attention (kAttentionPart).
+TEST(ModelBitsTest, EveryKvTypeGivesTheSameBitsInAnyChunks) {
+  std::vector<int32_t> prompt;
+  for (int i = 0; i < 5; ++i) {
+    const std::vector<int32_t> part = Prompt();
+    prompt.insert(prompt.end(), part.begin(), part.end());
+  }
+  for (const char* type : {"f32", "f16", "int8"}) {
+    ModelOptions options = SmallOptions();
+    options.context = 512;
+    options.kv_type = type;
+    const std::vector<float> wanted =
+        Decoder(kSource, options).Feed(prompt, 256);
+    options.threads = 2;
+    for (const char* isa : {"oracle", "avx2", "avx512"}) {
+      if (!kernels::ParseIsa(isa).ok()) continue;
+      options.isa = isa;
+      Decoder decoder(kSource, options);
+      for (const int32_t chunk : {1, 100}) {
+        if (chunk == 1 && options.isa == "oracle") continue;  // slow
+        decoder.Restart();
+        const std::vector<float> logits = decoder.Feed(prompt, chunk);
+        ASSERT_EQ(logits.size(), wanted.size());
+        EXPECT_EQ(std::memcmp(logits.data(), wanted.data(),
+                              wanted.size() * sizeof(float)),
+                  0)
+            << type << ", " << isa << ", chunks of " << chunk;
+      }
+    }
+  }
+}
+
 // Three sequences advance at different speeds in one batch; each must get the
 // bits that it gets alone.
 TEST(ModelBitsTest, ABatchGivesTheSameBits) {

@@ -65,6 +65,11 @@ absl::StatusOr<HugeBuffer> Codes(bool wanted, int64_t bytes) {
 
 class NamedSubject : public KernelSubject {
  public:
+  NamedSubject(std::string op, kernels::KvType type, std::string shape)
+      : op_(std::move(op)),
+        type_(kernels::KvTypeName(type)),
+        shape_(std::move(shape)),
+        block_type_(false) {}
   NamedSubject(std::string op, DType dtype, std::string shape)
       : op_(std::move(op)),
         type_(Name(dtype)),
@@ -196,6 +201,16 @@ std::string ShapeText(const AttentionShape& shape) {
       shape.v_dim == shape.k_dim ? "" : absl::StrCat("+", shape.v_dim));
 }
 
+// Without memory. A key that is longer than a value holds it.
+kernels::KvLayer LayerOf(const AttentionShape& shape) {
+  return {.type = shape.kv_type,
+          .blocks = shape.context / kernels::kKvBlockTokens,
+          .kv_heads = shape.kv_heads,
+          .k_dim = shape.k_dim,
+          .v_dim = shape.v_dim,
+          .value_in_key = shape.k_dim > shape.v_dim};
+}
+
 class AttentionSubject : public NamedSubject {
  public:
   AttentionSubject(const AttentionShape& shape, Ring ring)
@@ -204,10 +219,7 @@ class AttentionSubject : public NamedSubject {
         ring_(std::move(ring)),
         blocks_(static_cast<size_t>(shape.context / kernels::kKvBlockTokens)) {
     std::iota(blocks_.begin(), blocks_.end(), 0);
-    args_.layer = {.dtype = shape.kv_type,
-                   .kv_heads = shape.kv_heads,
-                   .k_dim = shape.k_dim,
-                   .v_dim = shape.v_dim};
+    args_.layer = LayerOf(shape);
     args_.sequences = &sequence_;
     args_.sequence_count = 1;
     args_.heads = shape.heads;
@@ -234,16 +246,17 @@ class AttentionSubject : public NamedSubject {
     args_.q_stride = int64_t{shape_.heads} * shape_.k_dim;
     args_.out = out_.data();
     args_.out_stride = int64_t{shape_.heads} * shape_.v_dim;
-    args_.scratch_stride = kernels::AttentionScratch(
-        shape_.context, shape_.heads, shape_.kv_heads);
+    args_.scratch_stride = kernels::AttentionScratch(shape_.v_dim);
     scratch_.resize(
         static_cast<size_t>(args_.scratch_stride * setting.threads));
     args_.scratch = scratch_.data();
+    args_.partials_room =
+        kernels::AttentionPartials(shape_.context, shape_.heads, shape_.v_dim);
+    partials_.resize(static_cast<size_t>(args_.partials_room));
+    args_.partials = partials_.data();
     const double keys = rows * (shape_.context - (rows - 1) / 2.0);
-    return KernelCost{.bytes = static_cast<double>(
-                          std::ssize(blocks_) *
-                          kernels::KvBlockBytes(shape_.kv_type, shape_.kv_heads,
-                                                shape_.k_dim, shape_.v_dim)),
+    return KernelCost{.bytes = static_cast<double>(std::ssize(blocks_) *
+                                                   args_.layer.block_bytes()),
                       .operations = 2.0 * keys * shape_.heads *
                                     (shape_.k_dim + shape_.v_dim)};
   }
@@ -262,6 +275,7 @@ class AttentionSubject : public NamedSubject {
   std::vector<float> q_;
   std::vector<float> out_;
   std::vector<float> scratch_;
+  std::vector<float> partials_;
 };
 
 constexpr DType kWeightTypes[] = {
@@ -298,19 +312,28 @@ absl::StatusOr<std::unique_ptr<KernelSubject>> NewExpertsSubject(
 
 absl::StatusOr<std::unique_ptr<KernelSubject>> NewAttentionSubject(
     const AttentionShape& shape) {
-  const int64_t values =
-      int64_t{shape.context} * shape.kv_heads * (shape.k_dim + shape.v_dim);
+  kernels::KvLayer layer = LayerOf(shape);
   std::vector<std::byte> cache(
-      static_cast<size_t>(values * kernels::DTypeBytes(shape.kv_type)));
-  const std::vector<float> noise = Values(values);
-  for (size_t i = 0; i < noise.size(); ++i) {
-    if (shape.kv_type == DType::kF32) {
-      std::memcpy(cache.data() + 4 * i, &noise[i], 4);
-    } else {
-      const uint16_t half = kernels::FromFloat(noise[i], shape.kv_type);
-      std::memcpy(cache.data() + 2 * i, &half, 2);
-    }
-  }
+      static_cast<size_t>(layer.blocks * layer.block_bytes()));
+  layer.base = cache.data();
+  std::vector<int32_t> blocks(static_cast<size_t>(layer.blocks));
+  std::iota(blocks.begin(), blocks.end(), 0);
+  const kernels::KvSequence sequence{.blocks = blocks.data(),
+                                     .rows = shape.context};
+  const int64_t k_row = int64_t{shape.kv_heads} * shape.k_dim;
+  const int64_t v_row = int64_t{shape.kv_heads} * shape.v_dim;
+  const std::vector<float> k = Values(shape.context * k_row);
+  const std::vector<float> v = Values(shape.context * v_row);
+  kernels::Stream stream;
+  RETURN_IF_ERROR(kernels::CpuOps(kernels::Isa::kOracle)
+                      .kv_write({.k = k.data(),
+                                 .k_stride = k_row,
+                                 .v = v.data(),
+                                 .v_stride = v_row,
+                                 .layer = layer,
+                                 .sequences = &sequence,
+                                 .sequence_count = 1},
+                                stream));
   ASSIGN_OR_RETURN(Ring ring, Ring::Of(cache));
   return std::make_unique<AttentionSubject>(shape, std::move(ring));
 }
@@ -331,7 +354,8 @@ std::vector<KernelSubjectMaker> KernelSubjects() {
         {absl::StrCat("grouped_ffn/", Name(dtype), "/", kCols, "x", kInner),
          [=] { return NewExpertsSubject(dtype, kCols, kInner); }});
   }
-  for (const DType kv_type : {DType::kF32, DType::kF16}) {
+  for (const kernels::KvType kv_type :
+       {kernels::KvType::kF32, kernels::KvType::kF16, kernels::KvType::kInt8}) {
     // Of Qwen3-30B-A3B, of OLMoE, and of DeepSeek-V2-Lite, whose one head of
     // keys and values is the latent.
     for (const AttentionShape& heads :
@@ -340,7 +364,8 @@ std::vector<KernelSubjectMaker> KernelSubjects() {
           AttentionShape{kv_type, 4096, 16, 16, 128, 128},
           AttentionShape{kv_type, 4096, 16, 1, 576, 512}}) {
       makers.push_back(
-          {absl::StrCat("attention/", Name(kv_type), "/", ShapeText(heads)),
+          {absl::StrCat("attention/", Absl(kernels::KvTypeName(kv_type)), "/",
+                        ShapeText(heads)),
            [=] { return NewAttentionSubject(heads); }});
     }
   }

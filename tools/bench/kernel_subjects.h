@@ -60,7 +60,7 @@ absl::StatusOr<std::unique_ptr<KernelSubject>> NewExpertsSubject(
 
 // The last M rows of a context.
 struct AttentionShape {
-  kernels::DType kv_type = kernels::DType::kF32;
+  kernels::KvType kv_type = kernels::KvType::kF32;
   int32_t context = 0;
   int32_t heads = 0;
   int32_t kv_heads = 0;

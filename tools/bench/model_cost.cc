@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
+#include "base/status.h"
 #include "base/strings.h"
+#include "engine/model/kv_shape.h"
 #include "engine/model/pack_layout.h"
 #include "kernels/kv_layout.h"
 
@@ -10,17 +12,11 @@ namespace bullpen {
 
 absl::StatusOr<ModelCost> ModelCost::Of(const PackedModel& packed,
                                         const std::string& kv_type) {
-  if (kv_type != "f32" && kv_type != "f16") {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--kv-type '", kv_type, "' is not one of f32, f16"));
-  }
+  ASSIGN_OR_RETURN(const kernels::KvType type, ParseKvType(kv_type));
   const ModelConfig& config = packed.config();
   ModelCost cost(config);
   cost.kv_token_bytes_ =
-      kernels::KvBlockBytes(
-          kv_type == "f16" ? kernels::DType::kF16 : kernels::DType::kF32,
-          config.kv_heads, config.head_dim, config.value_dim) /
-      kernels::kKvBlockTokens;
+      KvShape(config, type).block_bytes() / kernels::kKvBlockTokens;
   const std::string head = config.tied_head ? "embed" : "head";
   for (const ResidentShape& shape : ResidentShapes(config)) {
     if (shape.name == "embed" && head != "embed") continue;

@@ -14,7 +14,7 @@ namespace bullpen {
 // its packed files.
 class ModelCost {
  public:
-  // `kv_type`: "f32" or "f16", as ModelOptions has it.
+  // `kv_type`: "f32", "f16" or "int8", as ModelOptions has it.
   static absl::StatusOr<ModelCost> Of(const PackedModel& packed,
                                       const std::string& kv_type);
 
