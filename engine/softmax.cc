@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 #include <cstdint>
 #include <limits>
+
+#include "engine/vector_clones.h"
 
 namespace bullpen {
 namespace {
@@ -45,7 +48,7 @@ inline float ExpNegative(float x) {
 using Lanes = std::array<float, kLanes>;
 
 // The sum of at most a block, lane i % kLanes.
-double SumOf(std::span<const float> terms) {
+BULLPEN_VECTOR_CLONES double SumOf(std::span<const float> terms) {
   Lanes lanes = {};
   size_t i = 0;
   for (; i + kLanes <= terms.size(); i += kLanes) {
@@ -58,16 +61,31 @@ double SumOf(std::span<const float> terms) {
 }
 
 // A loop of its own, without a sum, is what the compiler makes vectors of.
-void FillTerms(std::span<const float> in, float max, float temperature,
-               float* out) {
+BULLPEN_VECTOR_CLONES void FillTerms(std::span<const float> in, float max,
+                                     float temperature, float* out) {
   for (size_t i = 0; i < in.size(); ++i) {
     out[i] = ExpNegative((in[i] - max) / temperature);
   }
 }
 
+BULLPEN_VECTOR_CLONES bool AnyBetween(std::span<const float> values,
+                                      float least, float most) {
+  int32_t found = 0;
+  for (float value : values) {
+    found |= static_cast<int32_t>(value >= least) &
+             static_cast<int32_t>(value <= most);
+  }
+  return found != 0;
+}
+
+// Makes all 0 that are less than `least`.
+BULLPEN_VECTOR_CLONES void DropLess(float least, std::span<float> terms) {
+  for (float& term : terms) term = term >= least ? term : 0.0f;
+}
+
 }  // namespace
 
-float MaxOf(std::span<const float> values) {
+BULLPEN_VECTOR_CLONES float MaxOf(std::span<const float> values) {
   Lanes lanes;
   lanes.fill(kLowest);
   size_t i = 0;
@@ -85,12 +103,11 @@ float MaxOf(std::span<const float> values) {
 
 int32_t ArgMax(std::span<const float> values) {
   const float max = MaxOf(values);
-  constexpr size_t kStride = 64;
+  constexpr size_t kStride = 1024;
   size_t i = 0;
-  for (; i + kStride <= values.size(); i += kStride) {
-    int32_t found = 0;
-    for (size_t l = 0; l < kStride; ++l) found |= values[i + l] == max;
-    if (found != 0) break;
+  while (i + kStride <= values.size() &&
+         !AnyBetween(values.subspan(i, kStride), max, max)) {
+    i += kStride;
   }
   for (; i < values.size(); ++i) {
     if (values[i] == max) return static_cast<int32_t>(i);
@@ -98,10 +115,28 @@ int32_t ArgMax(std::span<const float> values) {
   return 0;
 }
 
+void FindBetween(std::span<const float> values, float least, float most,
+                 std::vector<int32_t>& found) {
+  constexpr size_t kStride = 64;
+  for (size_t begin = 0; begin < values.size(); begin += kStride) {
+    const size_t end = std::min(begin + kStride, values.size());
+    const std::span<const float> block(values.data() + begin, end - begin);
+    if (!AnyBetween(block, least, most)) continue;
+    for (size_t i = begin; i < end; ++i) {
+      if (values[i] >= least && values[i] <= most) {
+        found.push_back(static_cast<int32_t>(i));
+      }
+    }
+  }
+}
+
 // Terms are sorted roughly, without comparing them, by their exponent and five
 // bits of mantissa: as floats from 0 to 1, their bits are in their order.
 int SoftmaxTerms::Bucket(float term) {
   return static_cast<int>(std::bit_cast<uint32_t>(term) >> 18);
+}
+float SoftmaxTerms::LowestOf(int bucket) {
+  return std::bit_cast<float>(static_cast<uint32_t>(bucket) << 18);
 }
 
 float SoftmaxTerm(float x, float max, float temperature) {
@@ -127,29 +162,44 @@ void SoftmaxTerms::SumBlocks() {
 }
 
 void SoftmaxTerms::DropBelow(float floor) {
-  for (float& term : terms_) term = term >= floor ? term : 0.0f;
+  DropLess(floor, terms_);
   SumBlocks();
 }
 
-void SoftmaxTerms::KeepNucleus(double mass) {
+// The sums of the terms by bucket, of those in blocks with one of `least`.
+void SoftmaxTerms::SumBuckets(float least) {
+  constexpr size_t kStride = 64;
   bucket_sums_.assign(kBuckets, 0);
-  for (float term : terms_) bucket_sums_[Bucket(term)] += term;
+  const std::span<const float> terms(terms_);
+  for (size_t begin = 0; begin < terms.size(); begin += kStride) {
+    const std::span<const float> block =
+        terms.subspan(begin, std::min(kStride, terms.size() - begin));
+    if (!AnyBetween(block, least, 1.0f)) continue;
+    for (float term : block) bucket_sums_[Bucket(term)] += term;
+  }
+}
+
+void SoftmaxTerms::KeepNucleus(double mass) {
+  // All terms below this together are less than what may be dropped.
+  const double least =
+      (total_ - mass) / (2.0 * static_cast<double>(terms_.size()));
+  SumBuckets(static_cast<float>(least));
   double sum = 0;
   int bucket = kBuckets - 1;
   while (bucket > 0 && sum + bucket_sums_[bucket] < mass) {
     sum += bucket_sums_[bucket--];
   }
   // The border lies in this bucket, and only its terms need an order.
+  const float lowest = LowestOf(bucket);
   border_.clear();
-  for (size_t i = 0; i < terms_.size(); ++i) {
-    if (Bucket(terms_[i]) == bucket) border_.push_back(static_cast<int32_t>(i));
-  }
+  FindBetween(terms_, lowest, std::nextafter(LowestOf(bucket + 1), 0.0f),
+              border_);
   std::ranges::stable_sort(
       border_, [this](int32_t a, int32_t b) { return terms_[a] > terms_[b]; });
   size_t kept = 0;
   while (kept < border_.size() && sum < mass) sum += terms_[border_[kept++]];
   for (size_t i = kept; i < border_.size(); ++i) terms_[border_[i]] = 0;
-  for (float& term : terms_) term = Bucket(term) >= bucket ? term : 0.0f;
+  DropLess(lowest, terms_);
   SumBlocks();
 }
 

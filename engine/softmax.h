@@ -12,6 +12,10 @@ float MaxOf(std::span<const float> values);
 // Where the largest value stands, the first of equals. 0 if all are NaN.
 int32_t ArgMax(std::span<const float> values);
 
+// Appends the indices of the values in [least, most], ascending.
+void FindBetween(std::span<const float> values, float least, float most,
+                 std::vector<int32_t>& found);
+
 // e(x) = exp((x - max) / temperature), the same bits on every machine; NaN and
 // what is too small for a normal float give 0. max is MaxOf, and finite.
 float SoftmaxTerm(float x, float max, float temperature);
@@ -37,6 +41,8 @@ class SoftmaxTerms {
  private:
   static constexpr int kBuckets = (0x3f800000 >> 18) + 1;  // up to 1.0f
   static int Bucket(float term);
+  static float LowestOf(int bucket);
+  void SumBuckets(float least);
   void SumBlocks();
 
   std::vector<float> terms_;

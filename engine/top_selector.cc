@@ -4,10 +4,21 @@
 #include <functional>
 #include <limits>
 
+#include "engine/softmax.h"
+#include "engine/vector_clones.h"
+
 namespace bullpen {
 namespace {
 
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
+
+// maxima[g] = the larger of it and row[g].
+BULLPEN_VECTOR_CLONES void RaiseMaxima(std::span<const float> row,
+                                       float* maxima) {
+  for (size_t g = 0; g < row.size(); ++g) {
+    maxima[g] = row[g] > maxima[g] ? row[g] : maxima[g];
+  }
+}
 
 }  // namespace
 
@@ -18,12 +29,8 @@ float TopSelector::Bound(std::span<const float> values, size_t count) {
   if (groups >= values.size()) return kLowest;
   maxima_.assign(groups, kLowest);
   for (size_t row = 0; row < values.size(); row += groups) {
-    const size_t width = std::min(groups, values.size() - row);
-    const float* in = values.data() + row;
-    float* maxima = maxima_.data();
-    for (size_t g = 0; g < width; ++g) {
-      maxima[g] = in[g] > maxima[g] ? in[g] : maxima[g];
-    }
+    RaiseMaxima(values.subspan(row, std::min(groups, values.size() - row)),
+                maxima_.data());
   }
   std::nth_element(maxima_.begin(), maxima_.begin() + count - 1, maxima_.end(),
                    std::greater<float>());
@@ -35,9 +42,7 @@ std::span<const int32_t> TopSelector::Select(std::span<const float> values,
   ids_.clear();
   if (count <= 0) return ids_;
   const float bound = Bound(values, count);
-  for (size_t i = 0; i < values.size(); ++i) {
-    if (values[i] >= bound) ids_.push_back(static_cast<int32_t>(i));
-  }
+  FindBetween(values, bound, std::numeric_limits<float>::infinity(), ids_);
   const auto before = [values](int32_t a, int32_t b) {
     return values[a] != values[b] ? values[a] > values[b] : a < b;
   };
