@@ -76,8 +76,8 @@ struct GroupedFfnArgs {
   float* y = nullptr;              // [slots, dim]
   // [entries, 2 * inner], by entry; h is the first half of each afterwards.
   float* scratch = nullptr;
-  // Scratch, 64-byte aligned, [entries] of Int8RowBytes of the larger of dim
-  // and inner: room for the x and the h of block types as integers, see
+  // Scratch, aligned as floats are, [entries] of Int8RowBytes of the larger of
+  // dim and inner: room for the x and the h of block types as integers, see
   // matmul.h. Null: they stay float.
   std::byte* codes = nullptr;
 };

@@ -26,8 +26,8 @@ struct MatMulArgs {
   float* y = nullptr;           // [tokens, w.rows], y_stride between rows
   int64_t y_stride = 0;
   int32_t tokens = 0;  // may be 0
-  // Scratch, 64-byte aligned, heads * tokens * Int8RowBytes(w.cols). Null: x
-  // stays float.
+  // Scratch, aligned as floats are, heads * tokens * Int8RowBytes(w.cols).
+  // Null: x stays float.
   std::byte* x_codes = nullptr;
   float scale = 1.0f;
   bool add = false;

@@ -16,7 +16,7 @@ stop() {
 }
 trap stop EXIT
 
-"$build/bullpen" pack models/default -o "$work/packed" 2> /dev/null
+"$build/bullpen" pack models/default -o "$work/packed" > /dev/null 2>&1
 mkfifo "$work/log"
 "$build/bullpen" serve "$work/packed" --port 0 --grpc-port 0 --log-level info 2> "$work/log" &
 server=$!
