@@ -1,25 +1,45 @@
 #include "tests/fakes/decoder.h"
 
-#include <unistd.h>
-
 #include <algorithm>
+#include <cstdlib>
 #include <map>
 #include <numeric>
+#include <string>
+#include <system_error>
 
-#include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "engine/model/pack.h"
 #include "gtest/gtest.h"
 
 namespace bullpen {
 
+namespace {
+
+// A new directory, gone again when the program ends.
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory() : path_(testing::TempDir() + "/packed-XXXXXX") {
+    CHECK(mkdtemp(path_.data()) != nullptr) << path_;
+  }
+  ~TemporaryDirectory() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  std::filesystem::path path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+}  // namespace
+
 std::filesystem::path PackedForTest(const std::filesystem::path& source) {
   if (IsPacked(source)) return source;
+  static const TemporaryDirectory directory;
   static std::map<std::string, std::filesystem::path> packed;
   auto [entry, fresh] = packed.try_emplace(source.string());
   if (fresh) {
-    entry->second = std::filesystem::path(testing::TempDir()) /
-                    absl::StrCat("packed-", getpid(), "-", packed.size());
+    entry->second = directory.path() / std::to_string(packed.size());
     const absl::Status status = Pack(source, entry->second, {});
     CHECK(status.ok()) << status;
   }
