@@ -105,30 +105,6 @@ __attribute__((target("avx2"))) int32_t MaddAvx2() {
   return _mm256_extract_epi32(acc[0], 0);
 }
 
-__attribute__((target("avx512f,avx512bw"))) int32_t MaddAvx512() {
-  const __m512i ones = _mm512_set1_epi16(1);
-  const __m512i weights = _mm512_set1_epi8(3);
-  __m512i x = _mm512_set1_epi8(1);
-  __m512i acc[kMaddChains] = {};
-  for (int i = 0; i < kSteps; ++i) {
-#pragma GCC unroll 6
-    for (int k = 0; k < kMaddChains; ++k) {
-      __m512i sum = _mm512_maddubs_epi16(weights, x);
-#pragma GCC unroll 3
-      for (int m = 1; m < kMaddsPerSum; ++m) {
-        __asm__("" : "+v"(x));
-        sum = _mm512_add_epi16(sum, _mm512_maddubs_epi16(weights, x));
-      }
-      acc[k] = _mm512_add_epi32(acc[k], _mm512_madd_epi16(sum, ones));
-      __asm__("" : "+v"(acc[k]), "+v"(x));
-    }
-  }
-  for (int k = 1; k < kMaddChains; ++k) {
-    acc[0] = _mm512_add_epi32(acc[0], acc[k]);
-  }
-  return _mm512_cvtsi512_si32(acc[0]);
-}
-
 __attribute__((target("avx512f,avx512vnni"))) int32_t DotAvx512() {
   const __m512i weights = _mm512_set1_epi8(3);
   const __m512i x = _mm512_set1_epi8(1);
@@ -161,8 +137,7 @@ Loop LoopOf(Peak peak, Isa isa) {
     case Peak::kFmaF32:
       return {wide ? FmaAvx512 : FmaAvx2, width * 8 * chains};
     case Peak::kMaddU8S8:
-      return {wide ? MaddAvx512 : MaddAvx2,
-              width * 32 * kMaddsPerSum * kMaddChains * kSteps};
+      return {MaddAvx2, 32.0 * kMaddsPerSum * kMaddChains * kSteps};
     case Peak::kDotU8S8:
       return {DotAvx512, kWide * 32 * chains};
   }
@@ -212,12 +187,11 @@ const char* PeakName(Peak peak) {
 
 bool HasPeak(Peak peak, Isa isa) {
   if (isa == Isa::kOracle || !kernels::IsSupported(isa)) return false;
-  return peak != Peak::kDotU8S8 ||
-         (isa == Isa::kAvx512 && __builtin_cpu_supports("avx512vnni") != 0);
+  return peak == Peak::kFmaF32 || peak == IntegerPeak(isa);
 }
 
 Peak IntegerPeak(Isa isa) {
-  return HasPeak(Peak::kDotU8S8, isa) ? Peak::kDotU8S8 : Peak::kMaddU8S8;
+  return isa == Isa::kAvx512 ? Peak::kDotU8S8 : Peak::kMaddU8S8;
 }
 
 double PeakSlice(Peak peak, Isa isa, WorkerPool& pool) {

@@ -56,14 +56,14 @@ class DramRoof {
 // Peaks of instructions without memory. One multiply-add counts as two.
 enum class Peak {
   kFmaF32,
-  // Four vpmaddubsw to one vpmaddwd: what 4-bit weights can reach.
+  // Four vpmaddubsw to one vpmaddwd, of AVX2: what 4-bit weights can reach.
   kMaddU8S8,
-  kDotU8S8,  // vpdpbusd
+  kDotU8S8,  // vpdpbusd, of AVX-512 VNNI
 };
 const char* PeakName(Peak peak);
-// Whether the instruction set has it, and this CPU too.
+// Whether the instruction set's kernels use it, and this CPU has it.
 bool HasPeak(Peak peak, kernels::Isa isa);
-// The integer peak of that instruction set on this CPU.
+// The integer peak of that instruction set's kernels.
 Peak IntegerPeak(kernels::Isa isa);
 
 // Operations per second of one slice (under a millisecond).
