@@ -102,10 +102,10 @@ TEST_P(GgufGoldenTest, LogitsAgreeAtEveryPosition) {
                LoadGoldenTensors(file_.string() + ".golden.safetensors"));
 }
 
-TEST_P(GgufGoldenTest, IntegerActivationsStayClose) {
-  if (std::string(std::get<1>(GetParam())) == "bf16") {
-    GTEST_SKIP() << "has no block types";
-  }
+// Files with block types.
+using GgufIntegersTest = GgufGoldenTest;
+
+TEST_P(GgufIntegersTest, IntegerActivationsStayClose) {
   ExpectLogitsWithIntegers(
       dir_, file_, LoadGoldenTensors(file_.string() + ".golden.safetensors"));
 }
@@ -136,6 +136,15 @@ INSTANTIATE_TEST_SUITE_P(
       return std::string(std::get<0>(info.param)) + "_" +
              std::get<1>(info.param);
     });
+
+INSTANTIATE_TEST_SUITE_P(Files, GgufIntegersTest,
+                         testing::Combine(testing::Values("qwen3_moe", "olmoe",
+                                                          "mixtral"),
+                                          testing::Values("q8_0", "mixed")),
+                         [](const auto& info) {
+                           return std::string(std::get<0>(info.param)) + "_" +
+                                  std::get<1>(info.param);
+                         });
 
 }  // namespace
 }  // namespace bullpen
