@@ -44,12 +44,16 @@ inline PanelSpan PartOf(const void* blob, int64_t offset, DType dtype,
   return span;
 }
 
+// Whether weights of the type multiply integers.
+inline bool TakesCodes(const GroupedFfnArgs& args, DType dtype) {
+  return args.codes != nullptr && !IsPlain(dtype);
+}
+
 // The tiles of a group's entries for products with weights of the type.
 template <typename V>
 TokenTiles TilesOf(const GroupedFfnArgs& args, const ExpertRows& group,
                    DType dtype) {
-  const bool int8 = args.codes != nullptr && !IsPlain(dtype);
-  return {group.begin, group.end, TileRows<V>(int8)};
+  return {group.begin, group.end, TileRows<V>(TakesCodes(args, dtype))};
 }
 
 // Rows of one of the two products: those of x, or those of h.
@@ -76,7 +80,7 @@ inline std::byte* CodesAt(const GroupedFfnArgs& args, int64_t entry) {
 template <typename V>
 void FfnDots(const GroupedFfnArgs& args, FfnRows which, const PanelSpan& span,
              int64_t first, int count, float* sums) {
-  if (args.codes != nullptr && !IsPlain(span.dtype)) {
+  if (TakesCodes(args, span.dtype)) {
     Int8Dots<V>(span, CodesAt(args, first), count, sums);
   } else {
     Dots<V>(span, TileOfFfn<V>(args, which, first, count).rows, count, sums);
@@ -89,7 +93,7 @@ void Int8Entries(const GroupedFfnArgs& args, FfnRows which, Stream& stream) {
   const ExpertShape& shape = args.shape;
   const bool x = which == FfnRows::kX;
   const DType dtype = x ? shape.dtype : shape.down_dtype();
-  if (args.codes == nullptr || IsPlain(dtype)) return;
+  if (!TakesCodes(args, dtype)) return;
   const int32_t cols = x ? shape.dim : shape.inner;
   int64_t most = 0;
   for (int32_t g = 0; g < args.group_count; ++g) {

@@ -98,7 +98,7 @@ absl::Status GroupedFfn(const GroupedFfnArgs& args, Stream& stream) {
   const int64_t column_work = kPanelRows * entries / args.group_count;
   const int32_t groups = args.group_count;
   const bool one_tile =
-      entries <= int64_t{groups} * TileRows<V>(args.codes != nullptr);
+      entries <= int64_t{groups} * TileRows<V>(TakesCodes(args, shape.dtype));
   Int8Entries<V>(args, FfnRows::kX, stream);
   const PanelParts gate(shape.inner, kGatePanels, groups, one_tile);
   ForParts(stream, int64_t{groups} * gate.count,

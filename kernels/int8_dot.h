@@ -20,12 +20,6 @@ struct Int8Block {
   const PanelFormat* format = nullptr;
 };
 
-// The bytes of one row in a tile.
-constexpr int64_t Int8TileRowBytes(const PanelFormat& format, int64_t cols) {
-  return cols / format.block_cols *
-         (format.block_cols + 4 * format.groups() + 4);
-}
-
 using Int8Function = void (*)(const Int8Block&);
 
 // The loop for a format and a number of tokens, at most that of the
