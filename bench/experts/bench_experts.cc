@@ -7,10 +7,10 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/xxh3.h"
 #include "benchmark/benchmark.h"
 #include "engine/experts/cache.h"
 #include "engine/experts/oracle_window.h"
-#include "xxhash.h"
 
 namespace bullpen {
 namespace {

@@ -10,7 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status.h"
-#include "xxhash.h"
+#include "base/xxh3.h"
 
 namespace bullpen {
 namespace {

@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status.h"
-#include "xxhash.h"
+#include "base/xxh3.h"
 
 namespace bullpen {
 namespace {

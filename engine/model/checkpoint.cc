@@ -5,12 +5,11 @@
 #include "absl/strings/str_format.h"
 #include "base/status.h"
 #include "base/strings.h"
+#include "base/xxh3.h"
 #include "engine/model/config_fields.h"
 #include "engine/model/gguf.h"
 #include "engine/model/scaled_tensor.h"
 #include "kernels/quant_panels.h"
-#define XXH_STATIC_LINKING_ONLY  // The state lives on the stack.
-#include "xxhash.h"
 
 namespace bullpen {
 namespace {

@@ -8,9 +8,8 @@
 
 #include "base/status.h"
 #include "base/strings.h"
+#include "base/xxh3.h"
 #include "engine/model/config_fields.h"
-#define XXH_STATIC_LINKING_ONLY  // The state lives on the stack.
-#include "xxhash.h"
 
 namespace bullpen {
 namespace {

@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/strings.h"
-#include "xxhash.h"
+#include "base/xxh3.h"
 
 namespace bullpen {
 namespace {

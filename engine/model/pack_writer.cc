@@ -13,13 +13,12 @@
 #include "absl/strings/str_join.h"
 #include "base/status.h"
 #include "base/strings.h"
+#include "base/xxh3.h"
 #include "engine/model/panel_packer.h"
 #include "engine/model/safetensors.h"
 #include "engine/model/slice_reader.h"
 #include "engine/model/write_behind.h"
 #include "kernels/types.h"
-#define XXH_STATIC_LINKING_ONLY  // The state lives on the stack.
-#include "xxhash.h"
 
 namespace bullpen {
 namespace {

@@ -7,11 +7,10 @@
 #include "base/file.h"
 #include "base/status.h"
 #include "base/strings.h"
+#include "base/xxh3.h"
 #include "engine/model/config_fields.h"
 #include "engine/model/pack_layout.h"
 #include "engine/model/safetensors.h"
-#define XXH_STATIC_LINKING_ONLY  // The state lives on the stack.
-#include "xxhash.h"
 
 namespace bullpen {
 namespace {

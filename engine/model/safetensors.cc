@@ -9,10 +9,10 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "base/strings.h"
+#include "base/xxh3.h"
 #include "engine/model/config_fields.h"
 #include "engine/model/safetensors_header.h"
 #include "nlohmann/json.hpp"
-#include "xxhash.h"
 
 namespace bullpen {
 namespace {

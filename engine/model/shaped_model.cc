@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "base/file.h"
 #include "base/status.h"
+#include "base/xxh3.h"
 #include "engine/model/config.h"
 #include "engine/model/noise_panels.h"
 #include "engine/model/pack_layout.h"
@@ -17,8 +18,6 @@
 #include "kernels/block_quantise.h"
 #include "kernels/quant_panels.h"
 #include "nlohmann/json.hpp"
-#define XXH_STATIC_LINKING_ONLY  // The state lives on the stack.
-#include "xxhash.h"
 
 namespace bullpen {
 namespace {

@@ -4,9 +4,9 @@
 
 #include "base/file.h"
 #include "base/strings.h"
+#include "base/xxh3.h"
 #include "engine/model/pack.h"
 #include "gtest/gtest.h"
-#include "xxhash.h"
 
 namespace bullpen {
 namespace {
