@@ -24,6 +24,7 @@ struct Avx2Codes {
   };
   using Dots = Ints;     // two 16-bit sums of each lane
   using Factors = Ints;  // two equal 16-bit integers of each lane
+  using Pairs = Ints;    // two 16-bit integers of each lane
   using Map = Codes;     // what 4-bit codes stand for
 
   static constexpr int kInt8Tokens = 4;  // rows of x in one tile
@@ -69,32 +70,41 @@ struct Avx2Codes {
   }
   // For Widen, of 8-bit integers.
   static Factors MakeFactors(Ints a) { return {Twice(a.lo), Twice(a.hi)}; }
-  // For AddProducts: a * multiplier, which has 16 bits.
-  static Ints MakeSmall(Ints a, int multiplier) {
-    const __m256i m = _mm256_set1_epi16(static_cast<int16_t>(multiplier));
-    const __m256i low = _mm256_set1_epi32(0xFFFF);
-    return {_mm256_and_si256(_mm256_mullo_epi16(a.lo, m), low),
-            _mm256_and_si256(_mm256_mullo_epi16(a.hi, m), low)};
+  // a beside b, integers of 16 bits.
+  static Pairs MakePairs(Ints a, Ints b) {
+    return {_mm256_blend_epi16(a.lo, _mm256_slli_epi32(b.lo, 16), 0xAA),
+            _mm256_blend_epi16(a.hi, _mm256_slli_epi32(b.hi, 16), 0xAA)};
   }
-  // sum + a * b, a from MakeSmall, b of 16 bits.
-  static Ints AddProducts(Ints sum, Ints a, Ints b) {
-    return {_mm256_add_epi32(sum.lo, _mm256_madd_epi16(a.lo, b.lo)),
-            _mm256_add_epi32(sum.hi, _mm256_madd_epi16(a.hi, b.hi))};
+  static Pairs Multiply(Pairs a, int b) {
+    const __m256i m = _mm256_set1_epi16(static_cast<int16_t>(b));
+    return {_mm256_mullo_epi16(a.lo, m), _mm256_mullo_epi16(a.hi, m)};
   }
-  static Dots ZeroDots() { return ZeroInts(); }
-  // Adds the products of unsigned codes with four columns of x.
-  static Dots AddDots(Dots dots, Codes a, Ints x) {
-    Dots sum = {_mm256_add_epi16(dots.lo, _mm256_maddubs_epi16(a.lo, x.lo)),
-                _mm256_add_epi16(dots.hi, _mm256_maddubs_epi16(a.hi, x.hi))};
+  // sum + the products of a with the two 16-bit integers at x.
+  static Ints AddProducts(Ints sum, Pairs a, const std::byte* x) {
+    const __m256i two = LoadFour(x);
+    return {_mm256_add_epi32(sum.lo, _mm256_madd_epi16(a.lo, two)),
+            _mm256_add_epi32(sum.hi, _mm256_madd_epi16(a.hi, two))};
+  }
+  // The products of unsigned codes with the four columns at x.
+  static Dots FirstDots(Codes a, const std::byte* x) {
+    const __m256i four = LoadFour(x);
+    return {_mm256_maddubs_epi16(a.lo, four), _mm256_maddubs_epi16(a.hi, four)};
+  }
+  // The same, added to `dots`.
+  static Dots AddDots(Dots dots, Codes a, const std::byte* x) {
+    const Dots products = FirstDots(a, x);
+    Dots sum = {_mm256_add_epi16(dots.lo, products.lo),
+                _mm256_add_epi16(dots.hi, products.hi)};
     __asm__("" : "+x"(sum.lo), "+x"(sum.hi));
     return sum;
   }
   // The products of signed codes.
-  static Dots SignedDots(Codes a, Ints x) {
+  static Dots SignedDots(Codes a, const std::byte* x) {
+    const __m256i four = LoadFour(x);
     return {_mm256_maddubs_epi16(_mm256_abs_epi8(a.lo),
-                                 _mm256_sign_epi8(x.lo, a.lo)),
+                                 _mm256_sign_epi8(four, a.lo)),
             _mm256_maddubs_epi16(_mm256_abs_epi8(a.hi),
-                                 _mm256_sign_epi8(x.hi, a.hi))};
+                                 _mm256_sign_epi8(four, a.hi))};
   }
   // sum + dots, and sum + dots * factors, in 32 bits.
   static Ints Widen(Ints sum, Dots dots) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/broadcast_avx512.h"
 #include "kernels/int8_dot.h"
 
 // Integers of sixteen lanes on AVX-512 F + BW + VNNI: the codes of block types
@@ -22,6 +23,7 @@ struct Avx512Codes {
   };
   using Dots = Ints;
   using Factors = Ints;
+  using Pairs = Ints;
   using Map = Codes;
 
   static constexpr int kInt8Tokens = 12;
@@ -79,20 +81,22 @@ struct Avx512Codes {
         _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
   }
   static Factors MakeFactors(Ints a) { return a; }
-  static Ints MakeSmall(Ints a, int multiplier) {
-    return {_mm512_and_si512(
-        _mm512_mullo_epi16(a.v,
-                           _mm512_set1_epi16(static_cast<int16_t>(multiplier))),
-        _mm512_set1_epi32(0xFFFF))};
+  static Pairs MakePairs(Ints a, Ints b) {
+    return {
+        _mm512_mask_blend_epi16(0xAAAAAAAA, a.v, _mm512_slli_epi32(b.v, 16))};
   }
-  static Ints AddProducts(Ints sum, Ints a, Ints b) {
-    return {_mm512_dpwssd_epi32(sum.v, a.v, b.v)};
+  static Pairs Multiply(Pairs a, int b) {
+    return {
+        _mm512_mullo_epi16(a.v, _mm512_set1_epi16(static_cast<int16_t>(b)))};
   }
-  static Dots ZeroDots() { return ZeroInts(); }
-  static Dots AddDots(Dots dots, Codes a, Ints x) {
-    Dots sum = {_mm512_dpbusd_epi32(dots.v, a.v, x.v)};
-    __asm__("" : "+v"(sum.v));
-    return sum;
+  static Ints AddProducts(Ints sum, Pairs a, const std::byte* x) {
+    return {DotPairs(sum.v, a.v, x)};
+  }
+  static Dots FirstDots(Codes a, const std::byte* x) {
+    return AddDots(ZeroInts(), a, x);
+  }
+  static Dots AddDots(Dots dots, Codes a, const std::byte* x) {
+    return {DotBytes(dots.v, a.v, x)};
   }
   static Ints Widen(Ints sum, Dots dots) {
     return {_mm512_add_epi32(sum.v, dots.v)};

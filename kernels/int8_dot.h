@@ -9,8 +9,9 @@ namespace bullpen::kernels {
 
 // Some adjacent panels of a block type against a tile of rows of x, rounded to
 // integers as int8_rows.h defines. The tile holds for each of the type's
-// blocks: the scales [tokens] in F32, of each group the sums of its codes
-// [groups][tokens] in 32 bits, and the codes [columns / 4][tokens][4].
+// blocks: the scales [tokens] in F32; of each group the sum of its codes,
+// [groups][tokens] in 32 bits, for kProduct [groups / 2][tokens][2] in 16; and
+// the codes [columns / 4][tokens][4].
 struct Int8Block {
   const std::byte* weights = nullptr;  // first panel
   int32_t panels = 0;
@@ -19,6 +20,12 @@ struct Int8Block {
   float* sums = nullptr;  // [panels][tokens][16]
   const PanelFormat* format = nullptr;
 };
+
+// Of a tile's block: 32-bit words of sums for each token.
+constexpr int32_t SumWords(const PanelFormat& format) {
+  return format.scale == ScaleCode::kProduct ? format.groups() / 2
+                                             : format.groups();
+}
 
 using Int8Function = void (*)(const Int8Block&);
 

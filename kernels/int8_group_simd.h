@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 #include "kernels/types.h"
 
@@ -72,8 +71,6 @@ class Int8Group {
   const std::byte* AddVectors(const std::byte* codes, const std::byte* x,
                               Factors factors, Ints* block) const {
     typename V::Dots dots[kTokens];
-#pragma GCC unroll 32
-    for (auto& dot : dots) dot = V::ZeroDots();
 #pragma GCC unroll 8
     for (int v = 0; v < Kind::kVectors; ++v) {
       typename V::Codes operand =
@@ -84,12 +81,11 @@ class Int8Group {
       }
 #pragma GCC unroll 32
       for (int t = 0; t < kTokens; ++t) {
-        int32_t four;
-        std::memcpy(&four, x + 4 * t, sizeof(four));
         if constexpr (Kind::kSigned) {
-          dots[t] = V::SignedDots(operand, V::SetInts(four));
+          dots[t] = V::SignedDots(operand, x + 4 * t);
         } else {
-          dots[t] = V::AddDots(dots[t], operand, V::SetInts(four));
+          dots[t] = v == 0 ? V::FirstDots(operand, x + 4 * t)
+                           : V::AddDots(dots[t], operand, x + 4 * t);
         }
       }
       x += 4 * kTokens;

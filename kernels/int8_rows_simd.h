@@ -70,22 +70,34 @@ inline int32_t SumOf16(const int8_t* codes) {
   return _mm_cvtsi128_si32(sums) + _mm_extract_epi16(sums, 4) - 16 * 128;
 }
 
+// The sums of one block's groups, as Int8Block says, of one of the tokens.
+inline void StoreSums(const PanelFormat& format, const int8_t* codes,
+                      int tokens, std::byte* out) {
+  const bool pairs = format.scale == ScaleCode::kProduct;
+  for (int32_t g = 0; g < format.groups(); ++g) {
+    int32_t sum = SumOf16(codes);
+    if (format.group_cols == 32) sum += SumOf16(codes + 16);
+    codes += format.group_cols;
+    if (pairs) {
+      const int16_t half = static_cast<int16_t>(sum);
+      std::memcpy(out + g / 2 * 4 * tokens + g % 2 * 2, &half, sizeof(half));
+    } else {
+      std::memcpy(out + g * 4 * tokens, &sum, sizeof(sum));
+    }
+  }
+}
+
 // A tile of `tokens` rows of x.
 inline void Int8Rows(const PanelFormat& format, const float* const* rows,
                      int tokens, int32_t cols, std::byte* tile) {
   alignas(32) int8_t codes[kMostBlockColumns];
   for (int32_t first = 0; first < cols; first += format.block_cols) {
     float* scales = reinterpret_cast<float*>(tile);
-    int32_t* sums = reinterpret_cast<int32_t*>(tile) + tokens;
-    tile += 4 * (1 + format.groups()) * tokens;
+    std::byte* sums = tile + 4 * tokens;
+    tile += 4 * (1 + SumWords(format)) * tokens;
     for (int t = 0; t < tokens; ++t) {
       scales[t] = Int8BlockOf(rows[t] + first, format.block_cols, codes);
-      for (int32_t g = 0; g < format.groups(); ++g) {
-        const int8_t* group = codes + g * format.group_cols;
-        sums[g * tokens + t] =
-            SumOf16(group) +
-            (format.group_cols == 32 ? SumOf16(group + 16) : 0);
-      }
+      StoreSums(format, codes, tokens, sums + 4 * t);
       for (int32_t c = 0; c < format.block_cols; c += 4) {
         std::memcpy(tile + (c * tokens + 4 * t), codes + c, 4);
       }

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "kernels/int8_dot.h"
 #include "kernels/int8_group_simd.h"
@@ -29,8 +30,8 @@ class Int8Tile {
     const bool product = format_.scale == ScaleCode::kProduct;
     for (; w < end; w += format_.block_bytes()) {
       x_scales_ = reinterpret_cast<const float*>(x);
-      x_sums_ = reinterpret_cast<const int32_t*>(x) + kTokens;
-      x += 4 * (1 + format_.groups()) * kTokens;
+      x_sums_ = x + 4 * kTokens;
+      x += 4 * (1 + SumWords(format_)) * kTokens;
       product ? AddProductBlock(w, x, sums) : AddPlainBlock(w, x, sums);
       x += format_.block_cols * kTokens;
     }
@@ -58,30 +59,35 @@ class Int8Tile {
                                     V::MakeFactors(V::LoadInt8(group)), block);
       group += format_.group_bytes();
     }
-    if (bias_ != 0) AddFactors(w, 0, -bias_, block);
+    if (bias_ != 0) AddFactors<true>(w, 0, block);
     AddScaled(V::template LoadAs<DType::kF16>(w, 0), block, sums);
     if (!format_.minimum) return;
     for (Ints& sum : block) sum = V::ZeroInts();
-    AddFactors(w, kPanelRows, -1, block);
-    AddScaled(V::template LoadAs<DType::kF16>(w + 2 * kPanelRows, 0), block,
-              sums);
+    AddFactors<false>(w, kPanelRows, block);
+    AddScaled(V::Negate(V::template LoadAs<DType::kF16>(w + 2 * kPanelRows, 0)),
+              block, sums);
   }
 
-  // block += multiplier * (the groups' factors at `offset`) * sums of x.
-  void AddFactors(const std::byte* w, int offset, int multiplier,
-                  Ints* block) const {
+  // block += (-bias if kBias) * (the groups' factors at `offset`) * sums of x,
+  // two groups at a time.
+  template <bool kBias>
+  void AddFactors(const std::byte* w, int offset, Ints* block) const {
     const std::byte* group = w + format_.block_header_bytes() + offset;
-    const int32_t* x_sums = x_sums_;
-    for (int32_t g = 0; g < format_.groups(); ++g) {
-      AddToSums(V::MakeSmall(V::LoadInt8(group), multiplier), x_sums, block);
-      x_sums += kTokens;
-      group += format_.group_bytes();
+    const std::byte* x_sums = x_sums_;
+    for (int32_t g = 0; g < format_.groups(); g += 2) {
+      typename V::Pairs factors = V::MakePairs(
+          V::LoadInt8(group), V::LoadInt8(group + format_.group_bytes()));
+      if constexpr (kBias) factors = V::Multiply(factors, -bias_);
+      AddToSums(factors, x_sums, block);
+      x_sums += 4 * kTokens;
+      group += 2 * format_.group_bytes();
     }
   }
-  static void AddToSums(Ints factor, const int32_t* x_sums, Ints* block) {
+  static void AddToSums(typename V::Pairs factors, const std::byte* x_sums,
+                        Ints* block) {
 #pragma GCC unroll 32
     for (int t = 0; t < kTokens; ++t) {
-      block[t] = V::AddProducts(block[t], factor, V::SetInts(x_sums[t]));
+      block[t] = V::AddProducts(block[t], factors, x_sums + 4 * t);
     }
   }
 
@@ -96,8 +102,9 @@ class Int8Tile {
 
   // Groups with float scales.
   void AddPlainBlock(const std::byte* w, const std::byte* x, F* sums) const {
-    const Ints minus_bias = V::MakeSmall(V::SetInts(-bias_), 1);
-    const int32_t* x_sums = x_sums_;
+    const typename V::Pairs minus_bias =
+        V::MakePairs(V::SetInts(-bias_), V::ZeroInts());
+    const std::byte* x_sums = x_sums_;
     for (int32_t g = 0; g < format_.groups(); ++g) {
       Prefetch(w);
       Ints dots[kTokens];
@@ -108,11 +115,15 @@ class Int8Tile {
       if (format_.minimum) {
         const std::byte* minimums = w + kPanelRows * format_.scale_bytes();
 #pragma GCC unroll 32
-        for (int t = 0; t < kTokens; ++t) dots[t] = V::SetInts(x_sums[t]);
+        for (int t = 0; t < kTokens; ++t) {
+          int32_t sum;
+          std::memcpy(&sum, x_sums + 4 * t, sizeof(sum));
+          dots[t] = V::SetInts(sum);
+        }
         AddScaled(V::Negate(LoadScales<V>(format_.scale, minimums, nullptr)),
                   dots, sums);
       }
-      x_sums += kTokens;
+      x_sums += 4 * kTokens;
       w += format_.group_bytes();
     }
   }
@@ -122,7 +133,7 @@ class Int8Tile {
   const Int8Group<V, Kind, kTokens> group_;
   // Of the block at hand.
   const float* x_scales_ = nullptr;
-  const int32_t* x_sums_ = nullptr;
+  const std::byte* x_sums_ = nullptr;
 };
 
 }  // namespace

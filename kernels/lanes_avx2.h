@@ -41,6 +41,12 @@ inline __m256 Column(__m256i a, int b) {
 inline __m256i Load32Bytes(const std::byte* p) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
 }
+// Four bytes, in every lane.
+inline __m256i LoadFour(const std::byte* p) {
+  int32_t four;
+  std::memcpy(&four, p, sizeof(four));
+  return _mm256_set1_epi32(four);
+}
 // Two 16-bit copies of each lane, an 8-bit integer.
 inline __m256i Twice(__m256i a) {
   return _mm256_or_si256(_mm256_slli_epi32(a, 16),
