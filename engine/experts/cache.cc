@@ -285,7 +285,8 @@ CacheSnapshot ExpertCache::Snapshot() const {
                          .decode = accounts_.decode(),
                          .prefill = accounts_.prefill(),
                          .transferred = accounts_.transferred(),
-                         .stall_seconds = accounts_.stall_seconds()};
+                         .stall_seconds = accounts_.stall_seconds(),
+                         .link_busy_seconds = accounts_.link_busy_seconds()};
   if (oracle_.has_value()) snapshot.recent = oracle_->hits();
   snapshot.layers.reserve(layers_.size());
   for (size_t l = 0; l < layers_.size(); ++l) {

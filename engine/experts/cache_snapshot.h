@@ -30,6 +30,7 @@ struct CacheSnapshot {
   LookupCounts prefill = {};
   TransferredBytes transferred = {};
   double stall_seconds = 0;
+  double link_busy_seconds = 0;
   OracleWindow::Hits recent = {};
   std::vector<Layer> layers = {};
 };

@@ -6,7 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
-#include "xxhash.h"
+#include "base/xxh3.h"
 
 namespace bullpen {
 namespace {
@@ -17,7 +17,8 @@ using SteadyClock = std::chrono::steady_clock;
 // has nothing to do looks for this long before it sleeps.
 constexpr std::chrono::microseconds kSpin{20};
 
-// Nothing overtakes a demand, so it may read more at a time: fewer calls.
+// Nothing overtakes a demand, so it may read so many chunks at a time: fewer
+// calls, as long as every thread has a part.
 constexpr int64_t kDemandChunks = 4;
 
 void SpinUntilPositive(const std::atomic<int32_t>& count) {
@@ -30,17 +31,20 @@ void SpinUntilPositive(const std::atomic<int32_t>& count) {
   }
 }
 
-struct HashDeleter {
-  void operator()(XXH3_state_t* state) const { XXH3_freeState(state); }
-};
-
 }  // namespace
 
+// Guarded by the queue's mutex. While `hashing`, the thread that hashes owns
+// `hash` and may read `hashed`.
 struct TransferQueue::Work {
-  TransferJob job;   // `cause` is guarded by mutex_ once it is queued
-  int64_t done = 0;  // bytes read and hashed
-  std::unique_ptr<XXH3_state_t, HashDeleter> hash;
-  SteadyClock::time_point started;
+  TransferJob job;
+  int64_t handed_out = 0;    // bytes, from the front
+  int32_t reading = 0;       // chunks
+  std::vector<Chunk> read;   // and not hashed yet
+  absl::Status status = {};  // of the first chunk that failed
+  SteadyClock::time_point started = {};
+  bool hashing = false;
+  int64_t hashed = 0;  // bytes, from the front
+  XXH3_state_t hash = {};
 };
 
 TransferQueue::TransferQueue(BlobReader& reader, const TransferConfig& config)
@@ -70,13 +74,11 @@ absl::Status TransferQueue::Submit(const TransferJob& job) {
   }
   auto work = std::make_unique<Work>();
   work->job = job;
-  work->hash.reset(XXH3_createState());
-  XXH3_64bits_reset(work->hash.get());
+  XXH3_64bits_reset(&work->hash);
   ++under_way_;
   absl::MutexLock lock(&mutex_);
-  std::deque<std::unique_ptr<Work>>& queue =
-      job.cause == Cause::kDemand ? demands_ : prefetches_;
-  queue.push_back(std::move(work));
+  (job.cause == Cause::kDemand ? demands_ : prefetches_)
+      .push_back(std::move(work));
   queued_.fetch_add(1, std::memory_order_relaxed);
   work_there_.Signal();
   return absl::OkStatus();
@@ -84,12 +86,12 @@ absl::Status TransferQueue::Submit(const TransferJob& job) {
 
 void TransferQueue::Promote(uint64_t ticket) {
   absl::MutexLock lock(&mutex_);
-  for (Work* work : running_) {
-    if (work->job.ticket == ticket) work->job.cause = Cause::kDemand;
-  }
-  const auto found = std::find_if(
-      prefetches_.begin(), prefetches_.end(),
-      [&](const auto& work) { return work->job.ticket == ticket; });
+  const auto of_ticket = [&](const std::unique_ptr<Work>& work) {
+    return work->job.ticket == ticket;
+  };
+  const auto leaving = std::ranges::find_if(leaving_, of_ticket);
+  if (leaving != leaving_.end()) (*leaving)->job.cause = Cause::kDemand;
+  const auto found = std::ranges::find_if(prefetches_, of_ticket);
   if (found == prefetches_.end()) return;
   (*found)->job.cause = Cause::kDemand;
   demands_.push_back(std::move(*found));
@@ -99,7 +101,7 @@ void TransferQueue::Promote(uint64_t ticket) {
 double TransferQueue::busy_seconds() const {
   absl::MutexLock lock(&mutex_);
   SteadyClock::duration busy = busy_;
-  if (!running_.empty()) busy += SteadyClock::now() - busy_since_;
+  if (started_ > 0) busy += SteadyClock::now() - busy_since_;
   return std::chrono::duration<double>(busy).count();
 }
 
@@ -122,84 +124,116 @@ void TransferQueue::Wait(std::vector<TransferResult>& out) {
   Poll(out);
 }
 
-std::unique_ptr<TransferQueue::Work> TransferQueue::Take() {
+int64_t TransferQueue::ChunkBytes(const Work& work) const {
+  if (work.job.cause == Cause::kPrefetch) return config_.chunk_bytes;
+  const int64_t part = work.job.bytes / config_.threads;
+  return std::clamp((part + 4095) / 4096 * 4096, config_.chunk_bytes,
+                    kDemandChunks * config_.chunk_bytes);
+}
+
+void TransferQueue::Leave(WorkQueue& queue, WorkQueue::iterator work) {
+  leaving_.push_back(std::move(*work));
+  queue.erase(work);
+  queued_.fetch_sub(1, std::memory_order_relaxed);
+}
+
+std::optional<TransferQueue::Chunk> TransferQueue::Take() {
   SpinUntilPositive(queued_);
   absl::MutexLock lock(&mutex_);
   while (!closed_ && demands_.empty() && prefetches_.empty()) {
     work_there_.Wait(&mutex_);
   }
-  if (closed_) return nullptr;
-  std::deque<std::unique_ptr<Work>>& queue =
-      demands_.empty() ? prefetches_ : demands_;
-  std::unique_ptr<Work> work = std::move(queue.front());
-  queue.pop_front();
-  queued_.fetch_sub(1, std::memory_order_relaxed);
-  if (running_.empty()) busy_since_ = SteadyClock::now();
-  running_.push_back(work.get());
-  return work;
-}
-
-bool TransferQueue::GivesWay(const Work& work) const {
-  return closed_ || (work.job.cause == Cause::kPrefetch && !demands_.empty());
-}
-
-absl::Status TransferQueue::ReadChunks(Work& work) {
-  const TransferJob& job = work.job;
-  while (work.done < job.bytes) {
-    int64_t size = config_.chunk_bytes;
-    {
-      absl::MutexLock lock(&mutex_);
-      if (GivesWay(work)) return absl::OkStatus();
-      if (job.cause == Cause::kDemand) size *= kDemandChunks;
-    }
-    size = std::min(size, job.bytes - work.done);
-    const std::span<std::byte> chunk(job.target + work.done,
-                                     static_cast<size_t>(size));
-    const absl::Status status =
-        reader_.Read(job.source.file, job.source.offset + work.done, chunk);
-    if (!status.ok()) {
-      return absl::IsDataLoss(status) ? status
-                                      : absl::DataLossError(status.message());
-    }
-    XXH3_64bits_update(work.hash.get(), chunk.data(), chunk.size());
-    work.done += size;
+  if (closed_) return std::nullopt;
+  WorkQueue& queue = demands_.empty() ? prefetches_ : demands_;
+  Work& work = *queue.front();
+  if (work.handed_out == 0) {
+    work.started = SteadyClock::now();
+    if (started_++ == 0) busy_since_ = work.started;
   }
-  const uint64_t checksum = XXH3_64bits_digest(work.hash.get());
-  if (checksum == job.source.checksum) return absl::OkStatus();
-  return absl::DataLossError(
-      absl::StrCat("wrong checksum at offset ", job.source.offset, ": ",
-                   absl::Hex(checksum, absl::kZeroPad16), " instead of ",
-                   absl::Hex(job.source.checksum, absl::kZeroPad16)));
+  const Chunk chunk{
+      .work = &work,
+      .begin = work.handed_out,
+      .size = std::min(ChunkBytes(work), work.job.bytes - work.handed_out)};
+  work.handed_out += chunk.size;
+  ++work.reading;
+  if (work.handed_out == work.job.bytes) Leave(queue, queue.begin());
+  if (queued_.load(std::memory_order_relaxed) > 0) work_there_.Signal();
+  return chunk;
 }
 
-void TransferQueue::GiveBack(std::unique_ptr<Work> work, absl::Status status) {
-  const bool ended = !status.ok() || work->done == work->job.bytes;
-  const double seconds =
-      std::chrono::duration<double>(SteadyClock::now() - work->started).count();
+int64_t TransferQueue::EndRead(const Chunk& chunk, absl::Status status) {
   absl::MutexLock lock(&mutex_);
-  running_.erase(std::find(running_.begin(), running_.end(), work.get()));
-  if (running_.empty()) busy_ += SteadyClock::now() - busy_since_;
-  if (ended) {
-    results_.push_back({.ticket = work->job.ticket,
-                        .status = std::move(status),
-                        .seconds = seconds,
-                        .cause = work->job.cause});
-    finished_.fetch_add(1, std::memory_order_release);
-    result_there_.Signal();
-    return;
+  Work& work = *chunk.work;
+  --work.reading;
+  if (status.ok()) {
+    work.read.push_back(chunk);
+  } else {
+    work.status.Update(absl::IsDataLoss(status)
+                           ? status
+                           : absl::DataLossError(status.message()));
+    for (WorkQueue* queue : {&demands_, &prefetches_}) {
+      const auto found =
+          std::ranges::find(*queue, &work, &std::unique_ptr<Work>::get);
+      if (found != queue->end()) Leave(*queue, found);
+    }
   }
-  // It may have been promoted since it gave way.
-  std::deque<std::unique_ptr<Work>>& queue =
-      work->job.cause == Cause::kDemand ? demands_ : prefetches_;
-  queue.push_front(std::move(work));
-  queued_.fetch_add(1, std::memory_order_relaxed);
+  return work.hashing ? 0 : NextToHash(work);
+}
+
+int64_t TransferQueue::EndHash(Work& work, int64_t bytes) {
+  absl::MutexLock lock(&mutex_);
+  work.hashed += bytes;
+  return NextToHash(work);
+}
+
+int64_t TransferQueue::NextToHash(Work& work) {
+  const auto next = std::ranges::find(work.read, work.hashed, &Chunk::begin);
+  work.hashing = work.status.ok() && next != work.read.end();
+  if (work.hashing) {
+    const int64_t bytes = next->size;
+    work.read.erase(next);
+    return bytes;
+  }
+  const bool complete = work.hashed == work.job.bytes;
+  if (work.reading == 0 && (complete || !work.status.ok())) Finish(work);
+  return 0;
+}
+
+void TransferQueue::Finish(Work& work) {
+  const SteadyClock::time_point now = SteadyClock::now();
+  if (--started_ == 0) busy_ += now - busy_since_;
+  const uint64_t checksum = XXH3_64bits_digest(&work.hash);
+  const uint64_t expected = work.job.source.checksum;
+  if (work.status.ok() && checksum != expected) {
+    work.status = absl::DataLossError(
+        absl::StrCat("wrong checksum at offset ", work.job.source.offset, ": ",
+                     absl::Hex(checksum, absl::kZeroPad16), " instead of ",
+                     absl::Hex(expected, absl::kZeroPad16)));
+  }
+  results_.push_back(
+      {.ticket = work.job.ticket,
+       .status = std::move(work.status),
+       .seconds = std::chrono::duration<double>(now - work.started).count(),
+       .cause = work.job.cause});
+  leaving_.erase(
+      std::ranges::find(leaving_, &work, &std::unique_ptr<Work>::get));
+  finished_.fetch_add(1, std::memory_order_release);
+  result_there_.Signal();
 }
 
 void TransferQueue::Run() {
-  while (std::unique_ptr<Work> work = Take()) {
-    if (work->done == 0) work->started = SteadyClock::now();
-    absl::Status status = ReadChunks(*work);
-    GiveBack(std::move(work), std::move(status));
+  while (const std::optional<Chunk> chunk = Take()) {
+    Work& work = *chunk->work;
+    const TransferJob& job = work.job;  // but for `cause`, it does not change
+    int64_t bytes = EndRead(
+        *chunk, reader_.Read(job.source.file, job.source.offset + chunk->begin,
+                             {job.target + chunk->begin,
+                              static_cast<size_t>(chunk->size)}));
+    while (bytes > 0) {
+      XXH3_64bits_update(&work.hash, job.target + work.hashed,
+                         static_cast<size_t>(bytes));
+      bytes = EndHash(work, bytes);
+    }
   }
 }
 

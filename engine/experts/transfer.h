@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -38,13 +39,15 @@ struct TransferResult {
 struct TransferConfig {
   int32_t threads = 2;
   int32_t capacity = 1024;  // jobs queued, running, or not yet polled
-  // A multiple of 4096. A demand waits for one such chunk of a prefetch.
+  // A multiple of 4096. A demand waits for one such chunk of a prefetch in each
+  // thread, and is itself read in larger ones.
   int64_t chunk_bytes = int64_t{1} << 20;
 };
 
 // The transfer threads. They alone touch file handles; jobs and results cross
-// in two bounded queues. Submit, Promote, Poll and Wait are for one thread
-// (the engine's).
+// in two bounded queues. All threads read chunks of the job that is first, so
+// that jobs end one after the other and not all at last. Submit, Promote, Poll
+// and Wait are for one thread (the engine's).
 class TransferQueue {
  public:
   TransferQueue(BlobReader& reader, const TransferConfig& config);
@@ -71,12 +74,27 @@ class TransferQueue {
 
  private:
   struct Work;
+  // A part of a blob, for one thread to read.
+  struct Chunk {
+    Work* work = nullptr;
+    int64_t begin = 0;  // in the blob
+    int64_t size = 0;
+  };
+  using WorkQueue = std::deque<std::unique_ptr<Work>>;
+
   void Run();
-  std::unique_ptr<Work> Take();
-  // Reads until the blob is complete, it fails, or it has to give way.
-  absl::Status ReadChunks(Work& work);
-  bool GivesWay(const Work& work) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void GiveBack(std::unique_ptr<Work> work, absl::Status status);
+  std::optional<Chunk> Take();
+  int64_t ChunkBytes(const Work& work) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Moves a work all of whose chunks were handed out, or that failed.
+  void Leave(WorkQueue& queue, WorkQueue::iterator work)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // A chunk was read, or bytes were hashed: how many the caller now has to
+  // hash. 0: none, and the work is another thread's or is gone.
+  int64_t EndRead(const Chunk& chunk, absl::Status status);
+  int64_t EndHash(Work& work, int64_t bytes);
+  int64_t NextToHash(Work& work) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Finish(Work& work) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   BlobReader& reader_;
   const TransferConfig config_;
@@ -86,10 +104,12 @@ class TransferQueue {
   absl::CondVar work_there_;
   absl::CondVar result_there_;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
-  std::deque<std::unique_ptr<Work>> demands_ ABSL_GUARDED_BY(mutex_);
-  std::deque<std::unique_ptr<Work>> prefetches_ ABSL_GUARDED_BY(mutex_);
-  std::vector<Work*> running_ ABSL_GUARDED_BY(mutex_);
+  // Those with chunks to hand out; the others that are under way.
+  WorkQueue demands_ ABSL_GUARDED_BY(mutex_);
+  WorkQueue prefetches_ ABSL_GUARDED_BY(mutex_);
+  WorkQueue leaving_ ABSL_GUARDED_BY(mutex_);
   std::vector<TransferResult> results_ ABSL_GUARDED_BY(mutex_);
+  int32_t started_ ABSL_GUARDED_BY(mutex_) = 0;  // and not finished
   std::chrono::steady_clock::duration busy_ ABSL_GUARDED_BY(mutex_) = {};
   std::chrono::steady_clock::time_point busy_since_ ABSL_GUARDED_BY(mutex_);
   // Sizes of the queues, to look at without the mutex.

@@ -143,3 +143,15 @@ def test_a_report_that_cannot_be_written_is_an_error(run_bullpen, cache_dir):
                          "--json", "no/such/place.json",
                          env={"XDG_CACHE_HOME": str(cache_dir)})
     assert result.returncode == 1 and "no/such/place.json" in result.stderr
+
+
+def test_transfer_sets_the_queue_against_plain_reads(bench, run_bullpen, tmp_path):
+    packed = tmp_path / "packed"
+    assert run_bullpen("pack", ROOT / "models/default", "-o", packed).returncode == 0
+    result, printed = bench("transfer", packed, "--seconds", 0.05, "--transfer-threads", 3)
+    check_machine(result, printed)
+    assert result["threads"] == 3
+    assert 2 * EXPERT <= result["expert_bytes"] < 2 * EXPERT + 4096
+    for way in result["plain"], result["queue"]:
+        assert 0 < way["mean_bytes_per_second"] <= way["best_bytes_per_second"]
+        assert way["cpu_seconds_per_gb"] > 0

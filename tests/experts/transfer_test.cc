@@ -94,6 +94,40 @@ TEST_F(TransferTest, PollTakesOnlyWhatHasFinished) {
   WaitFor(queue, 1);
 }
 
+TEST_F(TransferTest, AllThreadsReadTheFirstJob) {
+  reader_.CloseGate();
+  TransferQueue queue(reader_, {.threads = 2, .chunk_bytes = 4096});
+  ASSERT_TRUE(queue.Submit(Job(0, Cause::kDemand)).ok());
+  ASSERT_TRUE(queue.Submit(Job(2, Cause::kDemand)).ok());
+  reader_.AwaitAtGate(2);
+  reader_.LetPass(2);
+  std::vector<TransferResult> results;
+  queue.Wait(results);
+  ASSERT_EQ(results.size(), 1u);
+  EXPECT_EQ(results[0].ticket, 0u);
+  EXPECT_TRUE(Arrived(0));
+  reader_.OpenGate();
+  WaitFor(queue, 1);
+  EXPECT_THAT(ReadOrder(), ElementsAre(0, 2));
+}
+
+TEST_F(TransferTest, AJobFailsOnceHoweverManyOfItsChunksAreBeingRead) {
+  const ExpertLocation& place = model_.catalog.layers[0].experts[0];
+  for (const int64_t offset : {0, 4096, 8192, 12288}) {
+    reader_.SetStatus(place.file, place.offset + offset,
+                      absl::DataLossError("unreadable"));
+  }
+  TransferQueue queue(reader_, {.threads = 4, .chunk_bytes = 4096});
+  for (int round = 0; round < 50; ++round) {
+    ASSERT_TRUE(queue.Submit(Job(0, Cause::kDemand)).ok());
+    ASSERT_TRUE(queue.Submit(Job(2, Cause::kPrefetch)).ok());
+    auto results = WaitFor(queue, 2);
+    EXPECT_TRUE(absl::IsDataLoss(results[0])) << results[0];
+    EXPECT_TRUE(results[2].ok()) << results[2];
+    EXPECT_EQ(queue.under_way(), 0);
+  }
+}
+
 TEST_F(TransferTest, ADemandOvertakesARunningPrefetchAtItsNextChunk) {
   reader_.CloseGate();
   TransferQueue queue(reader_, one_thread_);

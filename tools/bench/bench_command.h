@@ -5,6 +5,7 @@
 #include "tools/bench/offload_command.h"
 #include "tools/bench/prefill_command.h"
 #include "tools/bench/shape_command.h"
+#include "tools/bench/transfer_command.h"
 #include "tools/options.h"
 
 namespace bullpen {
@@ -22,7 +23,8 @@ class BenchCommand {
         decode_(*bench, environment, chosen),
         prefill_(*bench, environment, chosen),
         offload_(*bench, environment, chosen),
-        shape_(*bench, chosen) {}
+        shape_(*bench, chosen),
+        transfer_(*bench, chosen) {}
   static CLI::App* AddTo(CLI::App& app);
 
   KernelsCommand kernels_;
@@ -30,6 +32,7 @@ class BenchCommand {
   PrefillCommand prefill_;
   OffloadCommand offload_;
   ShapeCommand shape_;
+  TransferCommand transfer_;
 };
 
 }  // namespace bullpen
