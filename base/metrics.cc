@@ -110,8 +110,12 @@ Metrics::Metrics()
                         "Sequences put back because KV blocks ran out.")),
       kv_blocks_used(Level(registry_, "bullpen_kv_blocks_used",
                            "KV blocks held by sequences.")),
-      kv_blocks_total(
-          Level(registry_, "bullpen_kv_blocks", "KV blocks in the pool.")),
+      kv_blocks_total(Level(registry_, "bullpen_kv_blocks",
+                            "KV blocks there are, of all groups of layers.")),
+      kv_bytes(BuildGauge()
+                   .Name("bullpen_kv_bytes")
+                   .Help("Memory of the KV cache, by its type.")
+                   .Register(registry_)),
       lookups_decode(LookupsOf(registry_, "decode")),
       lookups_prefill(LookupsOf(registry_, "prefill")),
       layer_lookups(BuildCounter()

@@ -53,6 +53,8 @@ class Metrics {
   // KV cache.
   prometheus::Gauge& kv_blocks_used;   // bullpen_kv_blocks_used
   prometheus::Gauge& kv_blocks_total;  // bullpen_kv_blocks
+  prometheus::Family<prometheus::Gauge>&
+      kv_bytes;  // bullpen_kv_bytes{type="f32"}
 
   // Experts.
   struct Lookups {

@@ -16,7 +16,6 @@
 #include "engine/flat_batch.h"
 #include "engine/kv_pool.h"
 #include "engine/sampler.h"
-#include "kernels/kv_layout.h"
 
 namespace bullpen {
 namespace {
@@ -92,7 +91,9 @@ struct Engine::State {
     Finished finished;
   };
 
+  const int32_t step_rows;  // of one step, at most
   KvPool pool;
+  const int32_t longest;  // tokens of a sequence
   Scheduler scheduler;
   Sampler sampler;
   FlatBatch flat;
@@ -115,14 +116,16 @@ Engine::State::State(std::unique_ptr<Model> the_model,
       metrics(the_metrics),
       vocab(model->config().vocab),
       snapshot(model->cache_snapshot()),
-      pool(model->kv_blocks()),
-      scheduler({.max_batch_tokens = std::min(config.max_batch_tokens,
-                                              model->max_batch_tokens()),
-                 .max_sequences = config.max_sequences,
-                 .window = CommonWindow(model->config())},
+      step_rows(std::min(config.max_batch_tokens, model->max_batch_tokens())),
+      pool(model->kv_groups(), step_rows),
+      longest(std::min(model->context(), pool.longest())),
+      scheduler({.max_batch_tokens = step_rows,
+                 .max_sequences = config.max_sequences},
                 pool),
       sampler(vocab) {
   metrics.kv_blocks_total.Set(pool.blocks());
+  metrics.kv_bytes.Add({{"type", model->kv_type()}})
+      .Set(static_cast<double>(model->memory().kv_bytes));
 }
 
 // What the callers' checks promise. A request that breaks it could never run,
@@ -130,13 +133,10 @@ Engine::State::State(std::unique_ptr<Model> the_model,
 absl::Status Engine::State::CheckFits(const Request& request) const {
   const int64_t tokens = static_cast<int64_t>(request.prompt.size()) +
                          std::max(request.max_tokens, 0);
-  const int64_t limit =
-      std::min(int64_t{model->context()},
-               int64_t{model->kv_blocks()} * kernels::kKvBlockTokens);
-  if (request.prompt.empty() || request.max_tokens < 0 || tokens > limit) {
+  if (request.prompt.empty() || request.max_tokens < 0 || tokens > longest) {
     return absl::InvalidArgumentError(absl::StrCat(
         "prompt of ", request.prompt.size(), " tokens and max_tokens ",
-        request.max_tokens, ": need 1 to ", limit, " tokens together"));
+        request.max_tokens, ": need 1 to ", longest, " tokens together"));
   }
   const auto unknown = [this](int32_t id) { return id < 0 || id >= vocab; };
   const auto bad = std::ranges::find_if(request.prompt, unknown);

@@ -17,7 +17,7 @@ void FlatBatch::Assign(const Batch& batch) {
 void FlatBatch::Append(const Batch::Item& item) {
   const Sequence& sequence = *item.sequence;
   const int32_t first_row = static_cast<int32_t>(ids_.size());
-  sequences_.push_back({.blocks = sequence.blocks.data(),
+  sequences_.push_back({.tables = sequence.kv,
                         .first_row = first_row,
                         .rows = item.rows,
                         .first_position = item.first_position});

@@ -9,7 +9,7 @@
 
 namespace bullpen {
 
-// A Batch as Model::Forward wants it: flat rows, KV blocks and the rows whose
+// A Batch as Model::Forward wants it: flat rows, KV tables and the rows whose
 // logits are needed. Keeps its memory from step to step.
 class FlatBatch {
  public:
@@ -35,7 +35,7 @@ class FlatBatch {
   void AskForLogits(const Batch::Item& item, int32_t first_row);
 
   std::vector<int32_t> ids_;
-  std::vector<kernels::KvSequence> sequences_;
+  std::vector<SequenceRows> sequences_;
   std::vector<int32_t> logit_rows_;
   std::vector<ItemLogits> logits_;
   Phase phase_ = Phase::kDecode;

@@ -4,24 +4,47 @@
 #include <span>
 #include <vector>
 
+#include "engine/model/kv_groups.h"
+
 namespace bullpen {
 
-// Which KV blocks are free. Ids only; the model owns the memory. Engine thread.
+// Which KV blocks of each group of layers are free. Ids only; the model owns
+// the memory, sequences their tables. Engine thread.
 class KvPool {
  public:
-  explicit KvPool(int32_t blocks);
-  // Appends `count` blocks to `table`, or takes none and returns false.
-  bool Allocate(int32_t count, std::vector<int32_t>& table);
-  // Gives all of `table` back and empties it.
-  void Free(std::vector<int32_t>& table);
-  // Gives some back; the caller does not use them again.
-  void FreeSome(std::span<const int32_t> blocks);
-  int32_t free_blocks() const { return static_cast<int32_t>(free_.size()); }
+  // No sequence gets more than `step_rows` rows in one step.
+  KvPool(std::span<const KvGroup> groups, int32_t step_rows);
+
+  // Extends the tables to `tokens` tokens at least, in all groups or, where one
+  // has too few free blocks, in none: false. No tables yet: makes them.
+  bool Extend(std::vector<KvTable>& tables, int32_t tokens);
+  // Takes back the blocks that no row from `position` on reads.
+  void FreePassed(std::vector<KvTable>& tables, int32_t position);
+  // Takes back all, and leaves no tables.
+  void FreeAll(std::vector<KvTable>& tables);
+
+  // Whether a sequence of as many tokens could be computed with what is free.
+  bool HasRoomFor(int32_t tokens) const;
+  // Tokens of the longest one that could be if all were free.
+  int32_t longest() const { return longest_; }
+
+  // Over all groups.
+  int32_t free_blocks() const;
   int32_t blocks() const { return blocks_; }
 
  private:
-  int32_t blocks_;
-  std::vector<int32_t> free_;
+  struct Group {
+    int32_t window = 0;
+    int32_t blocks = 0;
+    std::vector<int32_t> free;
+  };
+  int32_t Needed(const Group& group, int32_t tokens) const;
+  void Free(Group& group, KvTable& table, int32_t end);
+
+  std::vector<Group> groups_;
+  int32_t step_rows_;
+  int32_t blocks_ = 0;
+  int32_t longest_ = 0;
 };
 
 }  // namespace bullpen

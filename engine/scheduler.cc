@@ -1,18 +1,12 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
-#include <span>
 #include <utility>
 
 #include "base/check.h"
-#include "kernels/kv_layout.h"
 
 namespace bullpen {
 namespace {
-
-int32_t BlocksFor(int32_t tokens) {
-  return (tokens + kernels::kKvBlockTokens - 1) / kernels::kKvBlockTokens;
-}
 
 bool NeverScheduled(const Sequence& sequence) {
   return sequence.scheduled == Clock::time_point();
@@ -28,15 +22,6 @@ void Append(Batch& batch, Sequence& sequence, int32_t rows) {
 }
 
 }  // namespace
-
-int32_t CommonWindow(const ModelConfig& config) {
-  int32_t widest = 0;
-  for (const LayerConfig& layer : config.layers) {
-    if (layer.window == 0) return 0;
-    widest = std::max(widest, layer.window);
-  }
-  return widest;
-}
 
 int32_t Sequence::token(int32_t position) const {
   const int32_t prompt = static_cast<int32_t>(request.prompt.size());
@@ -75,13 +60,13 @@ void Scheduler::Admit(Batch& batch, Clock::time_point now) {
   while (!waiting_.empty() && running() < config_.max_sequences &&
          batch.rows < config_.max_batch_tokens) {
     Sequence& next = *waiting_.front();
-    if (BlocksFor(next.tokens()) > pool_.free_blocks()) return;
+    if (!pool_.HasRoomFor(next.tokens())) return;
     if (NeverScheduled(next)) {
       next.scheduled = now;
       --queued_;
     }
     const int32_t rows = RowsFor(next, batch);
-    CHECK(pool_.Allocate(BlocksFor(rows), next.blocks));
+    CHECK(pool_.Extend(next.kv, rows));
     Append(batch, next, rows);
     running_.push_back(std::move(waiting_.front()));
     waiting_.pop_front();
@@ -92,9 +77,7 @@ void Scheduler::Admit(Batch& batch, Clock::time_point now) {
 // the youngest and has been preempted.
 bool Scheduler::MakeRoom(size_t index, int32_t rows) {
   Sequence& sequence = *running_[index];
-  const int32_t missing = BlocksFor(sequence.computed + rows) -
-                          static_cast<int32_t>(sequence.blocks.size());
-  while (!pool_.Allocate(missing, sequence.blocks)) {
+  while (!pool_.Extend(sequence.kv, sequence.computed + rows)) {
     PreemptYoungest();
     if (running_.size() == index) return false;
   }
@@ -103,7 +86,7 @@ bool Scheduler::MakeRoom(size_t index, int32_t rows) {
 
 void Scheduler::PreemptYoungest() {
   Sequence& youngest = *running_.back();
-  FreeAll(youngest);
+  pool_.FreeAll(youngest.kv);
   youngest.computed = 0;
   waiting_.push_front(std::move(running_.back()));
   running_.pop_back();
@@ -119,27 +102,8 @@ void Scheduler::Commit(const Batch& batch) {
   for (const Batch::Item& item : batch.items) {
     item.sequence->computed += item.rows;
     CHECK(item.sequence->computed <= item.sequence->tokens());
-    FreePassed(*item.sequence);
+    pool_.FreePassed(item.sequence->kv, item.sequence->computed);
   }
-}
-
-// The blocks whose keys no later row attends to. Their ids stay in the table,
-// which is indexed by position.
-void Scheduler::FreePassed(Sequence& sequence) {
-  if (config_.window == 0) return;
-  const int32_t first_key = std::max(sequence.computed - config_.window + 1, 0);
-  const int32_t passed = first_key / kernels::kKvBlockTokens;
-  const std::span<const int32_t> blocks(sequence.blocks);
-  pool_.FreeSome(blocks.subspan(sequence.blocks_given_back,
-                                passed - sequence.blocks_given_back));
-  sequence.blocks_given_back = passed;
-}
-
-void Scheduler::FreeAll(Sequence& sequence) {
-  const std::span<const int32_t> blocks(sequence.blocks);
-  pool_.FreeSome(blocks.subspan(sequence.blocks_given_back));
-  sequence.blocks.clear();
-  sequence.blocks_given_back = 0;
 }
 
 std::unique_ptr<Sequence> Scheduler::Remove(Sequence* sequence) {
@@ -157,7 +121,7 @@ std::unique_ptr<Sequence> Scheduler::Remove(Sequence* sequence) {
     waiting_.erase(queued);
     if (NeverScheduled(*removed)) --queued_;
   }
-  FreeAll(*removed);
+  pool_.FreeAll(removed->kv);
   return removed;
 }
 

@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "engine/kv_pool.h"
-#include "engine/model/config.h"
 #include "engine/request.h"
 #include "engine/token_stream.h"
 
@@ -15,14 +14,7 @@ namespace bullpen {
 struct SchedulerConfig {
   int32_t max_batch_tokens = 256;  // rows of one step
   int32_t max_sequences = 8;       // running at a time
-  // Keys that any layer attends to, the row's own among them; 0 = all. Blocks
-  // that have left every layer's window go back to the pool.
-  int32_t window = 0;
 };
-
-// SchedulerConfig::window of a model: that of the layer with the widest one; 0
-// if a layer attends to all keys.
-int32_t CommonWindow(const ModelConfig& config);
 
 // A request's life in the engine. tokens = prompt + output; `computed` of them
 // are in the KV blocks.
@@ -31,8 +23,7 @@ struct Sequence {
   Request request;
   std::shared_ptr<TokenStream> stream;
   std::vector<int32_t> output;
-  std::vector<int32_t> blocks;  // by position; the first are given back
-  int32_t blocks_given_back = 0;
+  std::vector<KvTable> kv;  // of each group of layers; none: not running
   int32_t computed = 0;
   Clock::time_point submitted;
   Clock::time_point scheduled;    // first time in a batch; epoch = never
@@ -64,7 +55,8 @@ struct Batch {
 // threads; time is passed in. First come, first served; decode before
 // prefill; a prompt is cut into chunks that fit max_batch_tokens; a sequence
 // starts when the KV blocks for all of its tokens so far are free, so that no
-// prompt is begun that must be thrown away at once; when KV blocks run out,
+// prompt is begun that must be thrown away at once; blocks that have left the
+// window of their layers go back after each step; when KV blocks run out,
 // the youngest running sequence gives its blocks back and waits at the head of
 // the queue (its tokens are computed again later). The oldest sequence always
 // advances, provided that it fits the pool alone.
@@ -92,8 +84,6 @@ class Scheduler {
  private:
   void Admit(Batch& batch, Clock::time_point now);
   bool MakeRoom(size_t index, int32_t rows);
-  void FreePassed(Sequence& sequence);
-  void FreeAll(Sequence& sequence);
   void PreemptYoungest();
   int32_t RowsFor(const Sequence& sequence, const Batch& batch) const;
 

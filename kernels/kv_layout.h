@@ -22,6 +22,10 @@ constexpr int64_t KvElementBytes(KvType type) {
 // Tokens of a block.
 inline constexpr int kKvBlockTokens = 16;
 
+constexpr int64_t KvBlocksFor(int64_t tokens) {
+  return (tokens + kKvBlockTokens - 1) / kKvBlockTokens;
+}
+
 // Scales of one head's keys or values in a block: they stand before them.
 constexpr int64_t KvScaleBytes(KvType type) {
   return type == KvType::kInt8 ? kKvBlockTokens * 4 : 0;

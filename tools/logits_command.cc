@@ -50,19 +50,17 @@ std::vector<SafetensorsWriter::Tensor> Tensors(const ModelConfig& config,
 // Runs the prompt in chunks that fit a step; logits go to the file at once.
 absl::Status WriteLogits(Model& model, std::span<const int32_t> ids,
                          SafetensorsWriter& writer) {
-  std::vector<int32_t> blocks(model.kv_blocks());
-  std::iota(blocks.begin(), blocks.end(), 0);
+  const std::vector<KvTable> tables =
+      FixedKvTables(model.kv_groups(), model.kv_limits(), 0);
   const size_t step = static_cast<size_t>(model.max_batch_tokens());
   for (size_t first = 0; first < ids.size(); first += step) {
     const std::span<const int32_t> chunk =
         ids.subspan(first, std::min(step, ids.size() - first));
     std::vector<int32_t> rows(chunk.size());
     std::iota(rows.begin(), rows.end(), 0);
-    const kernels::KvSequence sequence{
-        .blocks = blocks.data(),
-        .first_row = 0,
-        .rows = static_cast<int32_t>(chunk.size()),
-        .first_position = static_cast<int32_t>(first)};
+    const SequenceRows sequence{.tables = tables,
+                                .rows = static_cast<int32_t>(chunk.size()),
+                                .first_position = static_cast<int32_t>(first)};
     ASSIGN_OR_RETURN(const ForwardResult result,
                      model.Forward({.ids = chunk,
                                     .sequences = {&sequence, 1},

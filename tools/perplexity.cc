@@ -43,9 +43,9 @@ absl::Status CheckInput(const Model& model, std::span<const int32_t> ids,
 // Scores one text after the other with the KV blocks of one sequence.
 class Scorer {
  public:
-  explicit Scorer(Model& model) : model_(model), blocks_(model.kv_blocks()) {
-    std::iota(blocks_.begin(), blocks_.end(), 0);
-  }
+  explicit Scorer(Model& model)
+      : model_(model),
+        tables_(FixedKvTables(model.kv_groups(), model.kv_limits(), 0)) {}
 
   // Adds the scores of all tokens of a window but the first.
   absl::Status Score(std::span<const int32_t> window, double& nll) {
@@ -64,11 +64,9 @@ class Scorer {
                     double& nll) {
     rows_.resize(count);
     std::iota(rows_.begin(), rows_.end(), 0);
-    const kernels::KvSequence sequence{
-        .blocks = blocks_.data(),
-        .first_row = 0,
-        .rows = static_cast<int32_t>(count),
-        .first_position = static_cast<int32_t>(first)};
+    const SequenceRows sequence{.tables = tables_,
+                                .rows = static_cast<int32_t>(count),
+                                .first_position = static_cast<int32_t>(first)};
     ASSIGN_OR_RETURN(const ForwardResult result,
                      model_.Forward({.ids = window.subspan(first, count),
                                      .sequences = {&sequence, 1},
@@ -84,7 +82,7 @@ class Scorer {
   }
 
   Model& model_;
-  std::vector<int32_t> blocks_;
+  std::vector<KvTable> tables_;
   std::vector<int32_t> rows_;
 };
 

@@ -11,6 +11,7 @@
 #include "engine/experts/replay.h"
 #include "engine/experts/trace_file.h"
 #include "engine/model/activations.h"
+#include "engine/model/kv_groups.h"
 #include "engine/model/kv_shape.h"
 #include "engine/model/memory_plan.h"
 #include "nlohmann/json.hpp"
@@ -72,19 +73,30 @@ PlanCommand::PlanCommand(CLI::App& app, const Environment& environment,
           "instruction set: auto, oracle, avx2 or avx512");
   AddFlag(*command, "context", flags_.context,
           "tokens of KV cache to allow for; 0: up to 8192");
+  AddFlag(*command, "kv-type", flags_.kv_type,
+          "type of the KV cache: f32, f16 or int8");
   AddFlag(*command, "max-batch-tokens", flags_.max_batch_tokens,
           "rows of one step");
   command->callback([this, &chosen] { chosen = [this] { return Run(); }; });
 }
 
-int64_t PlanCommand::FixedBytes(const PackedModel& model) const {
+absl::StatusOr<int64_t> PlanCommand::KvBytes(const PackedModel& model) const {
+  ASSIGN_OR_RETURN(const kernels::KvType type, ParseKvType(flags_.kv_type));
   const ModelConfig& config = model.config();
-  const int32_t context = Context(flags_, model);
-  const int64_t kv_token = KvBytesPerToken(config, kernels::KvType::kF32);
-  return model.resident_bytes() + kv_token * context +
-         Activations::Bytes(config, {.rows = flags_.max_batch_tokens,
-                                     .threads = Threads(flags_),
-                                     .context = context});
+  const KvSizes sizes(
+      config,
+      {.context = Context(flags_, model), .step_rows = flags_.max_batch_tokens},
+      flags_.max_sequences, KvShape(config, type).block_bytes());
+  return sizes.Bytes(sizes.least());
+}
+
+int64_t PlanCommand::FixedBytes(const PackedModel& model,
+                                int64_t kv_bytes) const {
+  return model.resident_bytes() + kv_bytes +
+         Activations::Bytes(model.config(), {.rows = flags_.max_batch_tokens,
+                                             .threads = Threads(flags_),
+                                             .context = Context(flags_, model),
+                                             .int8 = model.has_block_types()});
 }
 
 double PlanCommand::HitRate(const std::optional<RoutingTrace>& trace,
@@ -131,7 +143,7 @@ PlanCommand::Row PlanCommand::RowOf(const PackedModel& model,
   const double prompt_read =
       static_cast<double>(absent) / rates.disk_bytes_per_second;
   return {.slots = slots,
-          .memory_bytes = FixedBytes(model) + slot_bytes,
+          .memory_bytes = slot_bytes,
           .hit_rate = hit_rate,
           .decode_least = 1 / (compute + read),
           .decode_most = 1 / std::max(compute, read),
@@ -140,7 +152,7 @@ PlanCommand::Row PlanCommand::RowOf(const PackedModel& model,
 }
 
 void PlanCommand::Print(const PackedModel& model, const MachineRates& rates,
-                        const std::vector<Row>& rows) const {
+                        int64_t kv_bytes, const std::vector<Row>& rows) const {
   const int64_t available = static_cast<int64_t>(
       kShareOfAvailable * static_cast<double>(AvailableBytes()));
   const Row* best = nullptr;
@@ -164,6 +176,8 @@ void PlanCommand::Print(const PackedModel& model, const MachineRates& rates,
         {"disk_bytes_per_second", rates.disk_bytes_per_second},
         {"decode_bytes_per_second", rates.decode_bytes_per_second},
         {"available_bytes", available},
+        {"kv_type", flags_.kv_type},
+        {"kv_bytes", kv_bytes},
         {"rows", table}};
     if (best != nullptr) object["recommended_memory"] = best->memory_bytes;
     std::printf("%s\n", object.dump().c_str());
@@ -175,6 +189,8 @@ void PlanCommand::Print(const PackedModel& model, const MachineRates& rates,
       PerSecond(rates.decode_bytes_per_second),
       PerSecond(rates.prompt_bytes_per_second), MachineRates::kPromptRows,
       FormatBytes(available));
+  absl::PrintF("KV cache %s, %d tokens: %s\n", flags_.kv_type,
+               Context(flags_, model), FormatBytes(kv_bytes));
   absl::PrintF("%11s %6s %9s %17s %19s\n", "memory", "slots", "hit rate",
                "decode tokens/s", "prefill tokens/s");
   for (const Row& row : rows) {
@@ -185,9 +201,9 @@ void PlanCommand::Print(const PackedModel& model, const MachineRates& rates,
   }
   if (best != nullptr) {
     constexpr int64_t kMiB = int64_t{1} << 20;
-    absl::PrintF("recommended: --memory %dMiB --context %d\n",
-                 (best->memory_bytes + kMiB - 1) / kMiB,
-                 Context(flags_, model));
+    absl::PrintF("recommended: --memory %dMiB --context %d --kv-type %s\n",
+                 (best->memory_bytes + kMiB - 1) / kMiB, Context(flags_, model),
+                 flags_.kv_type);
   } else {
     absl::PrintF("no row fits into what may be used; the least is %s\n",
                  FormatBytes(rows.front().memory_bytes));
@@ -203,6 +219,7 @@ absl::Status PlanCommand::Run() const {
   ASSIGN_OR_RETURN(const std::filesystem::path dir,
                    FindPacked(model_, flags_.cache_dir));
   ASSIGN_OR_RETURN(const PackedModel model, PackedModel::Open(dir));
+  ASSIGN_OR_RETURN(const int64_t kv_bytes, KvBytes(model));
   ASSIGN_OR_RETURN(const MachineRates rates,
                    MeasureRates(model, Threads(flags_), flags_.isa));
   int32_t experts = 1;
@@ -216,8 +233,9 @@ absl::Status PlanCommand::Run() const {
                    std::min(2, experts), experts);
     if (!rows.empty() && rows.back().slots == slots) continue;
     rows.push_back(RowOf(model, rates, slots, HitRate(trace, slots, experts)));
+    rows.back().memory_bytes += FixedBytes(model, kv_bytes);
   }
-  Print(model, rates, rows);
+  Print(model, rates, kv_bytes, rows);
   return absl::OkStatus();
 }
 

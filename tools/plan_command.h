@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "engine/experts/trace.h"
 #include "engine/model/machine_rates.h"
 #include "engine/model/packed_model.h"
@@ -32,15 +33,17 @@ class PlanCommand {
     double prefill_least = 0;
     double prefill_most = 0;
   };
-  // The parts of a budget that do not depend on the slots.
-  int64_t FixedBytes(const PackedModel& model) const;
+  // One context's KV cache, and what else a budget has besides slots.
+  absl::StatusOr<int64_t> KvBytes(const PackedModel& model) const;
+  int64_t FixedBytes(const PackedModel& model, int64_t kv_bytes) const;
+  // Its memory: that of the slots alone.
   Row RowOf(const PackedModel& model, const MachineRates& rates, int32_t slots,
             double hit_rate) const;
   // Hits with `slots` of `experts`: in the trace, else of even routing.
   double HitRate(const std::optional<RoutingTrace>& trace, int32_t slots,
                  int32_t experts) const;
   void Print(const PackedModel& model, const MachineRates& rates,
-             const std::vector<Row>& rows) const;
+             int64_t kv_bytes, const std::vector<Row>& rows) const;
   absl::Status Run() const;
 
   std::filesystem::path model_;

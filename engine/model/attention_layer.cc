@@ -8,7 +8,7 @@ namespace bullpen {
 
 AttentionLayer::AttentionLayer(const ModelConfig& config,
                                const ResidentWeights& weights, int layer,
-                               kernels::KvLayer kv)
+                               const LayerKv& kv)
     : config_(config),
       layer_(layer),
       kv_(kv),
@@ -86,16 +86,17 @@ absl::Status AttentionLayer::StoreAndAttend(
     const Pass& pass, const kernels::KvWriteArgs& written,
     const kernels::AttentionArgs& asked) const {
   const Activations& a = pass.scratch;
-  const int32_t sequences = static_cast<int32_t>(pass.sequences.size());
+  const std::span<const kernels::KvSequence> sequences = pass.kv[kv_.group];
+  const int32_t count = static_cast<int32_t>(sequences.size());
   kernels::KvWriteArgs write = written;
-  write.layer = kv_;
-  write.sequences = pass.sequences.data();
-  write.sequence_count = sequences;
+  write.layer = kv_.memory;
+  write.sequences = sequences.data();
+  write.sequence_count = count;
   RETURN_IF_ERROR(pass.ops.kv_write(write, pass.stream));
   kernels::AttentionArgs attend = asked;
-  attend.layer = kv_;
-  attend.sequences = pass.sequences.data();
-  attend.sequence_count = sequences;
+  attend.layer = kv_.memory;
+  attend.sequences = sequences.data();
+  attend.sequence_count = count;
   attend.heads = config_.heads;
   attend.scale = static_cast<float>(config_.score_scale);
   attend.window = window_;

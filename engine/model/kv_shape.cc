@@ -20,9 +20,4 @@ kernels::KvLayer KvShape(const ModelConfig& config, kernels::KvType type) {
           .value_in_key = config.is_latent()};
 }
 
-int64_t KvBytesPerToken(const ModelConfig& config, kernels::KvType type) {
-  return KvShape(config, type).block_bytes() / kernels::kKvBlockTokens *
-         static_cast<int64_t>(config.layers.size());
-}
-
 }  // namespace bullpen

@@ -14,7 +14,4 @@ absl::StatusOr<kernels::KvType> ParseKvType(std::string_view name);
 // What one layer's KV cache holds; without memory.
 kernels::KvLayer KvShape(const ModelConfig& config, kernels::KvType type);
 
-// Of all layers.
-int64_t KvBytesPerToken(const ModelConfig& config, kernels::KvType type);
-
 }  // namespace bullpen

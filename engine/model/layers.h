@@ -12,12 +12,18 @@
 
 namespace bullpen {
 
+// Where a layer's keys and values are.
+struct LayerKv {
+  kernels::KvLayer memory;
+  int32_t group = 0;  // whose tables say which blocks
+};
+
 // hidden += Wo . Attention(Norm(hidden)), over the layer's KV blocks; or
 // hidden += Norm(Wo . Attention(hidden)).
 class AttentionLayer {
  public:
   AttentionLayer(const ModelConfig& config, const ResidentWeights& weights,
-                 int layer, kernels::KvLayer kv);
+                 int layer, const LayerKv& kv);
   absl::Status Forward(const Pass& pass) const;
 
  private:
@@ -35,7 +41,7 @@ class AttentionLayer {
 
   const ModelConfig& config_;
   int layer_;
-  kernels::KvLayer kv_;
+  LayerKv kv_;
   int32_t window_;
   NormWeights norm_;
   std::optional<LatentProjection> latent_;  // instead of the five below

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/str_join.h"
 #include "base/status.h"
 #include "base/strings.h"
 #include "kernels/kv_layout.h"
@@ -67,10 +68,14 @@ std::vector<CgroupMemory> CgroupsOfSelf() {
 class Splitter {
  public:
   Splitter(const ExpertCatalog& catalog, const MemoryBudget& budget,
-           int64_t kv_block_bytes)
-      : catalog_(catalog), budget_(budget), block_bytes_(kv_block_bytes) {}
+           const KvSizes& kv)
+      : catalog_(catalog), budget_(budget), kv_(kv) {}
 
-  absl::StatusOr<MemoryPlan> Split(MemoryPlan least, int32_t max_blocks);
+  absl::StatusOr<MemoryPlan> Split(MemoryPlan least) const;
+  void SetKv(int32_t size, MemoryPlan& plan) const {
+    plan.kv_groups = kv_.Groups(size);
+    plan.kv_bytes = kv_.Bytes(size);
+  }
   int64_t DealLeast(MemoryPlan& plan) const;
 
  private:
@@ -78,14 +83,10 @@ class Splitter {
   absl::Status CheckFits(const MemoryPlan& least, int64_t total) const;
   // Slots, one more for each layer in turn, as long as `bytes` last.
   void Deal(int64_t bytes, MemoryPlan& plan) const;
-  void SetBlocks(int64_t blocks, MemoryPlan& plan) const {
-    plan.kv_blocks = static_cast<int32_t>(blocks);
-    plan.kv_bytes = blocks * block_bytes_;
-  }
 
   const ExpertCatalog& catalog_;
   const MemoryBudget& budget_;
-  const int64_t block_bytes_;
+  const KvSizes& kv_;
 };
 
 int64_t Splitter::DealLeast(MemoryPlan& plan) const {
@@ -146,8 +147,7 @@ absl::Status Splitter::CheckFits(const MemoryPlan& least, int64_t total) const {
   return absl::OkStatus();
 }
 
-absl::StatusOr<MemoryPlan> Splitter::Split(MemoryPlan least,
-                                           int32_t max_blocks) {
+absl::StatusOr<MemoryPlan> Splitter::Split(MemoryPlan least) const {
   const int64_t total = Total(least);
   RETURN_IF_ERROR(CheckFits(least, total));
   const int64_t rest = total - least.resident_bytes - least.activation_bytes;
@@ -157,21 +157,19 @@ absl::StatusOr<MemoryPlan> Splitter::Split(MemoryPlan least,
 
   MemoryPlan plan = least;
   if (budget_.kv_bytes > 0) {
-    SetBlocks(std::min<int64_t>(budget_.kv_bytes / block_bytes_,
-                                std::numeric_limits<int32_t>::max()),
-              plan);
+    SetKv(kv_.SizeFor(budget_.kv_bytes), plan);
   } else {
     const double share = budget_.expert_bytes > 0 ? 1.0 : kKvShare;
     const int64_t extra =
-        static_cast<int64_t>(static_cast<double>(spare) * share) / block_bytes_;
-    SetBlocks(std::min<int64_t>(least.kv_blocks + extra, max_blocks), plan);
+        static_cast<int64_t>(static_cast<double>(spare) * share);
+    SetKv(std::min(kv_.SizeFor(least.kv_bytes + extra), kv_.most()), plan);
   }
   Deal(budget_.expert_bytes > 0 ? budget_.expert_bytes : rest - plan.kv_bytes,
        plan);
   if (budget_.kv_bytes == 0) {
     const int64_t left =
         rest - std::max(plan.expert_bytes, budget_.expert_bytes);
-    SetBlocks(std::min<int64_t>(left / block_bytes_, max_blocks), plan);
+    SetKv(std::min(kv_.SizeFor(left), kv_.most()), plan);
   }
   return plan;
 }
@@ -195,12 +193,16 @@ int64_t AvailableBytes() {
 }
 
 std::string MemoryPlan::Table() const {
+  const std::string kv_blocks = absl::StrJoin(
+      kv_groups, " + ", [](std::string* out, const KvGroup& group) {
+        absl::StrAppend(out, group.blocks);
+      });
   int64_t slot_count = 0;
   for (const int32_t count : slots) slot_count += count;
   const int64_t total =
       resident_bytes + activation_bytes + kv_bytes + expert_bytes;
   const auto line = [](std::string what, int64_t bytes) {
-    what.resize(44, ' ');
+    what.resize(std::max<size_t>(44, what.size() + 1), ' ');
     return absl::StrCat("  ", what, FormatBytes(bytes), "\n");
   };
   return absl::StrCat(line("resident weights", resident_bytes),
@@ -217,21 +219,14 @@ std::string MemoryPlan::Table() const {
 absl::StatusOr<MemoryPlan> PlanMemory(const PackedModel& model,
                                       const MemoryBudget& budget,
                                       int64_t activation_bytes,
-                                      int64_t kv_block_bytes, int32_t context,
-                                      int32_t max_sequences) {
-  const int64_t blocks_per_context =
-      (int64_t{context} + kernels::kKvBlockTokens - 1) /
-      kernels::kKvBlockTokens;
-  const int64_t max_blocks = std::min<int64_t>(
-      blocks_per_context * max_sequences, std::numeric_limits<int32_t>::max());
+                                      const KvSizes& kv) {
   MemoryPlan least;
   least.resident_bytes = model.resident_bytes();
   least.activation_bytes = activation_bytes;
-  least.kv_blocks = static_cast<int32_t>(blocks_per_context);
-  least.kv_bytes = blocks_per_context * kv_block_bytes;
-  Splitter splitter(model.catalog(), budget, kv_block_bytes);
+  const Splitter splitter(model.catalog(), budget, kv);
+  splitter.SetKv(kv.least(), least);
   splitter.DealLeast(least);
-  return splitter.Split(std::move(least), static_cast<int32_t>(max_blocks));
+  return splitter.Split(std::move(least));
 }
 
 }  // namespace bullpen

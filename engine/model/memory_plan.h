@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/model/kv_groups.h"
 #include "engine/model/packed_model.h"
 
 namespace bullpen {
@@ -20,7 +21,7 @@ struct MemoryPlan {
   int64_t resident_bytes = 0;
   int64_t activation_bytes = 0;  // scratch of one step
   int64_t kv_bytes = 0;
-  int32_t kv_blocks = 0;
+  std::vector<KvGroup> kv_groups;
   int64_t expert_bytes = 0;
   std::vector<int32_t> slots;  // per layer
 
@@ -33,14 +34,13 @@ struct MemoryPlan {
 int64_t AvailableBytes();
 
 // Splits the budget: resident weights and scratch first, then KV (one full
-// context at least, up to `max_sequences` of them), then expert slots, dealt
+// context at least, as many as may run at most), then expert slots, dealt
 // evenly over the layers. ResourceExhausted carries the table when less is
 // left than resident + one context of KV + one slot (two, where the layer has
 // two experts) for each layer.
 absl::StatusOr<MemoryPlan> PlanMemory(const PackedModel& model,
                                       const MemoryBudget& budget,
                                       int64_t activation_bytes,
-                                      int64_t kv_block_bytes, int32_t context,
-                                      int32_t max_sequences);
+                                      const KvSizes& kv);
 
 }  // namespace bullpen

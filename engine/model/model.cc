@@ -74,10 +74,10 @@ class RopeTable {
   explicit RopeTable(const ModelConfig& config)
       : rope_(MakeRope(config.rope)) {}
 
-  void Fill(std::span<const kernels::KvSequence> sequences,
+  void Fill(std::span<const SequenceRows> sequences,
             const Activations& out) const {
     const size_t half = rope_.early.frequency.size();
-    for (const kernels::KvSequence& sequence : sequences) {
+    for (const SequenceRows& sequence : sequences) {
       for (int32_t r = 0; r < sequence.rows; ++r) {
         const size_t row = static_cast<size_t>(sequence.first_row + r) * half;
         const float position = static_cast<float>(sequence.first_position + r);
@@ -111,6 +111,7 @@ struct Model::State {
   absl::Status PinByProfile();
   void MakeLayers();
   void MakePrefetcher(Metrics& metrics);
+  void FillKvSequences(std::span<const SequenceRows> sequences);
   void AfterRoute(const Pass& pass, int32_t layer);
   absl::Status RunLayers(const Pass& pass);
   absl::Status RunHead(const Pass& pass, const ForwardBatch& batch);
@@ -119,16 +120,15 @@ struct Model::State {
   ModelOptions options;
   RopeTable rope;
   int32_t context = 0;
-  kernels::KvLayer kv_shape;   // of every layer
-  bool int8 = false;           // activations are rounded for block types
-  int64_t kv_block_bytes = 0;  // of one layer
+  kernels::KvLayer kv_shape;  // of every layer
+  bool int8 = false;          // activations are rounded for block types
   const kernels::Ops* ops = nullptr;
   std::unique_ptr<WorkerPool> pool;
   kernels::Stream stream;
   MemoryPlan plan;
   ResidentWeights weights;
   Activations scratch;
-  HugeBuffer kv;  // [layers, blocks, kv_block_bytes]
+  HugeBuffer kv;  // of each layer its group's blocks
   PolicyKind policy = PolicyKind::kCrf;
   std::unique_ptr<BlobReader> reader;
   std::unique_ptr<TransferQueue> transfers;
@@ -143,6 +143,8 @@ struct Model::State {
   NormWeights final_norm;
   ForwardTap tap;
   Reroute reroute;  // empty: none
+  // Of the batch at hand, kept to avoid allocation.
+  std::vector<std::vector<kernels::KvSequence>> kv_sequences;
   std::vector<absl::Status> sequence_status;
 };
 
@@ -167,7 +169,6 @@ absl::Status Model::State::Load(std::unique_ptr<BlobReader> blob_reader,
   }
   ASSIGN_OR_RETURN(const kernels::KvType kv_type, ParseKvType(options.kv_type));
   kv_shape = KvShape(config, kv_type);
-  kv_block_bytes = kv_shape.block_bytes();
   ASSIGN_OR_RETURN(const bool round, RoundsActivations(options.activations));
   int8 = round && packed.has_block_types();
   ASSIGN_OR_RETURN(policy, ParsePolicy(options.policy));
@@ -189,15 +190,16 @@ absl::Status Model::State::Load(std::unique_ptr<BlobReader> blob_reader,
 absl::Status Model::State::PlanMemoryForContext() {
   constexpr int32_t kLeastContext = 2048;
   const ModelConfig& config = packed.config();
-  const int64_t layers = static_cast<int64_t>(config.layers.size());
   while (true) {
     const ActivationLimits limits{.rows = options.max_batch_tokens,
                                   .threads = options.threads,
                                   .context = context,
                                   .int8 = int8};
-    absl::StatusOr<MemoryPlan> fitting =
-        PlanMemory(packed, options.memory, Activations::Bytes(config, limits),
-                   kv_block_bytes * layers, context, options.max_sequences);
+    const KvSizes sizes(
+        config, {.context = context, .step_rows = options.max_batch_tokens},
+        options.max_sequences, kv_shape.block_bytes());
+    absl::StatusOr<MemoryPlan> fitting = PlanMemory(
+        packed, options.memory, Activations::Bytes(config, limits), sizes);
     if (fitting.ok()) {
       plan = *std::move(fitting);
       return absl::OkStatus();
@@ -214,7 +216,6 @@ absl::Status Model::State::PlanMemoryForContext() {
 
 absl::Status Model::State::PlanAndAllocate(Metrics& metrics) {
   const ModelConfig& config = packed.config();
-  const int64_t layers = static_cast<int64_t>(config.layers.size());
   RETURN_IF_ERROR(PlanMemoryForContext());
   const ActivationLimits limits{.rows = options.max_batch_tokens,
                                 .threads = options.threads,
@@ -222,8 +223,7 @@ absl::Status Model::State::PlanAndAllocate(Metrics& metrics) {
                                 .int8 = int8};
   ASSIGN_OR_RETURN(weights, packed.LoadResident());
   ASSIGN_OR_RETURN(scratch, Activations::Allocate(config, limits));
-  ASSIGN_OR_RETURN(
-      kv, HugeBuffer::Allocate(kv_block_bytes * layers * plan.kv_blocks));
+  ASSIGN_OR_RETURN(kv, HugeBuffer::Allocate(plan.kv_bytes));
   if (reader == nullptr) {
     ASSIGN_OR_RETURN(reader, OpenBlobFiles(packed.catalog().files));
   }
@@ -263,11 +263,14 @@ void Model::State::MakeLayers() {
   const int layers = static_cast<int>(config.layers.size());
   attention.reserve(layers);
   moe.reserve(layers);
+  kernels::KvLayer memory = kv_shape;
+  memory.base = kv.data();
   for (int l = 0; l < layers; ++l) {
-    kernels::KvLayer kv_layer = kv_shape;
-    kv_layer.blocks = plan.kv_blocks;
-    kv_layer.base = kv.data() + l * plan.kv_blocks * kv_block_bytes;
-    attention.emplace_back(config, weights, l, kv_layer);
+    const int32_t group = FindKvGroup(plan.kv_groups, config.layers[l].window);
+    memory.blocks = plan.kv_groups[group].blocks;
+    attention.emplace_back(config, weights, l,
+                           LayerKv{.memory = memory, .group = group});
+    memory.base += memory.blocks * memory.block_bytes();
     moe.emplace_back(packed, weights, l, *cache);
   }
   embed = weights.matrix("embed");
@@ -298,6 +301,20 @@ void Model::State::MakePrefetcher(Metrics& metrics) {
   peek.normed.resize(rows * config.dim);
   peek.margins.resize(rows * config.experts);
   peek.order.reserve(static_cast<size_t>(config.experts));
+}
+
+void Model::State::FillKvSequences(std::span<const SequenceRows> sequences) {
+  kv_sequences.resize(plan.kv_groups.size());
+  for (size_t g = 0; g < kv_sequences.size(); ++g) {
+    kv_sequences[g].clear();
+    for (const SequenceRows& sequence : sequences) {
+      CHECK(sequence.tables.size() == kv_sequences.size());
+      kv_sequences[g].push_back({.blocks = sequence.tables[g].blocks.data(),
+                                 .first_row = sequence.first_row,
+                                 .rows = sequence.rows,
+                                 .first_position = sequence.first_position});
+    }
+  }
 }
 
 void Model::State::AfterRoute(const Pass& pass, int32_t layer) {
@@ -385,10 +402,12 @@ absl::StatusOr<ForwardResult> Model::Forward(const ForwardBatch& batch) {
   CHECK(rows <= s.options.max_batch_tokens) << rows << " rows";
   CHECK(batch.logit_rows.size() <= batch.ids.size());
   s.sequence_status.assign(batch.sequences.size(), absl::OkStatus());
+  s.FillKvSequences(batch.sequences);
   Pass pass{.ops = *s.ops,
             .stream = s.stream,
             .scratch = s.scratch,
             .sequences = batch.sequences,
+            .kv = s.kv_sequences,
             .rows = rows,
             .phase = batch.phase,
             .sequence_status = s.sequence_status,
@@ -433,7 +452,9 @@ int32_t Model::context() const { return state_->context; }
 int32_t Model::max_batch_tokens() const {
   return state_->options.max_batch_tokens;
 }
-int32_t Model::kv_blocks() const { return state_->plan.kv_blocks; }
+std::span<const KvGroup> Model::kv_groups() const {
+  return state_->plan.kv_groups;
+}
 CacheSnapshot Model::cache_snapshot() const {
   return state_->cache->Snapshot();
 }

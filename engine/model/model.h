@@ -52,12 +52,12 @@ struct ForwardTap {
 };
 
 // Rows of several sequences, flattened; each sequence's rows are contiguous,
-// in `sequences` order. Positions and blocks are in the sequences.
+// in `sequences` order. Positions and tables are in the sequences.
 struct ForwardBatch {
-  std::span<const int32_t> ids;                    // [tokens]
-  std::span<const kernels::KvSequence> sequences;  // blocks already allocated
-  std::span<const int32_t> logit_rows;             // rows whose logits to give
-  Phase phase = Phase::kDecode;                    // any prompt row: kPrefill
+  std::span<const int32_t> ids;             // [tokens]
+  std::span<const SequenceRows> sequences;  // blocks already allocated
+  std::span<const int32_t> logit_rows;      // rows whose logits to give
+  Phase phase = Phase::kDecode;             // any prompt row: kPrefill
 };
 
 struct ForwardResult {
@@ -93,7 +93,11 @@ class Model {
   const MemoryPlan& memory() const;
   int32_t context() const;  // tokens a sequence may have
   int32_t max_batch_tokens() const;
-  int32_t kv_blocks() const;
+  // Tables of a batch's sequences are in this order.
+  std::span<const KvGroup> kv_groups() const;
+  KvLimits kv_limits() const {
+    return {.context = context(), .step_rows = max_batch_tokens()};
+  }
   CacheSnapshot cache_snapshot() const;
   std::string_view isa() const;
   // "int8" if block types multiply rounded activations, else "f32".

@@ -302,7 +302,7 @@ void MoeLayer::FailExpert(const Pass& pass, const ReadyExpert& expert) const {
                 config_.dim, 0.0f);
     const int32_t row = a.entry_row[i];
     for (size_t s = 0; s < pass.sequences.size(); ++s) {
-      const kernels::KvSequence& sequence = pass.sequences[s];
+      const SequenceRows& sequence = pass.sequences[s];
       if (row >= sequence.first_row &&
           row < sequence.first_row + sequence.rows) {
         pass.sequence_status[s].Update(expert.status);

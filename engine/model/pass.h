@@ -9,10 +9,19 @@
 #include "absl/status/status.h"
 #include "engine/experts/cache.h"
 #include "engine/model/activations.h"
+#include "engine/model/kv_groups.h"
 #include "engine/model/packed_model.h"
 #include "kernels/ops.h"
 
 namespace bullpen {
+
+// The rows of one sequence in a batch.
+struct SequenceRows {
+  std::span<const KvTable> tables;  // of each group of layers
+  int32_t first_row = 0;            // its rows in the batch are contiguous
+  int32_t rows = 0;
+  int32_t first_position = 0;  // position of first_row
+};
 
 // Replaces what a layer's router chose for its rows: [rows, k] experts and
 // weights. For benchmarks with recorded routing; never for serving.
@@ -39,7 +48,9 @@ struct Pass {
   const kernels::Ops& ops;
   kernels::Stream& stream;
   const Activations& scratch;
-  std::span<const kernels::KvSequence> sequences;
+  std::span<const SequenceRows> sequences;
+  // The same with the tables of each group of layers, [groups][sequences].
+  std::span<const std::vector<kernels::KvSequence>> kv;
   int32_t rows = 0;
   Phase phase = Phase::kDecode;
   std::span<absl::Status> sequence_status;  // set to the first failure of each

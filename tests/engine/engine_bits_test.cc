@@ -80,7 +80,27 @@ TEST(EngineBits, ChunksOfThePromptDoNotShow) {
 TEST(EngineBits, PreemptionDoesNotShow) {
   const std::vector<Output> alone = RunAlone();
   for (int32_t chunk : {5, 256}) {
-    EngineFixture f({.kv_blocks = 9}, {.max_batch_tokens = chunk});
+    EngineFixture f({.kv_groups = {{.blocks = 9}}},
+                    {.max_batch_tokens = chunk});
+    EXPECT_EQ(RunTogether(f), alone) << "chunks of " << chunk;
+    EXPECT_GT(f.metrics.preemptions.Value(), 0);
+    EXPECT_TRUE(f.AtBaseLine());
+  }
+}
+
+TEST(EngineBits, BlocksOutOfAWindowGoToOthersUnseen) {
+  const std::vector<KvGroup> ample = {{.window = 20, .blocks = 64},
+                                      {.window = 0, .blocks = 64},
+                                      {.window = 3, .blocks = 64}};
+  EngineFixture one({.kv_groups = ample}, {.max_sequences = 1});
+  const std::vector<Output> alone = RunTogether(one);
+  EXPECT_NE(alone, RunAlone());
+  for (int32_t chunk : {4, 7, 16}) {
+    std::vector<KvGroup> scarce = ample;
+    scarce[0].blocks = 7;
+    scarce[1].blocks = 10;
+    scarce[2].blocks = 5;
+    EngineFixture f({.kv_groups = scarce}, {.max_batch_tokens = chunk});
     EXPECT_EQ(RunTogether(f), alone) << "chunks of " << chunk;
     EXPECT_GT(f.metrics.preemptions.Value(), 0);
     EXPECT_TRUE(f.AtBaseLine());
@@ -89,7 +109,7 @@ TEST(EngineBits, PreemptionDoesNotShow) {
 
 TEST(EngineBits, PromptLogprobsComeOnceAlthoughAPromptIsPreempted) {
   // One old request grows while a long prompt behind it is cut into chunks.
-  EngineFixture f({.kv_blocks = 8}, {.max_batch_tokens = 4});
+  EngineFixture f({.kv_groups = {{.blocks = 8}}}, {.max_batch_tokens = 4});
   Reader old, young;
   ASSERT_TRUE(f.Submit(Greedy(MakePrompt(14), 100), old).ok());
   old.AwaitTokens(1);

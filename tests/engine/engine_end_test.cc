@@ -97,7 +97,7 @@ TEST(EngineEnd, DeadlineInTheQueue) {
 TEST(EngineEnd, DeadlineWhileRunning) {
   // More tokens than fit into the time, however fast the machine is: the fake
   // reads all of a sequence's past for each token.
-  EngineFixture f({.context = 1 << 20, .kv_blocks = 1 << 16});
+  EngineFixture f({.context = 1 << 20, .kv_groups = {{.blocks = 1 << 16}}});
   Reader reader;
   Request request = Greedy(MakePrompt(3), (1 << 20) - 3);
   request.deadline = Clock::now() + std::chrono::milliseconds(50);
@@ -161,7 +161,7 @@ TEST(EngineEnd, DrainFinishesWhatWasAcceptedAndRefusesTheRest) {
 }
 
 TEST(EngineEnd, DrainEndsWhatIsLeftWhenTimeIsUp) {
-  EngineFixture f({.context = 1 << 20, .kv_blocks = 1 << 16},
+  EngineFixture f({.context = 1 << 20, .kv_groups = {{.blocks = 1 << 16}}},
                   {.max_sequences = 1});
   Reader running, waiting;
   ASSERT_TRUE(f.Submit(Greedy(MakePrompt(3), (1 << 20) - 3), running).ok());
@@ -175,7 +175,7 @@ TEST(EngineEnd, DrainEndsWhatIsLeftWhenTimeIsUp) {
 }
 
 TEST(EngineEnd, StopEndsEverythingWithUnavailable) {
-  EngineFixture f({.context = 1 << 20, .kv_blocks = 1 << 16},
+  EngineFixture f({.context = 1 << 20, .kv_groups = {{.blocks = 1 << 16}}},
                   {.max_sequences = 1});
   Reader running, waiting, late;
   ASSERT_TRUE(f.Submit(Greedy(MakePrompt(3), (1 << 20) - 3), running).ok());
@@ -191,7 +191,7 @@ TEST(EngineEnd, StopEndsEverythingWithUnavailable) {
 TEST(EngineEnd, TheStreamOutlivesTheEngine) {
   Reader reader;
   {
-    EngineFixture f({.context = 1 << 20, .kv_blocks = 1 << 16});
+    EngineFixture f({.context = 1 << 20, .kv_groups = {{.blocks = 1 << 16}}});
     ASSERT_TRUE(f.Submit(Greedy(MakePrompt(3), (1 << 20) - 3), reader).ok());
   }
   EXPECT_TRUE(absl::IsUnavailable(reader.Wait().status));

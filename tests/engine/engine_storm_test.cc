@@ -54,7 +54,8 @@ TEST(EngineStorm, EveryRequestEndsOnceAndAllGaugesReturn) {
   constexpr uint64_t kSeed = 20240601;
   SCOPED_TRACE(testing::Message() << "seed " << kSeed);
   EngineFixture f(
-      {.kv_blocks = 20, .poison_token = 61},
+      {.kv_groups = {{.window = 30, .blocks = 16}, {.blocks = 20}},
+       .poison_token = 61},
       {.max_queue = 150, .max_sequences = 6, .max_batch_tokens = 48});
   std::vector<Client> clients(kRequests);
   {

@@ -115,7 +115,7 @@ TEST(Engine, RefusesMoreThanMaxQueueAllOrNone) {
 }
 
 TEST(Engine, RefusesWhatCouldNeverRun) {
-  EngineFixture f({.context = 64, .kv_blocks = 4});
+  EngineFixture f({.context = 64, .kv_groups = {{.blocks = 4}}});
   Reader reader;
   const auto code = [&](Request request) {
     return f.Submit(std::move(request), reader).code();

@@ -18,8 +18,8 @@ class Simulation {
   explicit Simulation(uint64_t seed)
       : random_(seed),
         config_{.max_batch_tokens = Draw(1, 40), .max_sequences = Draw(1, 6)},
-        blocks_(Draw(4, 16)),
-        pool_(blocks_),
+        groups_(DrawGroups()),
+        pool_(groups_, config_.max_batch_tokens),
         scheduler_(config_, pool_) {}
 
   void Run() {
@@ -34,7 +34,7 @@ class Simulation {
       Step();
       if (testing::Test::HasFatalFailure()) return;
     }
-    EXPECT_EQ(pool_.free_blocks(), blocks_);
+    EXPECT_EQ(pool_.free_blocks(), pool_.blocks());
     EXPECT_EQ(finished_ + cancelled_, 60);
     EXPECT_EQ(scheduler_.queued(), 0);
   }
@@ -44,8 +44,19 @@ class Simulation {
     return std::uniform_int_distribution<int32_t>(low, high)(random_);
   }
 
+  // One to three groups, with windows or without; some too small for what
+  // their window may need at a time.
+  std::vector<KvGroup> DrawGroups() {
+    std::vector<KvGroup> groups(static_cast<size_t>(Draw(1, 3)));
+    for (KvGroup& group : groups) {
+      group.window = Draw(0, 1) * Draw(1, 100);
+      group.blocks = Draw(4, 16);
+    }
+    return groups;
+  }
+
   void Arrive() {
-    const int32_t limit = blocks_ * kernels::kKvBlockTokens;
+    const int32_t limit = std::min(pool_.longest(), 300);
     auto sequence = std::make_unique<Sequence>();
     const int32_t prompt = Draw(1, limit - 1);
     sequence->request.prompt.assign(prompt, 1);
@@ -63,7 +74,7 @@ class Simulation {
 
   void Take(Sequence* sequence) {
     arrival_.erase(sequence);
-    EXPECT_TRUE(scheduler_.Remove(sequence)->blocks.empty());
+    EXPECT_TRUE(scheduler_.Remove(sequence)->kv.empty());
   }
 
   void Step() {
@@ -106,9 +117,12 @@ class Simulation {
       ASSERT_EQ(item.first_position, sequence.computed);
       const int32_t end = item.first_position + item.rows;
       ASSERT_LE(end, sequence.tokens());
-      ASSERT_GE(static_cast<int32_t>(sequence.blocks.size()) *
-                    kernels::kKvBlockTokens,
-                end);
+      ASSERT_EQ(sequence.kv.size(), groups_.size());
+      for (const KvTable& table : sequence.kv) {
+        ASSERT_GE(table.blocks.size() * kernels::kKvBlockTokens,
+                  static_cast<size_t>(end));
+      }
+      CheckWindows(item);
       ASSERT_EQ(item.samples,
                 end == sequence.tokens() && sequence.request.max_tokens > 0);
       const bool decodes = !sequence.output.empty() && item.rows == 1;
@@ -122,19 +136,34 @@ class Simulation {
     ASSERT_LE(scheduler_.running(), config_.max_sequences);
   }
 
+  // Whatever a row attends to is held; what none attends to is not.
+  void CheckWindows(const Batch::Item& item) {
+    for (size_t g = 0; g < groups_.size(); ++g) {
+      const int32_t window = groups_[g].window;
+      const int32_t first =
+          window == 0 ? 0 : std::max(0, item.first_position - window + 1);
+      ASSERT_EQ(item.sequence->kv[g].given_back,
+                first / kernels::kKvBlockTokens);
+    }
+  }
+
   // Each block is free or has one owner, and nobody holds more than it uses.
   void CheckBlocks() {
-    std::set<int32_t> owned;
+    std::set<std::pair<size_t, int32_t>> owned;
     for (const Sequence* sequence : scheduler_.All()) {
-      for (int32_t block : sequence->blocks) {
-        ASSERT_TRUE(owned.insert(block).second) << "two owners of " << block;
+      for (size_t g = 0; g < sequence->kv.size(); ++g) {
+        const KvTable& table = sequence->kv[g];
+        for (size_t i = static_cast<size_t>(table.given_back);
+             i < table.blocks.size(); ++i) {
+          ASSERT_TRUE(owned.insert({g, table.blocks[i]}).second)
+              << "two owners of " << table.blocks[i] << " in group " << g;
+        }
+        ASSERT_LE(static_cast<int64_t>(table.blocks.size()),
+                  kernels::KvBlocksFor(sequence->tokens()));
       }
-      ASSERT_LE(static_cast<int32_t>(sequence->blocks.size()),
-                (sequence->tokens() + kernels::kKvBlockTokens - 1) /
-                    kernels::kKvBlockTokens);
     }
     ASSERT_EQ(static_cast<int32_t>(owned.size()) + pool_.free_blocks(),
-              blocks_);
+              pool_.blocks());
   }
 
   // First come, first served: nobody waits behind a younger running one.
@@ -148,7 +177,7 @@ class Simulation {
 
   std::mt19937_64 random_;
   SchedulerConfig config_;
-  int32_t blocks_;
+  std::vector<KvGroup> groups_;
   KvPool pool_;
   Scheduler scheduler_;
   std::map<Sequence*, int64_t> arrival_;

@@ -18,7 +18,9 @@ std::unique_ptr<Sequence> MakeSequence(int32_t prompt, int32_t max_tokens) {
 class Fixture {
  public:
   Fixture(const SchedulerConfig& config, int32_t blocks)
-      : pool_(blocks), scheduler_(config, pool_) {}
+      : Fixture(config, {{.blocks = blocks}}) {}
+  Fixture(const SchedulerConfig& config, const std::vector<KvGroup>& groups)
+      : pool_(groups, config.max_batch_tokens), scheduler_(config, pool_) {}
 
   Sequence* Add(int32_t prompt, int32_t max_tokens) {
     auto sequence = MakeSequence(prompt, max_tokens);
@@ -62,29 +64,59 @@ TEST(Scheduler, CutsAPromptIntoChunksAndSamplesAtItsEnd) {
 }
 
 TEST(Scheduler, GivesBackBlocksThatLeftTheWindow) {
-  Fixture f({.max_batch_tokens = 16, .max_sequences = 4, .window = 17}, 8);
+  Fixture f({.max_batch_tokens = 16, .max_sequences = 4},
+            {{.window = 17, .blocks = 8}});
   Sequence* sequence = f.Add(32, 40);
   f.Step();
   f.Step();
   // The next row, at 32, attends to 16 to 32.
-  EXPECT_EQ(sequence->blocks_given_back, 1);
+  EXPECT_EQ(sequence->kv[0].given_back, 1);
   EXPECT_EQ(f.pool().free_blocks(), 7);
   // Three blocks' worth of rows, and never more than three blocks.
   for (int step = 0; step < 40; ++step) {
     f.Step();
     EXPECT_GE(f.pool().free_blocks(), 5);
-    EXPECT_EQ(sequence->blocks_given_back, (sequence->computed - 16) / 16);
+    EXPECT_EQ(sequence->kv[0].given_back, (sequence->computed - 16) / 16);
   }
   f.scheduler().Remove(sequence);
   EXPECT_EQ(f.pool().free_blocks(), 8);
 }
 
-TEST(Scheduler, WindowIsTheWidestAndNoneIfALayerHasNone) {
-  ModelConfig config;
-  config.layers = {{.window = 8}, {.window = 128}};
-  EXPECT_EQ(CommonWindow(config), 128);
-  config.layers.push_back({.window = 0});
-  EXPECT_EQ(CommonWindow(config), 0);
+TEST(Scheduler, EachGroupOfLayersGivesBackWhatLeftItsOwnWindow) {
+  Fixture f({.max_batch_tokens = 16, .max_sequences = 1},
+            {{.window = 17, .blocks = 3}, {.window = 0, .blocks = 8}});
+  Sequence* sequence = f.Add(100, 28);
+  while (sequence->tokens() < 128) {
+    f.Step();
+    EXPECT_EQ(sequence->kv[0].given_back,
+              std::max(0, (sequence->computed - 16) / 16));
+    EXPECT_EQ(sequence->kv[1].given_back, 0);
+  }
+  EXPECT_EQ(f.scheduler().preemptions(), 0);
+  EXPECT_EQ(sequence->kv[1].blocks.size(), 8u);
+  f.scheduler().Remove(sequence);
+  EXPECT_EQ(f.pool().free_blocks(), 11);
+}
+
+TEST(Scheduler, APromptThatIsLongerThanAWindowNeedsNoMoreThanTheWindow) {
+  Fixture f({.max_batch_tokens = 16, .max_sequences = 2},
+            {{.window = 17, .blocks = 6}, {.window = 0, .blocks = 16}});
+  f.Add(100, 4);
+  f.Add(100, 4);
+  while (f.scheduler().waiting() > 0) ASSERT_FALSE(f.Step().empty());
+  EXPECT_EQ(f.scheduler().running(), 2);
+  EXPECT_EQ(f.scheduler().preemptions(), 0);
+}
+
+TEST(Scheduler, PreemptsWhenAnyGroupRunsOut) {
+  Fixture f({.max_batch_tokens = 64, .max_sequences = 2},
+            {{.window = 64, .blocks = 3}, {.window = 0, .blocks = 8}});
+  f.Add(16, 40);
+  Sequence* young = f.Add(15, 40);
+  for (int step = 0; step < 3; ++step) f.Step();
+  EXPECT_EQ(f.scheduler().preemptions(), 1);
+  EXPECT_TRUE(young->kv.empty());
+  EXPECT_EQ(f.pool().free_blocks(), 1 + 6);
 }
 
 TEST(Scheduler, PutsDecodeRowsBeforePromptChunks) {
@@ -148,7 +180,7 @@ TEST(Scheduler, PreemptsTheYoungestAndComputesItAgain) {
   f.Step();  // young needs its second block and is the youngest itself
   EXPECT_EQ(f.scheduler().preemptions(), 1);
   EXPECT_EQ(young->computed, 0);
-  EXPECT_TRUE(young->blocks.empty());
+  EXPECT_TRUE(young->kv.empty());
   EXPECT_EQ(young->output.size(), 2u);
   EXPECT_EQ(f.scheduler().waiting(), 1);
   EXPECT_EQ(f.scheduler().queued(), 0);
@@ -171,7 +203,7 @@ TEST(Scheduler, AnOlderSequenceTakesTheBlocksOfAYoungerOne) {
   const Batch batch = f.Step();
   ASSERT_EQ(batch.items.size(), 1u);
   EXPECT_EQ(batch.items[0].sequence, old);
-  EXPECT_TRUE(young->blocks.empty());
+  EXPECT_TRUE(young->kv.empty());
   EXPECT_EQ(f.scheduler().preemptions(), 1);
 }
 

@@ -54,10 +54,12 @@ Decoder::Decoder(const std::filesystem::path& source,
       Model::Load(*std::move(packed), options, metrics_);
   CHECK(model.ok()) << model.status();
   model_ = *std::move(model);
-  blocks_.resize(model_->kv_blocks());
-  std::iota(blocks_.begin(), blocks_.end(), 0);
+  tables_ = FixedKvTables(model_->kv_groups(), model_->kv_limits(), 0);
   // Not in memory order, as after some traffic.
-  std::reverse(blocks_.begin(), blocks_.end());
+  for (size_t g = 0; g < tables_.size(); ++g) {
+    const int32_t last = model_->kv_groups()[g].blocks - 1;
+    for (int32_t& block : tables_[g].blocks) block = last - block;
+  }
 }
 
 std::vector<float> Decoder::Feed(const std::vector<int32_t>& ids,
@@ -68,10 +70,8 @@ std::vector<float> Decoder::Feed(const std::vector<int32_t>& ids,
     const int32_t rows = std::min(chunk, count - at);
     std::vector<int32_t> wanted(rows);
     std::iota(wanted.begin(), wanted.end(), 0);
-    const kernels::KvSequence sequence{.blocks = blocks_.data(),
-                                       .first_row = 0,
-                                       .rows = rows,
-                                       .first_position = position_};
+    const SequenceRows sequence{
+        .tables = tables_, .rows = rows, .first_position = position_};
     const absl::StatusOr<ForwardResult> result =
         model_->Forward({.ids = {ids.data() + at, static_cast<size_t>(rows)},
                          .sequences = {&sequence, 1},

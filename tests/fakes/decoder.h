@@ -30,7 +30,7 @@ class Decoder {
  private:
   Metrics metrics_;
   std::unique_ptr<Model> model_;
-  std::vector<int32_t> blocks_;
+  std::vector<KvTable> tables_;
   int32_t position_ = 0;
 };
 

@@ -82,57 +82,75 @@ struct Model::State {
     int32_t position = -1;
   };
 
-  Entry& At(const kernels::KvSequence& sequence, int32_t position);
-  uint64_t History(const kernels::KvSequence& sequence, int32_t position);
+  Entry& At(const SequenceRows& sequence, size_t group, int32_t position);
+  uint64_t History(const SequenceRows& sequence, int32_t position);
+  void TakeBlocks(const SequenceRows& sequence,
+                  std::set<std::pair<size_t, int32_t>>& owned) const;
   std::vector<absl::Status> Store(const ForwardBatch& batch);
   void FillLogits(const ForwardBatch& batch);
-  void AppendLogits(const kernels::KvSequence& sequence, int32_t position);
+  void AppendLogits(const SequenceRows& sequence, int32_t position);
 
   FakeModelConfig fake;
   FakeModelControl* control = nullptr;
   PackedModel packed;
   ModelConfig config;
   MemoryPlan plan;
-  std::vector<Entry> kv;
+  std::vector<std::vector<Entry>> kv;  // of each group
   std::vector<float> logits;
 };
 
-Model::State::Entry& Model::State::At(const kernels::KvSequence& sequence,
-                                      int32_t position) {
-  const int32_t block = sequence.blocks[position / kernels::kKvBlockTokens];
-  CHECK(block >= 0 && block < fake.kv_blocks) << "block " << block;
-  return kv[static_cast<size_t>(block) * kernels::kKvBlockTokens +
-            position % kernels::kKvBlockTokens];
+Model::State::Entry& Model::State::At(const SequenceRows& sequence,
+                                      size_t group, int32_t position) {
+  const size_t block = static_cast<size_t>(position / kernels::kKvBlockTokens);
+  return kv[group].at(
+      static_cast<size_t>(sequence.tables[group].blocks.at(block)) *
+          kernels::kKvBlockTokens +
+      position % kernels::kKvBlockTokens);
 }
 
-uint64_t Model::State::History(const kernels::KvSequence& sequence,
-                               int32_t position) {
+uint64_t Model::State::History(const SequenceRows& sequence, int32_t position) {
   uint64_t hash = 0;
-  for (int32_t p = 0; p <= position; ++p) {
-    const Entry& entry = At(sequence, p);
-    hash = Mix(hash + static_cast<uint64_t>(entry.token) * 65537 +
-               static_cast<uint64_t>(entry.position) + 1);
+  for (size_t g = 0; g < fake.kv_groups.size(); ++g) {
+    const int32_t window = fake.kv_groups[g].window;
+    const int32_t first = window == 0 ? 0 : std::max(position - window + 1, 0);
+    for (int32_t p = first; p <= position; ++p) {
+      const Entry& entry = At(sequence, g, p);
+      hash = Mix(hash + static_cast<uint64_t>(entry.token) * 65537 +
+                 static_cast<uint64_t>(entry.position) + 1);
+    }
   }
   return hash;
 }
 
-// Writes the rows; each block has one owner, rows are contiguous.
+// Each block that is not given back has one owner.
+void Model::State::TakeBlocks(
+    const SequenceRows& sequence,
+    std::set<std::pair<size_t, int32_t>>& owned) const {
+  CHECK(sequence.tables.size() == fake.kv_groups.size());
+  for (size_t g = 0; g < sequence.tables.size(); ++g) {
+    const KvTable& table = sequence.tables[g];
+    for (size_t i = static_cast<size_t>(table.given_back);
+         i < table.blocks.size(); ++i) {
+      CHECK(owned.insert({g, table.blocks[i]}).second)
+          << "two owners of block " << table.blocks[i] << " in group " << g;
+    }
+  }
+}
+
+// Writes the rows, which are contiguous.
 std::vector<absl::Status> Model::State::Store(const ForwardBatch& batch) {
   std::vector<absl::Status> statuses;
-  std::set<int32_t> owned;
+  std::set<std::pair<size_t, int32_t>> owned;
   int32_t row = 0;
-  for (const kernels::KvSequence& sequence : batch.sequences) {
+  for (const SequenceRows& sequence : batch.sequences) {
     CHECK(sequence.first_row == row && sequence.rows > 0);
     const int32_t end = sequence.first_position + sequence.rows;
     CHECK(end <= fake.context);
-    for (int32_t p = 0; p < end; p += kernels::kKvBlockTokens) {
-      const int32_t block = sequence.blocks[p / kernels::kKvBlockTokens];
-      CHECK(owned.insert(block).second) << "two owners of block " << block;
-    }
+    TakeBlocks(sequence, owned);
     absl::Status status;
     for (int32_t p = sequence.first_position; p < end; ++p, ++row) {
       const int32_t token = batch.ids[row];
-      At(sequence, p) = {token, p};
+      for (size_t g = 0; g < kv.size(); ++g) At(sequence, g, p) = {token, p};
       if (token == fake.poison_token) {
         status = absl::DataLossError("an expert could not be read");
       }
@@ -146,7 +164,7 @@ std::vector<absl::Status> Model::State::Store(const ForwardBatch& batch) {
 void Model::State::FillLogits(const ForwardBatch& batch) {
   logits.clear();
   for (int32_t row : batch.logit_rows) {
-    for (const kernels::KvSequence& sequence : batch.sequences) {
+    for (const SequenceRows& sequence : batch.sequences) {
       const int32_t offset = row - sequence.first_row;
       if (offset < 0 || offset >= sequence.rows) continue;
       AppendLogits(sequence, sequence.first_position + offset);
@@ -156,7 +174,7 @@ void Model::State::FillLogits(const ForwardBatch& batch) {
         batch.logit_rows.size() * static_cast<size_t>(fake.vocab));
 }
 
-void Model::State::AppendLogits(const kernels::KvSequence& sequence,
+void Model::State::AppendLogits(const SequenceRows& sequence,
                                 int32_t position) {
   const uint64_t history = History(sequence, position);
   const bool end = position + 1 >= fake.eos_after;
@@ -196,8 +214,11 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(
   state->packed = std::move(packed);
   state->config.vocab = next_config->vocab;
   state->config.context_length = next_config->context;
-  state->kv.resize(static_cast<size_t>(next_config->kv_blocks) *
-                   kernels::kKvBlockTokens);
+  state->plan.kv_groups = next_config->kv_groups;
+  for (const KvGroup& group : next_config->kv_groups) {
+    state->kv.emplace_back(static_cast<size_t>(group.blocks) *
+                           kernels::kKvBlockTokens);
+  }
   return std::unique_ptr<Model>(new Model(std::move(state)));
 }
 
@@ -219,7 +240,13 @@ int32_t Model::context() const { return state_->fake.context; }
 int32_t Model::max_batch_tokens() const {
   return state_->fake.max_batch_tokens;
 }
-int32_t Model::kv_blocks() const { return state_->fake.kv_blocks; }
+std::span<const KvGroup> Model::kv_groups() const {
+  return state_->plan.kv_groups;
+}
+const std::string& Model::kv_type() const {
+  static const std::string type = "f32";
+  return type;
+}
 CacheSnapshot Model::cache_snapshot() const {
   CacheSnapshot snapshot;
   snapshot.loads = static_cast<uint64_t>(state_->control->forwards());

@@ -15,7 +15,7 @@ struct FakeModelConfig {
   int32_t vocab = 64;
   int32_t context = 256;
   int32_t max_batch_tokens = 256;
-  int32_t kv_blocks = 64;
+  std::vector<KvGroup> kv_groups = {{.blocks = 64}};
   int32_t eos = -1;  // the likeliest from position eos_after on, never before
   int32_t eos_after = 0;
   int32_t poison_token = -1;  // a sequence that feeds it gets DataLoss
@@ -54,9 +54,9 @@ class FakeModelControl {
 };
 
 // A Model (by substitution at link time: fake_model.cc defines its members)
-// whose logits are a hash of all the tokens and positions of a row's sequence,
-// read back through the KV blocks it is given. A wrong block, a wrong position
-// or a recomputation left out changes them.
+// whose logits are a hash of the tokens and positions that a row sees in each
+// group, read back through the KV blocks it is given. A wrong block, a wrong
+// position or a recomputation left out changes them.
 std::unique_ptr<Model> MakeFakeModel(const FakeModelConfig& config,
                                      FakeModelControl& control);
 

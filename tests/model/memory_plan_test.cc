@@ -18,9 +18,10 @@ using ::testing::Each;
 using ::testing::HasSubstr;
 
 constexpr int64_t kActivations = 1 << 20;
-constexpr int64_t kBlock = 64 << 10;  // of KV
-constexpr int32_t kContext = 100;     // 7 blocks
-constexpr int64_t kBlob = 96 << 10;   // of the default model
+constexpr int64_t kLayerBlock = 8 << 10;  // of KV, in one of the 8 layers
+constexpr int64_t kBlock = 8 * kLayerBlock;
+constexpr KvLimits kLimits = {.context = 100, .step_rows = 16};  // 7 blocks
+constexpr int64_t kBlob = 96 << 10;  // of the default model
 
 class MemoryPlanTest : public ::testing::Test {
  protected:
@@ -34,12 +35,17 @@ class MemoryPlanTest : public ::testing::Test {
 
   static absl::StatusOr<MemoryPlan> Plan(const MemoryBudget& budget,
                                          int32_t sequences = 4) {
-    return PlanMemory(*model_, budget, kActivations, kBlock, kContext,
-                      sequences);
+    return PlanMemory(
+        *model_, budget, kActivations,
+        KvSizes(model_->config(), kLimits, sequences, kLayerBlock));
   }
   // What no plan can do without: 1 context, 2 slots a layer.
   static int64_t Least() {
     return model_->resident_bytes() + kActivations + 7 * kBlock + 16 * kBlob;
+  }
+  static int32_t Blocks(const MemoryPlan& plan) {
+    EXPECT_EQ(plan.kv_groups.size(), 1u);
+    return plan.kv_groups[0].blocks;
   }
   static int64_t Sum(const MemoryPlan& plan) {
     return plan.resident_bytes + plan.activation_bytes + plan.kv_bytes +
@@ -58,9 +64,9 @@ TEST_F(MemoryPlanTest, StaysWithinEveryBudgetAndUsesIt) {
     const auto plan = Plan({.total_bytes = total});
     ASSERT_TRUE(plan.ok()) << plan.status();
     EXPECT_LE(Sum(*plan), total);
-    EXPECT_GE(plan->kv_blocks, 7);
-    EXPECT_LE(plan->kv_blocks, 4 * 7);
-    EXPECT_EQ(plan->kv_bytes, plan->kv_blocks * kBlock);
+    EXPECT_GE(Blocks(*plan), 7);
+    EXPECT_LE(Blocks(*plan), 4 * 7);
+    EXPECT_EQ(plan->kv_bytes, Blocks(*plan) * kBlock);
     const auto [few, many] =
         std::minmax_element(plan->slots.begin(), plan->slots.end());
     EXPECT_GE(*few, 2);
@@ -71,7 +77,7 @@ TEST_F(MemoryPlanTest, StaysWithinEveryBudgetAndUsesIt) {
             kBlob);
     EXPECT_GE(plan->expert_bytes, last) << "more memory, never fewer experts";
     last = plan->expert_bytes;
-    const bool all = *few == 32 && plan->kv_blocks == 28;
+    const bool all = *few == 32 && Blocks(*plan) == 28;
     EXPECT_TRUE(all || total - Sum(*plan) < kBlob + kBlock)
         << total - Sum(*plan) << " bytes of " << total << " are not used";
   }
@@ -81,7 +87,7 @@ TEST_F(MemoryPlanTest, EnoughForAllHoldsAll) {
   const auto plan = Plan({.total_bytes = int64_t{1} << 30});
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_THAT(plan->slots, Each(32));
-  EXPECT_EQ(plan->kv_blocks, 28);
+  EXPECT_EQ(Blocks(*plan), 28);
 }
 
 TEST_F(MemoryPlanTest, OneByteTooLittleIsRefusedWithTheTable) {
@@ -100,17 +106,17 @@ TEST_F(MemoryPlanTest, PartsSetByHandAreKept) {
   const auto experts = Plan({.expert_bytes = 64 * kBlob});
   ASSERT_TRUE(experts.ok()) << experts.status();
   EXPECT_THAT(experts->slots, Each(8));
-  EXPECT_EQ(experts->kv_blocks, 28);
+  EXPECT_EQ(Blocks(*experts), 28);
 
   const auto kv =
       Plan({.total_bytes = int64_t{1} << 30, .kv_bytes = 9 * kBlock});
   ASSERT_TRUE(kv.ok()) << kv.status();
-  EXPECT_EQ(kv->kv_blocks, 9);
+  EXPECT_EQ(Blocks(*kv), 9);
   EXPECT_THAT(kv->slots, Each(32));
 
   const auto both = Plan({.kv_bytes = 8 * kBlock, .expert_bytes = 24 * kBlob});
   ASSERT_TRUE(both.ok()) << both.status();
-  EXPECT_EQ(both->kv_blocks, 8);
+  EXPECT_EQ(Blocks(*both), 8);
   EXPECT_THAT(both->slots, Each(3));
 }
 
@@ -131,11 +137,37 @@ TEST_F(MemoryPlanTest, NoBudgetTakesFromWhatTheMachineHas) {
   EXPECT_THAT(plan->slots, Each(32)) << "needs 40 MiB of free memory";
 }
 
+TEST_F(MemoryPlanTest, WindowedLayersTakeTheirShareOfEveryBudget) {
+  ModelConfig config;
+  config.layers = {{.window = 20}, {}, {.window = 20}, {}, {.window = 20}};
+  const KvSizes kv(config, {.context = 1600, .step_rows = 16}, 2, kLayerBlock);
+  const auto plan = [&](const MemoryBudget& budget) {
+    return PlanMemory(*model_, budget, kActivations, kv);
+  };
+  // 100 blocks of the two layers without a window; of the others four blocks
+  // hold the 35 keys of a step, for each of two sequences.
+  const int64_t least = (2 * 100 + 3 * 8) * kLayerBlock;
+  const auto by_hand = plan({.kv_bytes = least + 4 * kLayerBlock});
+  ASSERT_TRUE(by_hand.ok()) << by_hand.status();
+  EXPECT_EQ(by_hand->kv_groups[0].blocks, 8);
+  EXPECT_EQ(by_hand->kv_groups[1].blocks, 102);
+  EXPECT_EQ(by_hand->kv_bytes, least + 4 * kLayerBlock);
+  EXPECT_THAT(by_hand->Table(),
+              HasSubstr("KV cache (8 + 102 blocks of 16 tokens)"));
+  EXPECT_FALSE(plan({.kv_bytes = least - 1}).ok());
+
+  const auto all = plan({.total_bytes = int64_t{1} << 30});
+  ASSERT_TRUE(all.ok()) << all.status();
+  EXPECT_EQ(all->kv_groups[0].blocks, 8);
+  EXPECT_EQ(all->kv_groups[1].blocks, 200);
+  EXPECT_EQ(all->kv_bytes, (3 * 8 + 2 * 200) * kLayerBlock);
+}
+
 TEST_F(MemoryPlanTest, DenseLayersHaveOneSlot) {
   const PackedModel dense =
       PackAndOpen("tests/golden/qwen3", ScratchPath("memory_plan_dense"));
   const auto plan = PlanMemory(dense, {.total_bytes = 64 << 20}, kActivations,
-                               kBlock, kContext, 1);
+                               KvSizes(dense.config(), kLimits, 1, 1 << 10));
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_THAT(plan->slots, Each(1));
 }

@@ -171,20 +171,23 @@ TEST(ModelBitsTest, ABatchGivesTheSameBits) {
   const std::vector<int32_t> prompt = Prompt();
   const int32_t length = static_cast<int32_t>(prompt.size());
   const int32_t blocks_each = (length + 15) / 16;
-  ASSERT_GE(model.kv_blocks(), 3 * blocks_each);
-  std::vector<std::vector<int32_t>> blocks(3);
-  for (int32_t b = 0; b < 3 * blocks_each; ++b) blocks[b % 3].push_back(b);
+  ASSERT_EQ(model.kv_groups().size(), 1u);
+  ASSERT_GE(model.kv_groups()[0].blocks, 3 * blocks_each);
+  std::vector<KvTable> tables(3);
+  for (int32_t b = 0; b < 3 * blocks_each; ++b) {
+    tables[b % 3].blocks.push_back(b);
+  }
   std::vector<std::vector<float>> logits(3);
   std::vector<int32_t> done(3, 0);
   const int32_t speeds[] = {1, 5, 16};
   while (done[0] < length) {
     std::vector<int32_t> ids;
-    std::vector<kernels::KvSequence> sequences;
+    std::vector<SequenceRows> sequences;
     std::vector<int> who;
     for (int s = 0; s < 3; ++s) {
       const int32_t rows = std::min(speeds[s], length - done[s]);
       if (rows == 0) continue;
-      sequences.push_back({.blocks = blocks[s].data(),
+      sequences.push_back({.tables = {&tables[s], 1},
                            .first_row = static_cast<int32_t>(ids.size()),
                            .rows = rows,
                            .first_position = done[s]});
@@ -252,40 +255,6 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values("deepseek_v2_group", "deepseek_v3", "ernie4_5_moe",
                     "gpt_oss", "gpt_oss_mxfp4", "granitemoe", "phimoe"),
     [](const auto& info) { return std::string(info.param); });
-
-// The scheduler reuses blocks that have left the window of every layer: here
-// two blocks hold a sequence of any length, at a window of 11.
-TEST(ModelBitsTest, BlocksOutOfTheWindowAreNotRead) {
-  const std::string source = "tests/golden/odd/mixtral";
-  Decoder decoder(source, SmallOptions());
-  Model& model = decoder.model();
-  ASSERT_EQ(model.config().layers[0].window, 11);
-  std::vector<int32_t> prompt;
-  for (const auto& part : LoadGolden(source).prompts) {
-    prompt.insert(prompt.end(), part.begin(), part.end());
-  }
-  const std::vector<float> wanted = decoder.Feed(prompt, 256);
-  std::vector<int32_t> blocks(prompt.size() / 16 + 1);
-  for (size_t b = 0; b < blocks.size(); ++b) blocks[b] = b % 2;
-  const size_t vocab = static_cast<size_t>(model.config().vocab);
-  for (size_t p = 0; p < prompt.size(); ++p) {
-    const kernels::KvSequence sequence{
-        .blocks = blocks.data(),
-        .first_row = 0,
-        .rows = 1,
-        .first_position = static_cast<int32_t>(p)};
-    const int32_t row = 0;
-    const absl::StatusOr<ForwardResult> result =
-        model.Forward({.ids = {&prompt[p], 1},
-                       .sequences = {&sequence, 1},
-                       .logit_rows = {&row, 1}});
-    ASSERT_TRUE(result.ok()) << result.status();
-    ASSERT_EQ(std::memcmp(result->logits.data(), wanted.data() + p * vocab,
-                          vocab * sizeof(float)),
-              0)
-        << "position " << p;
-  }
-}
 
 // KV for one context of 4,096 tokens takes 32 MiB of the default model; the
 // rest needs about 20.

@@ -150,13 +150,11 @@ absl::StatusOr<std::unique_ptr<Model>> DecodeCommand::Load(
   ASSIGN_OR_RETURN(PackedModel model, PackedModel::Open(packed));
   ASSIGN_OR_RETURN(std::unique_ptr<Model> loaded,
                    Model::Load(std::move(model), options, metrics));
-  const int32_t blocks =
-      flags.max_sequences *
-      ((context + kernels::kKvBlockTokens - 1) / kernels::kKvBlockTokens);
-  if (loaded->kv_blocks() < blocks) {
+  const int32_t contexts = KvContexts(loaded->kv_groups(), loaded->kv_limits());
+  if (contexts < flags.max_sequences) {
     return absl::ResourceExhaustedError(absl::StrCat(
-        "--sequences ", flags.max_sequences, " of ", context, " tokens need ",
-        blocks, " KV blocks; the memory holds ", loaded->kv_blocks()));
+        "--sequences ", flags.max_sequences, ": the memory holds the KV of ",
+        contexts, " sequences of ", context, " tokens"));
   }
   return loaded;
 }

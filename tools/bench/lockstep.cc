@@ -14,21 +14,14 @@ namespace {
 constexpr int32_t kWarmRows = 64;
 constexpr int kWarmChunks = 8;
 
-int32_t BlocksOf(int32_t tokens) {
-  return (tokens + kernels::kKvBlockTokens - 1) / kernels::kKvBlockTokens;
-}
-
 }  // namespace
 
 Lockstep::Lockstep(Model& model, const ModelCost& cost, int32_t sequences)
     : model_(model),
       cost_(cost),
-      tables_(static_cast<size_t>(sequences)),
       seen_(static_cast<size_t>(std::max(1, model.config().experts))) {
-  const int32_t blocks = BlocksOf(model.context());
   for (int32_t s = 0; s < sequences; ++s) {
-    tables_[s].resize(blocks);
-    std::iota(tables_[s].begin(), tables_[s].end(), s * blocks);
+    tables_.push_back(FixedKvTables(model.kv_groups(), model.kv_limits(), s));
   }
   ForwardTap tap;
   tap.routing = [this](int layer, std::span<const int32_t> experts,
@@ -66,7 +59,7 @@ absl::StatusOr<Lockstep::Step> Lockstep::Decode(int32_t position) {
   for (int32_t s = 0; s < count; ++s) {
     ids_[s] = static_cast<int32_t>(
         random_() % static_cast<uint32_t>(model_.config().vocab));
-    sequences_.push_back({.blocks = tables_[s].data(),
+    sequences_.push_back({.tables = tables_[s],
                           .first_row = s,
                           .rows = 1,
                           .first_position = position});
@@ -91,8 +84,8 @@ absl::Status Lockstep::Prefill(int32_t rows) {
       id = static_cast<int32_t>(random_() %
                                 static_cast<uint32_t>(model_.config().vocab));
     }
-    const kernels::KvSequence sequence{
-        .blocks = tables_[0].data(), .rows = chunk, .first_position = begin};
+    const SequenceRows sequence{
+        .tables = tables_[0], .rows = chunk, .first_position = begin};
     const int32_t last = chunk - 1;
     const size_t logits = begin + chunk == rows ? 1 : 0;
     RETURN_IF_ERROR(Forward({.ids = ids_,

@@ -45,8 +45,8 @@ class Lockstep {
   Model& model_;
   const ModelCost& cost_;
   std::mt19937 random_{1};
-  std::vector<std::vector<int32_t>> tables_;  // KV blocks of each sequence
-  std::vector<kernels::KvSequence> sequences_;
+  std::vector<std::vector<KvTable>> tables_;  // of each sequence
+  std::vector<SequenceRows> sequences_;
   std::vector<int32_t> ids_;
   std::vector<int32_t> rows_;
   std::vector<bool> seen_;  // experts of the layer at hand

@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -18,8 +17,6 @@
 
 namespace bullpen {
 namespace {
-
-constexpr int32_t kKvBlockTokens = kernels::kKvBlockTokens;
 
 class MappedReader : public BlobReader {
  public:
@@ -113,18 +110,15 @@ absl::StatusOr<RoutedResult> RunRouted(Model& model, const RoutingTrace& route,
         std::ranges::copy(route.chosen(choice), chosen.begin());
         std::ranges::copy(route.weights(choice), weights.begin());
       });
-  const int32_t context =
-      std::min(model.context(), model.kv_blocks() * kKvBlockTokens);
-  std::vector<int32_t> blocks(
-      static_cast<size_t>((context + kKvBlockTokens - 1) / kKvBlockTokens));
-  std::iota(blocks.begin(), blocks.end(), 0);
+  const std::vector<KvTable> tables =
+      FixedKvTables(model.kv_groups(), model.kv_limits(), 0);
   const int32_t vocab = model.config().vocab;
   const int32_t row = 0;
   const auto start = std::chrono::steady_clock::now();
   for (; now < tokens; ++now) {
     const int32_t id = static_cast<int32_t>(int64_t{now} * 7919 % vocab);
-    const kernels::KvSequence sequence{
-        .blocks = blocks.data(), .rows = 1, .first_position = now % context};
+    const SequenceRows sequence{
+        .tables = tables, .rows = 1, .first_position = now % model.context()};
     ASSIGN_OR_RETURN(const ForwardResult result,
                      model.Forward({.ids = {&id, 1},
                                     .sequences = {&sequence, 1},
