@@ -43,22 +43,22 @@ absl::StatusCode CodeOf(int error) {
   }
 }
 
-absl::Status Failure(std::string_view verb, const std::filesystem::path& path,
-                     int error) {
+}  // namespace
+
+absl::Status SystemError(std::string_view verb,
+                         const std::filesystem::path& path, int error) {
   return absl::Status(CodeOf(error),
                       absl::StrCat("cannot ", Absl(verb), " ", path.string(),
                                    ": ", std::strerror(error)));
 }
 
-}  // namespace
-
 absl::StatusOr<File> File::OpenForRead(const std::filesystem::path& path) {
   // O_NONBLOCK: a pipe in the place of a file must not hang the open.
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return Failure("open", path, errno);
+  if (fd < 0) return SystemError("open", path, errno);
   File file(fd, path, 0);
   struct stat info;
-  if (fstat(fd, &info) != 0) return Failure("stat", path, errno);
+  if (fstat(fd, &info) != 0) return SystemError("stat", path, errno);
   if (!S_ISREG(info.st_mode)) {
     return absl::FailedPreconditionError(
         absl::StrCat(path.string(), " is not a regular file"));
@@ -70,7 +70,7 @@ absl::StatusOr<File> File::OpenForRead(const std::filesystem::path& path) {
 absl::StatusOr<File> File::Create(const std::filesystem::path& path) {
   const int fd =
       open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-  if (fd < 0) return Failure("create", path, errno);
+  if (fd < 0) return SystemError("create", path, errno);
   return File(fd, path, 0);
 }
 
@@ -92,7 +92,7 @@ absl::Status File::ReadAt(int64_t offset, std::span<std::byte> out) const {
         pread(fd_, out.data() + done, std::min(out.size() - done, kMaxTransfer),
               offset + static_cast<int64_t>(done));
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return Failure("read", path_, errno);
+    if (got < 0) return SystemError("read", path_, errno);
     if (got == 0) {
       return absl::DataLossError(absl::StrCat(
           path_.string(), " ends at byte ", offset + done, "; ", out.size(),
@@ -109,7 +109,7 @@ absl::Status File::Append(std::span<const std::byte> bytes) {
     const ssize_t put = write(fd_, bytes.data() + done,
                               std::min(bytes.size() - done, kMaxTransfer));
     if (put < 0 && errno == EINTR) continue;
-    if (put < 0) return Failure("write", path_, errno);
+    if (put < 0) return SystemError("write", path_, errno);
     done += static_cast<size_t>(put);
     size_ += put;
   }
@@ -117,7 +117,7 @@ absl::Status File::Append(std::span<const std::byte> bytes) {
 }
 
 absl::Status File::Sync() {
-  if (fsync(fd_) != 0) return Failure("sync", path_, errno);
+  if (fsync(fd_) != 0) return SystemError("sync", path_, errno);
   return absl::OkStatus();
 }
 
@@ -143,11 +143,12 @@ absl::Status WriteNewFile(const std::filesystem::path& path,
 
 absl::Status SyncDirectory(const std::filesystem::path& directory) {
   const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return Failure("open", directory, errno);
+  if (fd < 0) return SystemError("open", directory, errno);
   const int error = fsync(fd) == 0 ? 0 : errno;
   close(fd);
   // Some file systems cannot sync a directory; they say EINVAL.
-  if (error != 0 && error != EINVAL) return Failure("sync", directory, error);
+  if (error != 0 && error != EINVAL)
+    return SystemError("sync", directory, error);
   return absl::OkStatus();
 }
 
@@ -156,7 +157,7 @@ absl::StatusOr<FileLock> FileLock::Acquire(
   bool told = false;
   while (true) {
     const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (fd < 0) return Failure("create the lock", path, errno);
+    if (fd < 0) return SystemError("create the lock", path, errno);
     FileLock lock(fd, path);
     int got = flock(fd, LOCK_EX | LOCK_NB);
     if (got != 0 && errno == EWOULDBLOCK) {
@@ -171,7 +172,7 @@ absl::StatusOr<FileLock> FileLock::Acquire(
     if (got != 0 || fstat(fd, &mine) != 0) {
       const int error = errno;
       lock.path_.clear();  // Not ours to remove.
-      return Failure("lock", path, error);
+      return SystemError("lock", path, error);
     }
     // The holder before us removed the file: then this lock guards nothing.
     if (stat(path.c_str(), &named) == 0 && named.st_ino == mine.st_ino &&

@@ -14,6 +14,11 @@
 
 namespace bullpen {
 
+// "cannot VERB PATH: reason" of a failed system call's errno, with the code
+// that File's errors have.
+absl::Status SystemError(std::string_view verb,
+                         const std::filesystem::path& path, int error);
+
 // An open regular file. Move-only; closes itself. Errors name the path, what
 // was tried and the system's reason: NotFound, PermissionDenied,
 // ResourceExhausted (disk full, quota, size limit), DataLoss (too short,

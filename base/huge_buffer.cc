@@ -14,7 +14,7 @@ namespace {
 constexpr int64_t kHugePage = int64_t{2} << 20;
 }
 
-absl::StatusOr<HugeBuffer> HugeBuffer::Allocate(int64_t bytes) {
+absl::StatusOr<HugeBuffer> HugeBuffer::Allocate(int64_t bytes, Touch touch) {
   // A small buffer takes small pages: rounding it to 2 MiB would waste memory
   // that the budget does not know of.
   const int64_t page = bytes >= kHugePage ? kHugePage : 4096;
@@ -42,7 +42,9 @@ absl::StatusOr<HugeBuffer> HugeBuffer::Allocate(int64_t bytes) {
   buffer.data_ = start;
   buffer.size_ = bytes;
   buffer.mapped_ = mapped;
-  for (int64_t i = 0; i < mapped; i += 4096) start[i] = std::byte{0};
+  for (int64_t i = 0; touch == Touch::kNow && i < mapped; i += 4096) {
+    start[i] = std::byte{0};
+  }
   return buffer;
 }
 

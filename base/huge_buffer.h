@@ -8,12 +8,17 @@
 
 namespace bullpen {
 
-// Anonymous memory that is 2 MiB aligned, asks for huge pages, and is touched
-// once at creation, so that later use never faults. Move-only.
+// Anonymous memory that is 2 MiB aligned (less than 2 MiB: to 4 KiB), asks for
+// huge pages, and is touched once at creation, so that later use never faults.
+// Move-only.
 class HugeBuffer {
  public:
+  // kLater: pages fault in at their first use, as when a disk fills them.
+  enum class Touch : uint8_t { kNow, kLater };
+
   // bytes > 0. ResourceExhausted says how much was asked.
-  static absl::StatusOr<HugeBuffer> Allocate(int64_t bytes);
+  static absl::StatusOr<HugeBuffer> Allocate(int64_t bytes,
+                                             Touch touch = Touch::kNow);
 
   HugeBuffer() = default;
   HugeBuffer(HugeBuffer&& other) noexcept;
@@ -24,6 +29,10 @@ class HugeBuffer {
   int64_t size() const { return size_; }
   std::span<std::byte> span() const {
     return {data_, static_cast<size_t>(size_)};
+  }
+  // All of its pages: whole blocks for direct reads, whatever size() is.
+  std::span<std::byte> pages() const {
+    return {data_, static_cast<size_t>(mapped_)};
   }
 
  private:

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "engine/vector_clones.h"
+#include "base/vector_clones.h"
 
 namespace bullpen {
 namespace {

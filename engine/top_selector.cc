@@ -4,8 +4,8 @@
 #include <functional>
 #include <limits>
 
+#include "base/vector_clones.h"
 #include "engine/softmax.h"
-#include "engine/vector_clones.h"
 
 namespace bullpen {
 namespace {

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/vector_clones.h"
 
 namespace bullpen::kernels {
 namespace {
@@ -260,6 +261,32 @@ float Mxfp4Scale(uint8_t exponent) {
                                   : static_cast<uint32_t>(exponent - 1) << 23);
 }
 
+namespace {
+
+BULLPEN_VECTOR_CLONES void FromBF16(const std::byte* bits, int64_t count,
+                                    float* out) {
+  for (int64_t i = 0; i < count; ++i) {
+    uint16_t high;
+    std::memcpy(&high, bits + 2 * i, sizeof(high));
+    out[i] = std::bit_cast<float>(static_cast<uint32_t>(high) << 16);
+  }
+}
+
+BULLPEN_VECTOR_CLONES void ScaleGroups(const UnpackedBlock& block, int groups,
+                                       int group_elements, float* out) {
+  const int8_t* quants = block.quants;
+  for (int g = 0; g < groups; ++g) {
+    const float scale = block.scales[g], minimum = block.minimums[g];
+    for (int i = 0; i < group_elements; ++i) {
+      out[i] = scale * static_cast<float>(quants[i]) - minimum;
+    }
+    quants += group_elements;
+    out += group_elements;
+  }
+}
+
+}  // namespace
+
 void Dequantise(const BlockFormat& format, const std::byte* blocks,
                 int64_t count, float* out) {
   CHECK(format.readable() && count % format.elements == 0)
@@ -269,21 +296,18 @@ void Dequantise(const BlockFormat& format, const std::byte* blocks,
       std::memcpy(out, blocks, static_cast<size_t>(count) * sizeof(float));
       return;
     }
-    for (int64_t i = 0; i < count; ++i) {
-      uint16_t bits;
-      std::memcpy(&bits, blocks + 2 * i, sizeof(bits));
-      out[i] = ToFloat(bits, format.exact);
+    if (format.exact == DType::kBF16) {
+      FromBF16(blocks, count, out);
+      return;
     }
+    for (int64_t i = 0; i < count; ++i) out[i] = Half(blocks + 2 * i);
     return;
   }
   UnpackedBlock block;
-  const int group = format.group_elements;
+  const int groups = format.elements / format.group_elements;
   for (; count > 0; count -= format.elements) {
     format.unpack(blocks, block);
-    for (int i = 0; i < format.elements; ++i) {
-      out[i] = block.scales[i / group] * static_cast<float>(block.quants[i]) -
-               block.minimums[i / group];
-    }
+    ScaleGroups(block, groups, format.group_elements, out);
     blocks += format.bytes;
     out += format.elements;
   }

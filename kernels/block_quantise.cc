@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/vector_clones.h"
 #include "kernels/scale_search.h"
 #include "kernels/types.h"
 
@@ -26,12 +27,21 @@ std::byte Byte(int value) { return static_cast<std::byte>(value); }
 // 1 / d, or 0 where there is nothing to scale.
 float Inverse(float d) { return d == 0 ? 0 : 1 / d; }
 
+// |x| as an integer, which orders as it does.
+uint32_t Magnitude(float x) { return std::bit_cast<uint32_t>(x) & 0x7fffffff; }
+
+// The largest |x|. Of integers, so that compilers make vectors of it.
+uint32_t LargestMagnitude(const float* x, int count) {
+  uint32_t most = 0;
+  for (int i = 0; i < count; ++i) most = std::max(most, Magnitude(x[i]));
+  return most;
+}
+
 // The value of the largest magnitude, the first of equals.
 float Extreme(const float* x, int count) {
-  const float* at = std::max_element(x, x + count, [](float a, float b) {
-    return std::fabs(a) < std::fabs(b);
-  });
-  return *at;
+  const uint32_t most = LargestMagnitude(x, count);
+  return *std::find_if(x, x + count - 1,
+                       [&](float value) { return Magnitude(value) == most; });
 }
 
 // The importance from element i on, if there is any.
@@ -88,12 +98,14 @@ Affine UnsignedCodes(const float* x, int most, const float* importance,
   return with;
 }
 
+BULLPEN_VECTOR_CLONES
 void QuantiseQ4_0(const float* x, const float* importance, std::byte* out) {
   int codes[32];
   PutHalf(SignedCodes(x, 8, importance, codes), out);
   PutNibbles(codes, out + 2);
 }
 
+BULLPEN_VECTOR_CLONES
 void QuantiseQ4_1(const float* x, const float* importance, std::byte* out) {
   int codes[32];
   const Affine scale = UnsignedCodes(x, 15, importance, codes);
@@ -102,6 +114,7 @@ void QuantiseQ4_1(const float* x, const float* importance, std::byte* out) {
   PutNibbles(codes, out + 4);
 }
 
+BULLPEN_VECTOR_CLONES
 void QuantiseQ5_0(const float* x, const float* importance, std::byte* out) {
   int codes[32];
   PutHalf(SignedCodes(x, 16, importance, codes), out);
@@ -109,6 +122,7 @@ void QuantiseQ5_0(const float* x, const float* importance, std::byte* out) {
   PutNibbles(codes, out + 6);
 }
 
+BULLPEN_VECTOR_CLONES
 void QuantiseQ5_1(const float* x, const float* importance, std::byte* out) {
   int codes[32];
   const Affine scale = UnsignedCodes(x, 31, importance, codes);
@@ -119,14 +133,21 @@ void QuantiseQ5_1(const float* x, const float* importance, std::byte* out) {
 }
 
 // Codes are too fine for a search to pay, whatever counts.
+BULLPEN_VECTOR_CLONES
 void QuantiseQ8_0(const float* x, const float*, std::byte* out) {
-  const float d = std::fabs(Extreme(x, 32)) / 127.0f;
-  const float inverse = Inverse(d);
+  const float d = std::bit_cast<float>(LargestMagnitude(x, 32)) / 127.0f;
+  // A denormal scale, which is stored as zero, may have none.
+  const float inverse = std::isinf(Inverse(d)) ? 0 : Inverse(d);
   PutHalf(d, out);
+  int8_t codes[32];
   for (int i = 0; i < 32; ++i) {
-    // Halves go away from zero.
-    out[2 + i] = Byte(static_cast<int8_t>(std::round(x[i] * inverse)));
+    // To the nearest, halves away from zero: the rest is exact.
+    const float code = x[i] * inverse;
+    const int whole = static_cast<int>(code);
+    const float rest = code - static_cast<float>(whole);
+    codes[i] = static_cast<int8_t>(whole + (rest >= 0.5f) - (rest <= -0.5f));
   }
+  std::memcpy(out + 2, codes, sizeof(codes));
 }
 
 // Each value as the nearest code under a scale, the lower of two; the squared
@@ -151,6 +172,7 @@ float Mxfp4Codes(const float* x, float d, const float* importance, int* codes) {
 
 // The exponent of the largest value gives the scale; where some values count
 // more, that or one of its neighbours.
+BULLPEN_VECTOR_CLONES
 void QuantiseMXFP4(const float* x, const float* importance, std::byte* out) {
   const float most = std::fabs(Extreme(x, 32));
   int exponent = 0;
@@ -176,6 +198,7 @@ void QuantiseMXFP4(const float* x, const float* importance, std::byte* out) {
   PutNibbles(codes, out + 1);
 }
 
+BULLPEN_VECTOR_CLONES
 void QuantiseIQ4_NL(const float* x, const float* importance, std::byte* out) {
   const float d = SearchIq4Scale(x, importance);
   const float inverse = Inverse(d);
@@ -234,12 +257,14 @@ void PutKNibbles(const int* codes, std::byte* out) {
   }
 }
 
+BULLPEN_VECTOR_CLONES
 void QuantiseQ4_K(const float* x, const float* importance, std::byte* out) {
   int codes[256];
   QuantiseGroups(x, 15, importance, out, codes);
   PutKNibbles(codes, out + 16);
 }
 
+BULLPEN_VECTOR_CLONES
 void QuantiseQ5_K(const float* x, const float* importance, std::byte* out) {
   int codes[256];
   QuantiseGroups(x, 31, importance, out, codes);
@@ -250,6 +275,7 @@ void QuantiseQ5_K(const float* x, const float* importance, std::byte* out) {
   PutKNibbles(codes, out + 48);
 }
 
+BULLPEN_VECTOR_CLONES
 void QuantiseQ6_K(const float* x, const float* importance, std::byte* out) {
   float scales[16];
   for (int g = 0; g < 16; ++g) {

@@ -1,8 +1,9 @@
 #include "kernels/quant_panels.h"
 
-#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 
 #include "base/check.h"
 #include "kernels/element.h"
@@ -52,12 +53,38 @@ float LoadScale(ScaleCode code, const std::byte* base, int lane) {
   return value;
 }
 
-int CodeOf(const PanelFormat& format, int8_t quant) {
-  if (format.values == nullptr) return quant + format.offset;
-  const int8_t* end = format.values + 16;
-  const int8_t* found = std::find(format.values, end, quant);
-  CHECK(found != end) << int{quant} << " is no value of " << format.name;
-  return static_cast<int>(found - format.values);
+// The code of each integer of a format, by the integer as a byte; -1: none.
+using CodeTable = std::array<int8_t, 256>;
+constexpr CodeTable CodesOf(const PanelFormat& format) {
+  CodeTable codes = {};
+  for (int i = 0; i < 256; ++i) {
+    const int quant = static_cast<int8_t>(i);
+    int code = quant + format.offset;
+    if (format.values != nullptr) {
+      code = 0;  // the first of equal values
+      while (code < 16 && format.values[code] != quant) ++code;
+      if (code == 16) code = -1;
+    }
+    codes[i] = static_cast<int8_t>(code);
+  }
+  return codes;
+}
+constexpr auto kCodes = [] {
+  std::array<CodeTable, std::size(kPanelFormats)> tables = {};
+  for (size_t i = 0; i < tables.size(); ++i) {
+    tables[i] = CodesOf(kPanelFormats[i]);
+  }
+  return tables;
+}();
+
+// Four bytes as one word, the first in its lowest.
+uint32_t LoadFour(const int8_t* bytes) {
+  uint32_t word;
+  std::memcpy(&word, bytes, sizeof(word));
+  return word;
+}
+void StoreFour(uint32_t word, std::byte* out) {
+  std::memcpy(out, &word, sizeof(word));
 }
 
 void SetBits(std::byte& byte, int bits, int shift) {
@@ -87,30 +114,55 @@ struct CodePlace {
   int high_plane;
 };
 
-// Columns [0, group_cols) of one group of one lane.
-void StoreCodes(const PanelFormat& format, const int8_t* quants, int lane,
-                std::byte* codes) {
-  for (int c = 0; c < format.group_cols; ++c) {
-    const CodePlace place(format, lane, c);
-    if (format.code_bits == 8) {
-      codes[c / 4 * 64 + place.quad] = static_cast<std::byte>(quants[c]);
-      continue;
+// Columns [0, group_cols) of one group of one lane, four at a time; see
+// PanelFormat. Fifth bits of two lanes share a byte that was zero.
+void StoreCodes(DType type, const int8_t* quants, int lane, std::byte* codes) {
+  const PanelFormat& format = FormatOf(type);
+  const int cols = format.group_cols;
+  std::byte* const mine = codes + 4 * lane;
+  if (format.code_bits == 8) {
+    for (int c = 0; c < cols; c += 4) {
+      StoreFour(LoadFour(quants + c), mine + 16 * c);
     }
-    const int code = CodeOf(format, quants[c]);
-    SetBits(codes[place.low_byte], code & 15, place.low_shift);
-    if (format.code_bits == 5) {
-      SetBits(codes[place.fifth_byte(c)], code >> 4, place.fifth_shift());
-    } else if (format.code_bits == 6) {
-      SetBits(codes[place.pair_byte(c)], code >> 4, CodePlace::PairShift(c));
+    return;
+  }
+  const CodeTable& table = kCodes[static_cast<size_t>(type)];
+  int8_t code[32];
+  int all = 0;
+  for (int c = 0; c < cols; ++c) {
+    code[c] = table[static_cast<uint8_t>(quants[c])];
+    all |= code[c];
+  }
+  CHECK(all >= 0) << "an integer that is no value of " << format.name;
+  for (int c = 0; c < cols; c += 8) {
+    StoreFour((LoadFour(code + c) & 0x0f0f0f0f) |
+                  (LoadFour(code + c + 4) & 0x0f0f0f0f) << 4,
+              mine + 8 * c);
+  }
+  std::byte* const high = codes + cols * kPanelRows / 2;
+  if (format.code_bits == 5) {
+    for (int c = 0; c < cols; c += 4) {
+      int bits = 0;
+      for (int b = 0; b < 4; ++b) bits |= (code[c + b] >> 4 & 1) << b;
+      SetBits(high[2 * c + lane / 2], bits, lane % 2 * 4);
+    }
+  } else if (format.code_bits == 6) {
+    for (int c = 0; c < cols; c += 16) {
+      uint32_t pairs = 0;
+      for (int v = 0; v < 4; ++v) {
+        pairs |= (LoadFour(code + c + 4 * v) >> 4 & 0x03030303) << (2 * v);
+      }
+      StoreFour(pairs, high + 4 * c + 4 * lane);
     }
   }
 }
 
 // What one source block gives to one lane; `cols` of it lie before the panel's
 // block that begins at `block`.
-void StoreBlock(const PanelFormat& format, const BlockFormat& source,
+void StoreBlock(DType type, const BlockFormat& source,
                 const UnpackedBlock& unpacked, int first_col, int lane,
                 std::byte* block) {
+  const PanelFormat& format = FormatOf(type);
   if (format.scale == ScaleCode::kProduct) {
     StoreHalf(block, lane, unpacked.d, DType::kF16);
     if (format.minimum) {
@@ -127,7 +179,7 @@ void StoreBlock(const PanelFormat& format, const BlockFormat& source,
       StoreScale(format.scale, group + kPanelRows * format.scale_bytes(), lane,
                  unpacked.minimums[from], unpacked.group_minimums[from]);
     }
-    StoreCodes(format, unpacked.quants + col, lane,
+    StoreCodes(type, unpacked.quants + col, lane,
                group + format.group_header_bytes());
     group += format.group_bytes();
   }
@@ -153,7 +205,7 @@ void PackBlockRows(DType type, const BlockRows& rows, int64_t first_row,
       source.unpack(blocks, unpacked);
       blocks += source.bytes;
       for (int c = 0; c < source.elements; c += format.block_cols) {
-        StoreBlock(format, source, unpacked, c, lane, at);
+        StoreBlock(type, source, unpacked, c, lane, at);
         at += format.block_bytes();
       }
     }

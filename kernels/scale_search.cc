@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "base/vector_clones.h"
 #include "kernels/panel_format.h"
 
 namespace bullpen::kernels {
@@ -79,23 +80,38 @@ float ErrorOf(const float* x, const float* weights, const float* codes,
   return Total(error);
 }
 
+// What all codes of a group have in common: the sums of its weights, and of
+// those times x.
+struct Weighted {
+  float w, wx;
+};
+
+Weighted SumWeights(const float* x, const float* weights) {
+  Lanes w_sum = {}, wx_sum = {};
+  for (int i = 0; i < kGroup; i += kLanes) {
+    for (int l = 0; l < kLanes; ++l) {
+      w_sum[l] += weights[i + l];
+      wx_sum[l] += weights[i + l] * x[i + l];
+    }
+  }
+  return {Total(w_sum), Total(wx_sum)};
+}
+
 // The least-squares scale and minimum for these codes; false if they do not
 // determine them.
-bool FitCodes(const float* x, const float* weights, const float* codes,
-              Scaled& fit) {
-  Lanes w_sum = {}, wx_sum = {}, l_sum = {}, l2_sum = {}, xl_sum = {};
+bool FitCodes(const float* x, const float* weights, Weighted sums,
+              const float* codes, Scaled& fit) {
+  Lanes l_sum = {}, l2_sum = {}, xl_sum = {};
   for (int i = 0; i < kGroup; i += kLanes) {
     for (int l = 0; l < kLanes; ++l) {
       const float weight = weights[i + l], code = codes[i + l];
-      w_sum[l] += weight;
-      wx_sum[l] += weight * x[i + l];
       l_sum[l] += weight * code;
       l2_sum[l] += weight * code * code;
       xl_sum[l] += weight * code * x[i + l];
     }
   }
-  const float w = Total(w_sum), wx = Total(wx_sum), l = Total(l_sum),
-              l2 = Total(l2_sum), xl = Total(xl_sum);
+  const auto [w, wx] = sums;
+  const float l = Total(l_sum), l2 = Total(l2_sum), xl = Total(xl_sum);
   const float determinant = w * l2 - l * l;
   if (!(determinant > 0)) return false;
   fit.scale = (w * xl - wx * l) / determinant;
@@ -131,6 +147,7 @@ constexpr auto kIq4Cells = [] {
 
 }  // namespace
 
+BULLPEN_VECTOR_CLONES
 float SearchScale(const float* x, int count, int half,
                   const float* importance) {
   const float extreme = ExtremeOf(x, count);
@@ -156,6 +173,7 @@ float SearchScale(const float* x, int count, int half,
   return best.scale;
 }
 
+BULLPEN_VECTOR_CLONES
 Scaled SearchScaleAndMinimum(const float* x, int most,
                              const float* importance) {
   float squares = 0;
@@ -170,6 +188,7 @@ Scaled SearchScaleAndMinimum(const float* x, int most,
   const float range = *std::max_element(x, x + kGroup) - least;
   if (!(range > kLeast)) return {0, -least};
   const float top = static_cast<float>(most);
+  const Weighted sums = SumWeights(x, weights);
   float codes[kGroup];
   const auto code_with = [&](float inverse) {
     for (int i = 0; i < kGroup; ++i) {
@@ -185,7 +204,7 @@ Scaled SearchScaleAndMinimum(const float* x, int most,
   for (int step = 0; step <= steps; ++step) {
     code_with((first + 0.1f * static_cast<float>(step) + top) / range);
     Scaled fit;
-    if (!FitCodes(x, weights, codes, fit)) continue;
+    if (!FitCodes(x, weights, sums, codes, fit)) continue;
     const float error = ErrorOf(x, weights, codes, fit);
     if (error < least_error) {
       least_error = error;
@@ -201,6 +220,7 @@ int NearestIq4(float x) {
   return found.code + (x >= found.middle ? 1 : 0);
 }
 
+BULLPEN_VECTOR_CLONES
 float SearchIq4Scale(const float* x, const float* importance) {
   const float extreme = ExtremeOf(x, kGroup);
   if (std::fabs(extreme) < kLeast) return 0;

@@ -130,6 +130,12 @@ absl::Status PackLocked(const Source& source, const fs::path& target,
       Manifest manifest,
       WriteWeights(source.checkpoint, source.plan, work.path(),
                    {options.progress, report, options.importance}));
+  ASSIGN_OR_RETURN(const std::string content, source.checkpoint.ContentKey());
+  if (!source.key.starts_with(content)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(source.checkpoint.path().string(),
+                     " was changed while it was packed; nothing was kept"));
+  }
   manifest.source_key = source.key;
   RETURN_IF_ERROR(WriteNewFile(work.path() / kManifestFile, manifest.ToJson()));
   RETURN_IF_ERROR(SyncDirectory(work.path()));

@@ -27,9 +27,11 @@ bool IsPacked(const std::filesystem::path& dir);
 // Turns a model (see Checkpoint) into a packed model at `target`. Atomic: all
 // is written and synced in a sibling directory that is renamed last, so a
 // killed pack leaves nothing that looks finished (a later pack removes its
-// remains). Peak memory: two experts and some MiB for each CPU, whatever the
-// size of the model.
-// AlreadyExists if `target` is a packed model of another source.
+// remains). Peak memory: six pieces of 8 Mi weights (or one transposed matrix)
+// as the source has them, three as they are packed, and some MiB for each CPU,
+// whatever the size of the model.
+// AlreadyExists if `target` is a packed model of another source;
+// FailedPrecondition if the source's weight files change meanwhile.
 absl::Status Pack(const std::filesystem::path& source,
                   const std::filesystem::path& target,
                   const PackOptions& options);

@@ -22,7 +22,7 @@ struct WriteWatch {
 
 // Writes resident.safetensors and experts.safetensors of `plan` into `dir`,
 // synced, and gives the manifest that belongs to them (without source_key).
-// Holds two experts, or twice some MiB of a larger tensor, at a time.
+// Holds some pieces of tensors at a time, see Pack.
 absl::StatusOr<Manifest> WriteWeights(const Checkpoint& checkpoint,
                                       const PackPlan& plan,
                                       const std::filesystem::path& dir,

@@ -1,25 +1,30 @@
 #include "engine/model/packed_model.h"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "base/check.h"
-#include "base/file.h"
+#include "base/direct_file.h"
+#include "base/read_queue.h"
 #include "base/status.h"
 #include "base/strings.h"
 #include "base/xxh3.h"
 #include "engine/model/config_fields.h"
 #include "engine/model/pack_layout.h"
 #include "engine/model/safetensors.h"
+#include "spdlog/spdlog.h"
 
 namespace bullpen {
 namespace {
 
 namespace fs = std::filesystem;
 
-// Read and hashed at a time: large enough for the disk, and the hash finds it
-// still in the cache.
-constexpr int64_t kChunkBytes = int64_t{4} << 20;
+// Read at a time: enough for the disk to reach its rate, and what is read last,
+// with nothing left to hash meanwhile, is soon hashed.
+constexpr int64_t kChunkBytes = int64_t{8} << 20;
+// At a time.
+constexpr int kReads = 2;
 
 struct Blob {
   std::string name;
@@ -174,6 +179,12 @@ absl::StatusOr<PackedModel> PackedModel::Open(const fs::path& dir) {
   ASSIGN_OR_RETURN(model.tensors_,
                    ReadResident(resident, model.config_, manifest));
   model.resident_data_offset_ = resident.data_offset();
+  if (model.resident_data_offset_ % kDirectAlignment != 0) {
+    return absl::DataLossError(
+        absl::StrCat(resident.path().string(), ": its data begins at byte ",
+                     resident.data_offset(), ", which is not a multiple of ",
+                     kDirectAlignment));
+  }
   model.resident_bytes_ = resident.size() - resident.data_offset();
   model.resident_checksum_ = manifest.resident_checksum;
 
@@ -219,22 +230,38 @@ bool PackedModel::has_block_types() const {
 }
 
 absl::StatusOr<ResidentWeights> PackedModel::LoadResident() const {
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point start = Clock::now();
   const fs::path path = dir_ / kResidentFile;
-  ASSIGN_OR_RETURN(const File file, File::OpenForRead(path));
+  ASSIGN_OR_RETURN(const DirectFile file, DirectFile::Open(path));
   ResidentWeights weights;
   weights.tensors_ = tensors_;
-  ASSIGN_OR_RETURN(weights.buffer_, HugeBuffer::Allocate(resident_bytes_));
+  ASSIGN_OR_RETURN(
+      weights.buffer_,
+      HugeBuffer::Allocate(resident_bytes_, HugeBuffer::Touch::kLater));
   XXH3_state_t hash;
   XXH3_64bits_reset(&hash);
-  const std::span<std::byte> all = weights.buffer_.span();
-  for (size_t done = 0; done < all.size();) {
-    const std::span<std::byte> chunk = all.subspan(
-        done, std::min(all.size() - done, static_cast<size_t>(kChunkBytes)));
-    RETURN_IF_ERROR(
-        file.ReadAt(resident_data_offset_ + static_cast<int64_t>(done), chunk));
-    XXH3_64bits_update(&hash, chunk.data(), chunk.size());
-    done += chunk.size();
+  ReadQueue queue(kReads);
+  const auto chunk_at = [&](int64_t offset) {
+    return std::min(resident_bytes_ - offset, kChunkBytes);
+  };
+  const std::span<std::byte> pages = weights.buffer_.pages();
+  for (int64_t at = 0; at < resident_bytes_; at += kChunkBytes) {
+    queue.Submit(
+        {.file = &file,
+         .offset = resident_data_offset_ + at,
+         .out = pages.subspan(static_cast<size_t>(at),
+                              std::min(pages.size() - static_cast<size_t>(at),
+                                       static_cast<size_t>(kChunkBytes))),
+         .needed = chunk_at(at)});
   }
+  for (int64_t at = 0; at < resident_bytes_; at += kChunkBytes) {
+    RETURN_IF_ERROR(queue.Wait());
+    XXH3_64bits_update(&hash, pages.data() + at,
+                       static_cast<size_t>(chunk_at(at)));
+  }
+  const double seconds =
+      std::chrono::duration<double>(Clock::now() - start).count();
   const uint64_t checksum = XXH3_64bits_digest(&hash);
   if (checksum != resident_checksum_) {
     return absl::DataLossError(absl::StrCat(
@@ -242,6 +269,10 @@ absl::StatusOr<ResidentWeights> PackedModel::LoadResident() const {
         absl::Hex(checksum, absl::kZeroPad16), ", but manifest.json says ",
         absl::Hex(resident_checksum_, absl::kZeroPad16)));
   }
+  spdlog::info("loaded {} of resident weights in {:.2f} s ({}/s)",
+               FormatBytes(resident_bytes_), seconds,
+               FormatBytes(static_cast<int64_t>(
+                   static_cast<double>(resident_bytes_) / seconds)));
   return weights;
 }
 

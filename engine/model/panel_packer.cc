@@ -1,10 +1,13 @@
 #include "engine/model/panel_packer.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <thread>
 
+#include "base/check.h"
 #include "base/status.h"
+#include "base/vector_clones.h"
 #include "kernels/block_quantise.h"
 #include "kernels/quant_panels.h"
 
@@ -12,7 +15,7 @@ namespace bullpen {
 namespace {
 
 // Values that a worker takes at a time.
-constexpr int64_t kChunkValues = int64_t{1} << 17;
+constexpr int64_t kChunkValues = int64_t{1} << 15;
 
 // Some rows of one part, and where in the panels they come.
 struct PartRows {
@@ -38,6 +41,34 @@ absl::Status ForParts(const PanelRows& rows, Fn&& fn) {
   return absl::OkStatus();
 }
 
+// Sums run in lanes, so that compilers make vectors of them.
+constexpr size_t kLanes = 8;
+using Lanes = std::array<double, kLanes>;
+
+double Total(const Lanes& lanes) {
+  return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
+         ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+}
+
+// Adds the squares of a row and those of its errors, each times the importance
+// of its column, if there is any. Blocks are multiples of the lanes.
+BULLPEN_VECTOR_CLONES
+void AddSquares(std::span<const float> row, const float* back,
+                const float* importance, double& squares, double& errors) {
+  Lanes square = {}, error = {};
+  for (size_t c = 0; c < row.size(); c += kLanes) {
+    for (size_t l = 0; l < kLanes; ++l) {
+      const double x = row[c + l];
+      const double e = double{back[c + l]} - x;
+      const double weight = importance != nullptr ? importance[c + l] : 1.0f;
+      square[l] += weight * (x * x);
+      error[l] += weight * (e * e);
+    }
+  }
+  squares += Total(square);
+  errors += Total(error);
+}
+
 // Of one row: quantised, and what that cost.
 void QuantiseRow(const kernels::BlockFormat& format, std::span<const float> row,
                  std::span<const float> importance, std::byte* blocks,
@@ -46,21 +77,11 @@ void QuantiseRow(const kernels::BlockFormat& format, std::span<const float> row,
   kernels::Quantise(format, row.data(), cols, blocks,
                     importance.empty() ? nullptr : importance.data());
   kernels::Dequantise(format, blocks, cols, back.data());
-  double squared_error = 0, squares = 0, weighted_error = 0, weighted = 0;
-  for (size_t c = 0; c < row.size(); ++c) {
-    const double error =
-        (double{back[c]} - row[c]) * (double{back[c]} - row[c]);
-    const double square = double{row[c]} * row[c];
-    squared_error += error;
-    squares += square;
-    if (importance.empty()) continue;
-    weighted_error += error * importance[c];
-    weighted += square * importance[c];
+  AddSquares(row, back.data(), nullptr, errors.squares, errors.squared_error);
+  if (!importance.empty()) {
+    AddSquares(row, back.data(), importance.data(), errors.weighted_squares,
+               errors.weighted_error);
   }
-  errors.squared_error += squared_error;
-  errors.squares += squares;
-  errors.weighted_error += weighted_error;
-  errors.weighted_squares += weighted;
 }
 
 // Whether the blocks of a source can be copied.
@@ -86,20 +107,36 @@ PanelPacker::PanelPacker(const Checkpoint& checkpoint)
   for (int i = 0; i < pool_.threads(); ++i) workers_.emplace_back(checkpoint);
 }
 
+void PanelPacker::Use(const SourceWindow* window) {
+  for (Worker& worker : workers_) worker.reader.Use(window);
+}
+
+void PanelPacker::AddRanges(const PanelRows& rows,
+                            std::vector<SourceRange>& ranges) {
+  const absl::Status added =
+      ForParts(rows, [&](const PartRows& part) -> absl::Status {
+        SliceReader::AddRanges(part.slice, part.rows, ranges);
+        return absl::OkStatus();
+      });
+  CHECK(added.ok()) << added;
+}
+
 absl::Status PanelPacker::PackPlain(const PanelRows& rows, Worker& worker,
                                     std::byte* out) {
   const int64_t cols = rows.parts.front().cols;
   const int64_t row_bytes = cols * kernels::DTypeBytes(rows.dtype);
-  worker.stacked.resize(static_cast<size_t>(rows.count * row_bytes));
+  std::span<const std::byte> stacked;
   RETURN_IF_ERROR(ForParts(rows, [&](const PartRows& part) -> absl::Status {
-    ASSIGN_OR_RETURN(const std::span<const std::byte> bytes,
+    ASSIGN_OR_RETURN(stacked,
                      worker.reader.Read(part.slice, part.rows, rows.dtype));
-    std::memcpy(worker.stacked.data() + part.at * row_bytes, bytes.data(),
-                bytes.size());
+    if (part.rows.count == rows.count) return absl::OkStatus();
+    worker.stacked.resize(static_cast<size_t>(rows.count * row_bytes));
+    std::memcpy(worker.stacked.data() + part.at * row_bytes, stacked.data(),
+                stacked.size());
+    stacked = worker.stacked;
     return absl::OkStatus();
   }));
-  kernels::PackPanels(rows.dtype, worker.stacked.data(), rows.count, cols, cols,
-                      out);
+  kernels::PackPanels(rows.dtype, stacked.data(), rows.count, cols, cols, out);
   return absl::OkStatus();
 }
 
@@ -147,10 +184,11 @@ absl::Status PanelPacker::Pack(const PanelRows& rows, std::byte* out,
       (rows.count + kernels::kPanelRows - 1) / kernels::kPanelRows;
   const int64_t panel_bytes =
       kernels::PanelBytes(rows.dtype, kernels::kPanelRows, front.cols);
-  // All rows of a transposed slice lie in the same bytes.
+  // All rows of a transposed slice lie in the same bytes, which each worker
+  // converts.
   const int64_t chunk =
       front.transposed
-          ? panels
+          ? (panels + pool_.threads() - 1) / pool_.threads()
           : std::max<int64_t>(
                 1, kChunkValues / (int64_t{kernels::kPanelRows} * front.cols));
   const int64_t chunks = (panels + chunk - 1) / chunk;

@@ -10,6 +10,7 @@
 #include "engine/model/pack_plan.h"
 #include "engine/model/pack_report.h"
 #include "engine/model/slice_reader.h"
+#include "engine/model/source_window.h"
 #include "kernels/types.h"
 
 namespace bullpen {
@@ -24,11 +25,17 @@ struct PanelRows {
 };
 
 // Turns rows of a checkpoint into panels, quantising where the types differ.
-// All CPUs read, convert and lay out panels of their own; each holds some
-// hundred KiB of rows. One thread calls it.
+// All CPUs convert and lay out panels of their own; each holds some hundred KiB
+// of rows. One thread calls it.
 class PanelPacker {
  public:
   explicit PanelPacker(const Checkpoint& checkpoint);
+
+  // From now on rows come out of `window`, see RowReader.
+  void Use(const SourceWindow* window);
+  // Adds what packing these rows reads of the files.
+  static void AddRanges(const PanelRows& rows,
+                        std::vector<SourceRange>& ranges);
 
   // Fills `out`, PanelBytes of the rows, and books what it did in `note`.
   absl::Status Pack(const PanelRows& rows, std::byte* out, PackedTensor& note);

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/model/checkpoint.h"
+#include "engine/model/source_window.h"
 #include "kernels/types.h"
 
 namespace bullpen {
@@ -19,37 +20,49 @@ struct RowRange {
 };
 
 // Reads weights of a checkpoint in a type that kernels know, whatever they are
-// stored as. Keeps its buffer: one thread, one tensor after another.
+// stored as. Keeps its buffers: one thread, and a result lives until the next
+// call.
 class RowReader {
  public:
   explicit RowReader(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
 
-  // Row-major values as `dtype`, a plain type that holds them exactly, into
-  // `out`, which has their size. CHECKs that.
-  absl::Status Read(const SourceTensor& tensor, RowRange rows,
-                    kernels::DType dtype, std::span<std::byte> out);
+  // From now on bytes that `window` has are taken there; null: from the files.
+  void Use(const SourceWindow* window) { window_ = window; }
 
-  // The rows as they are stored, in the decoder's order, until the next call.
+  // Row-major values as `dtype`, a plain type that holds them exactly.
+  absl::StatusOr<std::span<const std::byte>> Read(const SourceTensor& tensor,
+                                                  RowRange rows,
+                                                  kernels::DType dtype);
+
+  // The rows as they are stored, in the decoder's order.
   absl::StatusOr<std::span<const std::byte>> ReadBlocks(
       const SourceTensor& tensor, RowRange rows);
 
+  // Adds what both would read of the files.
+  static void AddRanges(const SourceTensor& tensor, RowRange rows,
+                        std::vector<SourceRange>& ranges);
+
  private:
-  // Rows of a tensor with scales, and the rows of those, as they are stored.
-  absl::Status ReadWithScales(const SourceTensor& tensor, RowRange rows);
+  using Bytes = std::vector<std::byte>;
+
+  // The range's bytes, in the window or else in `buffer`.
+  absl::StatusOr<std::span<const std::byte>> Take(const SourceRange& range,
+                                                  Bytes& buffer);
+  absl::StatusOr<std::span<const std::byte>> ReadInterleaved(
+      const SourceTensor& tensor, RowRange rows);
   // As GGUF files have them.
-  absl::Status ReadMxfp4(const SourceTensor& tensor, RowRange rows,
-                         std::span<std::byte> out);
+  absl::StatusOr<std::span<const std::byte>> ReadMxfp4(
+      const SourceTensor& tensor, RowRange rows);
   absl::Status ReadFp8(const SourceTensor& tensor, RowRange rows, float* out);
   // DataLoss if not every value is one of that type.
-  absl::Status ReadFp8AsBf16(const SourceTensor& tensor, RowRange rows,
-                             std::span<std::byte> out);
-  absl::Status ReadStored(const SourceTensor& tensor, RowRange rows,
-                          std::span<std::byte> out);
+  absl::Status ReadFp8AsBf16(const SourceTensor& tensor, RowRange rows);
 
   const Checkpoint& checkpoint_;
-  std::vector<std::byte> stored_;
-  std::vector<std::byte> weights_;
-  std::vector<std::byte> scales_;
+  const SourceWindow* window_ = nullptr;
+  Bytes stored_;
+  Bytes scales_;
+  Bytes joined_;
+  Bytes out_;
   std::vector<float> values_;
 };
 

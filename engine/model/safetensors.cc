@@ -220,21 +220,24 @@ absl::StatusOr<SafetensorsWriter> SafetensorsWriter::Create(
   const int64_t data = (unpadded + alignment - 1) / alignment * alignment;
   text.append(static_cast<size_t>(data - unpadded), ' ');
 
-  ASSIGN_OR_RETURN(File file, File::Create(path));
+  ASSIGN_OR_RETURN(std::unique_ptr<DirectWriter> file,
+                   DirectWriter::Create(path, data + end));
   const uint64_t length = text.size();
-  RETURN_IF_ERROR(file.Append(std::as_bytes(std::span(&length, 1))));
-  RETURN_IF_ERROR(file.Append(std::as_bytes(std::span(text))));
-  return SafetensorsWriter(std::move(file), data + end);
+  RETURN_IF_ERROR(file->Append(std::as_bytes(std::span(&length, 1))));
+  RETURN_IF_ERROR(file->Append(std::as_bytes(std::span(text))));
+  return SafetensorsWriter(std::move(file));
 }
+
+absl::StatusOr<std::span<std::byte>> SafetensorsWriter::Room(int64_t bytes) {
+  return file_->Room(bytes);
+}
+
+absl::Status SafetensorsWriter::Commit() { return file_->Commit(); }
 
 absl::Status SafetensorsWriter::Append(std::span<const std::byte> bytes) {
-  return file_.Append(bytes);
+  return file_->Append(bytes);
 }
 
-absl::Status SafetensorsWriter::Finish() {
-  CHECK(file_.size() == end_) << file_.path() << " has " << file_.size()
-                              << " bytes, its header says " << end_;
-  return file_.Sync();
-}
+absl::Status SafetensorsWriter::Finish() { return file_->Finish(); }
 
 }  // namespace bullpen

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "base/direct_writer.h"
 #include "base/file.h"
 #include "engine/model/tensor_info.h"
 
@@ -53,8 +55,8 @@ class SafetensorsFile {
   uint64_t header_checksum_ = 0;  // XXH3_64bits of the JSON
 };
 
-// Writes one file front to back, so that memory holds no more than the caller's
-// piece: first the header, whose sizes follow from the shapes, then the data.
+// Writes one file front to back, by a DirectWriter: first the header, whose
+// sizes follow from the shapes, then the data.
 class SafetensorsWriter {
  public:
   struct Tensor {
@@ -69,17 +71,19 @@ class SafetensorsWriter {
       const std::filesystem::path& path, const std::vector<Tensor>& tensors,
       int64_t alignment);
 
-  // The next bytes of the data section, tensors in the order given to Create.
+  // The next bytes of the data section, tensors in the order given to Create;
+  // see DirectWriter.
+  absl::StatusOr<std::span<std::byte>> Room(int64_t bytes);
+  absl::Status Commit();
   absl::Status Append(std::span<const std::byte> bytes);
   // Syncs; CHECKs that all bytes were written.
   absl::Status Finish();
 
  private:
-  SafetensorsWriter(File file, int64_t end)
-      : file_(std::move(file)), end_(end) {}
+  explicit SafetensorsWriter(std::unique_ptr<DirectWriter> file)
+      : file_(std::move(file)) {}
 
-  File file_;
-  int64_t end_ = 0;  // size of the finished file
+  std::unique_ptr<DirectWriter> file_;
 };
 
 }  // namespace bullpen

@@ -8,14 +8,21 @@
 #include "absl/status/statusor.h"
 #include "engine/model/pack_plan.h"
 #include "engine/model/row_reader.h"
+#include "engine/model/source_window.h"
 
 namespace bullpen {
 
 // Reads rows of slices, wherever a checkpoint keeps their elements. Keeps its
-// buffers: one thread, and a result lives until the next call.
+// buffers: one thread, and a result lives until the next call, as does the
+// window.
 class SliceReader {
  public:
   explicit SliceReader(const Checkpoint& checkpoint) : reader_(checkpoint) {}
+
+  // See RowReader.
+  void Use(const SourceWindow* window) { reader_.Use(window); }
+  static void AddRanges(const RowSlice& slice, RowRange rows,
+                        std::vector<SourceRange>& ranges);
 
   // Row-major, as `dtype`, a plain type that holds them exactly.
   absl::StatusOr<std::span<const std::byte>> Read(const RowSlice& slice,
@@ -28,12 +35,8 @@ class SliceReader {
                                                         RowRange rows);
 
  private:
-  // One by one from all that the rows are spread over.
-  absl::Status Pick(const RowSlice& slice, RowRange rows, kernels::DType dtype);
-
   RowReader reader_;
-  std::vector<std::byte> rows_;
-  std::vector<std::byte> spread_;
+  std::vector<std::byte> picked_;
 };
 
 }  // namespace bullpen

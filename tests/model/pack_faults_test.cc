@@ -2,6 +2,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <filesystem>
 #include <functional>
@@ -123,6 +124,26 @@ TEST_F(PackFaults, FullDiskIsAnErrorAndLeavesNothing) {
   ASSERT_TRUE(WIFEXITED(status));
   EXPECT_EQ(WEXITSTATUS(status), 0);
   EXPECT_THAT(Names(), IsEmpty());
+}
+
+TEST_F(PackFaults, SourceThatChangesMeanwhileIsNotPacked) {
+  const fs::path source = dir_ / "source";
+  fs::copy(kSource, source);
+  for (const bool shrink : {false, true}) {
+    PackOptions options;
+    options.progress = [&](int64_t, int64_t) {
+      const fs::path weights = source / "model.safetensors";
+      if (shrink) fs::resize_file(weights, 100'000);
+      fs::last_write_time(
+          weights, fs::file_time_type::clock::now() + std::chrono::hours(1));
+    };
+    const absl::Status status = Pack(source, target_, options);
+    EXPECT_EQ(status.code(), shrink ? absl::StatusCode::kDataLoss
+                                    : absl::StatusCode::kFailedPrecondition)
+        << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(source.string()));
+    EXPECT_THAT(Names(), ElementsAre("source"));
+  }
 }
 
 TEST_F(PackFaults, UnwritableTargetIsNamed) {
