@@ -9,6 +9,7 @@
 #include "kernels/math_simd.h"
 #include "kernels/quant_dot_simd.h"
 #include "kernels/quant_panels.h"
+#include "kernels/token_tiles.h"
 #include "kernels/types.h"
 
 // Dot products of rows of x with panels of weights.
@@ -93,33 +94,16 @@ void Dots(const PanelSpan& span, const float* const* rows, int tokens,
 // <= V::kInt8Tokens.
 template <typename V>
 void Int8Dots(const PanelSpan& span, const std::byte* x, int tokens,
-              float* sums) {
+              float* sums, const ReadAhead& ahead) {
   const PanelFormat& format = FormatOf(span.dtype);
   V::ChooseInt8(format, tokens)({.weights = span.data,
                                  .panels = span.count,
                                  .cols = span.cols,
                                  .x = x,
                                  .sums = sums,
-                                 .format = &format});
+                                 .format = &format,
+                                 .ahead = ahead});
 }
-
-// Tokens [begin, end) in tiles of nearly equal size, none above `most`.
-class TokenTiles {
- public:
-  TokenTiles(int64_t begin, int64_t end, int most)
-      : begin_(begin), rows_(end - begin), count_((rows_ + most - 1) / most) {}
-
-  int64_t count() const { return count_; }
-  int64_t first(int64_t tile) const { return begin_ + rows_ * tile / count_; }
-  int rows(int64_t tile) const {
-    return static_cast<int>(first(tile + 1) - first(tile));
-  }
-
- private:
-  int64_t begin_;
-  int64_t rows_;
-  int64_t count_;
-};
 
 // Panels in a part of `panels` that one tile of tokens reads once: long
 // streams, as each start of one waits for memory, but enough parts for threads

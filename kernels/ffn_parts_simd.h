@@ -2,7 +2,6 @@
 
 #include "kernels/dot_simd.h"
 #include "kernels/grouped_ffn.h"
-#include "kernels/int8_rows_simd.h"
 #include "kernels/parallel.h"
 
 // What an expert's weights are split into, and the rows that they multiply, as
@@ -31,17 +30,38 @@ struct PanelParts {
   int32_t count;
 };
 
-// `width` panels from panel `part * width` on of a [rows, cols] matrix.
-inline PanelSpan PartOf(const void* blob, int64_t offset, DType dtype,
-                        int32_t rows, int32_t cols, int64_t part,
-                        int32_t width) {
-  PanelSpan span{.dtype = dtype, .cols = cols};
-  const int32_t panels = (rows + kPanelRows - 1) / kPanelRows;
-  const int32_t first = static_cast<int32_t>(part) * width;
-  span.count = std::min(width, panels - first);
-  span.data =
-      static_cast<const std::byte*>(blob) + offset + first * span.panel_bytes();
+// A matrix that every group has, at `offset` of its blob.
+struct FfnMatrix {
+  DType dtype = DType::kF32;
+  int32_t rows = 0;
+  int32_t cols = 0;
+  int64_t offset = 0;
+};
+
+// Part i of the groups' matrices, counted through from the first group on.
+inline PanelSpan PartOf(const GroupedFfnArgs& args, const FfnMatrix& matrix,
+                        const PanelParts& parts, int64_t i) {
+  PanelSpan span{.dtype = matrix.dtype, .cols = matrix.cols};
+  const int32_t panels = (matrix.rows + kPanelRows - 1) / kPanelRows;
+  const int32_t first = static_cast<int32_t>(i % parts.count) * parts.width;
+  span.count = std::min(parts.width, panels - first);
+  span.data = static_cast<const std::byte*>(args.groups[i / parts.count].blob) +
+              matrix.offset + first * span.panel_bytes();
   return span;
+}
+
+// Calls fn(i, next) for all parts of all groups; `next` is the part that the
+// same thread takes then, or i if it does not know. Some parts in a row for
+// each thread, but enough turns for threads that are not equally fast.
+template <typename Fn>
+void ForFfnParts(Stream& stream, int64_t count, int64_t work, Fn&& fn) {
+  constexpr int64_t kTurns = 256;
+  ForParts(
+      stream, count, work,
+      [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; ++i) fn(i, std::min(i + 1, end - 1));
+      },
+      count / kTurns);
 }
 
 // Whether weights of the type multiply integers.
@@ -76,43 +96,28 @@ inline std::byte* CodesAt(const GroupedFfnArgs& args, int64_t entry) {
   return args.codes + entry * args.shape.code_row_bytes();
 }
 
+// Entries [first, first + rows) of a group.
+struct FfnTile {
+  FfnTile(const TokenTiles& tiles, int64_t tile, int64_t next_part)
+      : first(tiles.first(tile)),
+        rows(tiles.rows(tile)),
+        ahead(AheadOf(tile, tiles.count(), next_part)) {}
+  int64_t first;
+  int rows;
+  ReadAhead ahead;
+};
+
 // The products of a tile of entries with some panels.
 template <typename V>
 void FfnDots(const GroupedFfnArgs& args, FfnRows which, const PanelSpan& span,
-             int64_t first, int count, float* sums) {
+             const FfnTile& tile, float* sums) {
+  const int64_t first = tile.first;
+  const int count = tile.rows;
   if (TakesCodes(args, span.dtype)) {
-    Int8Dots<V>(span, CodesAt(args, first), count, sums);
+    Int8Dots<V>(span, CodesAt(args, first), count, sums, tile.ahead);
   } else {
     Dots<V>(span, TileOfFfn<V>(args, which, first, count).rows, count, sums);
   }
-}
-
-// Rounds x or h of all entries to integers, if weights of `dtype` take them.
-template <typename V>
-void Int8Entries(const GroupedFfnArgs& args, FfnRows which, Stream& stream) {
-  const ExpertShape& shape = args.shape;
-  const bool x = which == FfnRows::kX;
-  const DType dtype = x ? shape.dtype : shape.down_dtype();
-  if (!TakesCodes(args, dtype)) return;
-  const int32_t cols = x ? shape.dim : shape.inner;
-  int64_t most = 0;
-  for (int32_t g = 0; g < args.group_count; ++g) {
-    most = std::max(most, TilesOf<V>(args, args.groups[g], dtype).count());
-  }
-  ForParts(stream, args.group_count * most, int64_t{cols} * V::kInt8Tokens,
-           [&](int64_t begin, int64_t end, int) {
-             for (int64_t i = begin; i < end; ++i) {
-               const TokenTiles tiles =
-                   TilesOf<V>(args, args.groups[i / most], dtype);
-               const int64_t tile = i % most;
-               if (tile >= tiles.count()) continue;
-               const int64_t first = tiles.first(tile);
-               const int count = tiles.rows(tile);
-               Int8Rows(FormatOf(dtype),
-                        TileOfFfn<V>(args, which, first, count).rows, count,
-                        cols, CodesAt(args, first));
-             }
-           });
 }
 
 }  // namespace

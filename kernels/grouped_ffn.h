@@ -80,6 +80,11 @@ struct GroupedFfnArgs {
   // dim and inner: room for the x and the h of block types as integers, see
   // matmul.h. Null: they stay float.
   std::byte* codes = nullptr;
+  // Scratch, aligned as floats are, [x_rows] of Int8RowBytes(dim), x_rows being
+  // those of x: room to round a row once for all its experts. Null: it is
+  // rounded for each.
+  std::byte* x_codes = nullptr;
+  int32_t x_rows = 0;
 };
 
 }  // namespace bullpen::kernels

@@ -7,6 +7,18 @@
 
 namespace bullpen::kernels {
 
+// What to ask memory for while panels are read: what stands `bytes` behind
+// every `every`-th of them, from panel `first` on; nothing if 0.
+struct ReadAhead {
+  int64_t bytes = 0;
+  int32_t every = 1;
+  int32_t first = 0;
+
+  int64_t OfPanel(int32_t panel) const {
+    return panel % every == first ? bytes : 0;
+  }
+};
+
 // Some adjacent panels of a block type against a tile of rows of x, rounded to
 // integers as int8_rows.h defines. The tile holds for each of the type's
 // blocks: the scales [tokens] in F32; of each group the sum of its codes,
@@ -19,6 +31,7 @@ struct Int8Block {
   const std::byte* x = nullptr;
   float* sums = nullptr;  // [panels][tokens][16]
   const PanelFormat* format = nullptr;
+  ReadAhead ahead;
 };
 
 // Of a tile's block: 32-bit words of sums for each token.

@@ -16,7 +16,8 @@ void Int8Panels(const Int8Block& block) {
                         block.format->block_bytes();
   for (int32_t p = 0; p < block.panels; ++p) {
     const std::byte* w = block.weights + p * bytes;
-    tile.Run(w, w + bytes, block.x, block.sums + p * kTokens * kPanelRows);
+    tile.Run(w, w + bytes, block.ahead.OfPanel(p), block.x,
+             block.sums + p * kTokens * kPanelRows);
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -9,6 +10,7 @@
 
 #include "kernels/int8_dot.h"
 #include "kernels/int8_rows.h"
+#include "kernels/interleave_simd.h"
 
 // Rows of activations as integers, in the order of Int8Block. AVX2 is enough
 // for every instruction set: one row is rounded for many products.
@@ -70,39 +72,60 @@ inline int32_t SumOf16(const int8_t* codes) {
   return _mm_cvtsi128_si32(sums) + _mm_extract_epi16(sums, 4) - 16 * 128;
 }
 
-// The sums of one block's groups, as Int8Block says, of one of the tokens.
+// Of a row: scales, sums and codes, four bytes each.
+inline int64_t RowWords(const PanelFormat& format, int64_t cols) {
+  return cols / 4 + cols / format.block_cols * (1 + SumWords(format));
+}
+
+// The sums of one block's groups, as Int8Block says, of one row.
 inline void StoreSums(const PanelFormat& format, const int8_t* codes,
-                      int tokens, std::byte* out) {
+                      std::byte* out) {
   const bool pairs = format.scale == ScaleCode::kProduct;
   for (int32_t g = 0; g < format.groups(); ++g) {
     int32_t sum = SumOf16(codes);
     if (format.group_cols == 32) sum += SumOf16(codes + 16);
     codes += format.group_cols;
-    if (pairs) {
-      const int16_t half = static_cast<int16_t>(sum);
-      std::memcpy(out + g / 2 * 4 * tokens + g % 2 * 2, &half, sizeof(half));
-    } else {
-      std::memcpy(out + g * 4 * tokens, &sum, sizeof(sum));
-    }
+    std::memcpy(out, &sum, pairs ? 2 : 4);
+    out += pairs ? 2 : 4;
   }
 }
 
+// Rounds a row: a tile of one. Returns its end.
+inline std::byte* Int8RowOf(const PanelFormat& format, const float* x,
+                            int32_t cols, std::byte* out) {
+  const int64_t header = 4 * (1 + SumWords(format));
+  for (const float* end = x + cols; x < end; x += format.block_cols) {
+    int8_t* codes = reinterpret_cast<int8_t*>(out + header);
+    const float scale = Int8BlockOf(x, format.block_cols, codes);
+    std::memcpy(out, &scale, sizeof(scale));
+    StoreSums(format, codes, out + 4);
+    out += header + format.block_cols;
+  }
+  return out;
+}
+
 // A tile of `tokens` rows of x.
-inline void Int8Rows(const PanelFormat& format, const float* const* rows,
-                     int tokens, int32_t cols, std::byte* tile) {
-  alignas(32) int8_t codes[kMostBlockColumns];
-  for (int32_t first = 0; first < cols; first += format.block_cols) {
-    float* scales = reinterpret_cast<float*>(tile);
-    std::byte* sums = tile + 4 * tokens;
-    tile += 4 * (1 + SumWords(format)) * tokens;
+template <int kMostTokens>
+void Int8Rows(const PanelFormat& format, const float* const* rows, int tokens,
+              int32_t cols, std::byte* tile) {
+  constexpr int64_t kMostBytes = Int8RowBytes(kMostBlockColumns);
+  if (tokens == 1) {
+    Int8RowOf(format, rows[0], cols, tile);
+    return;
+  }
+  // A few columns at a time, for the first-level cache.
+  alignas(32) std::byte rounded[kMostTokens * kMostBytes];
+  const std::byte* parts[kMostTokens];
+  for (int32_t first = 0; first < cols; first += kMostBlockColumns) {
+    const int32_t some = std::min(cols - first, kMostBlockColumns);
     for (int t = 0; t < tokens; ++t) {
-      scales[t] = Int8BlockOf(rows[t] + first, format.block_cols, codes);
-      StoreSums(format, codes, tokens, sums + 4 * t);
-      for (int32_t c = 0; c < format.block_cols; c += 4) {
-        std::memcpy(tile + (c * tokens + 4 * t), codes + c, 4);
-      }
+      std::byte* part = rounded + t * kMostBytes;
+      Int8RowOf(format, rows[t] + first, some, part);
+      parts[t] = part;
     }
-    tile += format.block_cols * tokens;
+    const int64_t words = RowWords(format, some);
+    Interleave(parts, tokens, words, tile);
+    tile += 4 * words * tokens;
   }
 }
 

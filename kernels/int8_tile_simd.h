@@ -22,9 +22,11 @@ class Int8Tile {
   explicit Int8Tile(const Int8Block& block)
       : format_(*block.format), bias_(BiasOf<Kind>(format_)), group_(format_) {}
 
-  // Writes sums [tokens][16] of the blocks [w, end).
-  void Run(const std::byte* w, const std::byte* end, const std::byte* x,
-           float* out) {
+  // Writes sums [tokens][16] of the blocks [w, end), asking for what stands
+  // `ahead` bytes behind them, if not 0.
+  void Run(const std::byte* w, const std::byte* end, int64_t ahead,
+           const std::byte* x, float* out) {
+    ahead_ = ahead;
     F sums[kTokens];
     for (F& sum : sums) sum = V::Zero();
     const bool product = format_.scale == ScaleCode::kProduct;
@@ -43,9 +45,9 @@ class Int8Tile {
   using F = typename V::F;
   using Ints = typename V::Ints;
 
-  // Behind a panel stands the next one.
   [[gnu::always_inline]] void Prefetch(const std::byte* group) const {
-    PrefetchGroup<1>(group, 0, kPrefetchBytes, format_.group_bytes());
+    if (ahead_ == 0) return;
+    PrefetchGroup<1>(group, 0, ahead_, format_.group_bytes());
   }
 
   // Groups with integer factors: sums of the whole block, then its scales.
@@ -131,6 +133,7 @@ class Int8Tile {
   const PanelFormat& format_;
   const int bias_;
   const Int8Group<V, Kind, kTokens> group_;
+  int64_t ahead_ = 0;
   // Of the block at hand.
   const float* x_scales_ = nullptr;
   const std::byte* x_sums_ = nullptr;

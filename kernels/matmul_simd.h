@@ -55,7 +55,8 @@ void MatMulPart(const MatMulArgs& args, int32_t panel, int32_t panels,
     const int64_t first = tiles.first(tile);
     const int count = tiles.rows(tile);
     if (args.x_codes != nullptr) {
-      Int8Dots<V>(span, CodesAt(args, first), count, sums);
+      Int8Dots<V>(span, CodesAt(args, first), count, sums,
+                  {.bytes = kPrefetchBytes});
     } else {
       Dots<V>(span, TileOfX<V>(args, first, count).rows, count, sums);
     }
@@ -66,18 +67,19 @@ void MatMulPart(const MatMulArgs& args, int32_t panel, int32_t panels,
 // Rounds x of every head, tile by tile.
 template <typename V>
 void Int8X(const MatMulArgs& args, const TokenTiles& tiles, Stream& stream) {
-  ForParts(
-      stream, args.heads * tiles.count(), int64_t{args.w.cols} * V::kInt8Tokens,
-      [&](int64_t begin, int64_t end, int) {
-        for (int64_t i = begin; i < end; ++i) {
-          const MatMulArgs head = HeadOf(args, i / tiles.count());
-          const int64_t tile = i % tiles.count();
-          const int64_t first = tiles.first(tile);
-          const int count = tiles.rows(tile);
-          Int8Rows(FormatOf(args.w.dtype), TileOfX<V>(head, first, count).rows,
+  ForParts(stream, args.heads * tiles.count(),
+           int64_t{args.w.cols} * V::kInt8Tokens,
+           [&](int64_t begin, int64_t end, int) {
+             for (int64_t i = begin; i < end; ++i) {
+               const MatMulArgs head = HeadOf(args, i / tiles.count());
+               const int64_t tile = i % tiles.count();
+               const int64_t first = tiles.first(tile);
+               const int count = tiles.rows(tile);
+               Int8Rows<V::kInt8Tokens>(
+                   FormatOf(args.w.dtype), TileOfX<V>(head, first, count).rows,
                    count, args.w.cols, CodesAt(head, first));
-        }
-      });
+             }
+           });
 }
 
 // Panels that one part takes: few enough to split the work between threads,

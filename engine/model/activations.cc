@@ -80,6 +80,8 @@ int64_t Carve(const ModelConfig& config, const ActivationLimits& limits,
                   heads * std::max(config.value_dim, latent.nope_dim)});
     const int64_t cols = std::max(experts, attention);
     carver.Take(out.codes, rows * kernels::Int8RowBytes((cols + 31) / 32 * 32));
+    carver.Take(out.x_codes,
+                rows * kernels::Int8RowBytes((config.dim + 31) / 32 * 32));
   }
   return carver.used();
 }

@@ -49,6 +49,7 @@ struct Activations {
   float* logits = nullptr;          // [rows, vocab]
   // Rows as integers, for one product at a time; null: they stay float.
   std::byte* codes = nullptr;
+  std::byte* x_codes = nullptr;  // of the rows that experts share
   int64_t attention_stride = 0;
   int64_t partials_room = 0;
 

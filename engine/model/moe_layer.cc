@@ -265,7 +265,9 @@ absl::Status MoeLayer::RunExperts(const Pass& pass, const float* x) {
          .slot = a.entry_slot,
          .y = a.expert_out,
          .scratch = a.expert_inner,
-         .codes = a.codes},
+         .codes = a.codes,
+         .x_codes = a.x_codes,
+         .x_rows = pass.rows},
         pass.stream));
     if (pass.input_tap != nullptr) TapExperts(pass, x);
   }

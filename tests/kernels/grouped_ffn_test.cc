@@ -50,6 +50,8 @@ struct Problem {
     Floats y(entries * shape.dim, -1.0f);
     Floats scratch(entries * 2 * shape.inner);
     Exact<std::byte> codes(int8 ? entries * shape.code_row_bytes() : 0);
+    const int64_t x_rows = static_cast<int64_t>(x.size()) / shape.dim;
+    Exact<std::byte> x_codes(shared_x ? x_rows * Int8RowBytes(shape.dim) : 0);
     const GroupedFfnArgs args{.x = x.data(),
                               .x_stride = shape.dim,
                               .shape = shape,
@@ -60,7 +62,9 @@ struct Problem {
                               .slot = slot.data(),
                               .y = y.data(),
                               .scratch = scratch.data(),
-                              .codes = int8 ? codes.data() : nullptr};
+                              .codes = int8 ? codes.data() : nullptr,
+                              .x_codes = shared_x ? x_codes.data() : nullptr,
+                              .x_rows = static_cast<int32_t>(x_rows)};
     EXPECT_TRUE(ops.grouped_ffn(args, stream).ok());
     return y;
   }
@@ -72,7 +76,8 @@ struct Problem {
   std::vector<ExpertRows> groups;
   std::vector<int32_t> x_row;
   std::vector<int32_t> slot;
-  bool int8 = false;  // activations are rounded to integers
+  bool int8 = false;      // activations are rounded to integers
+  bool shared_x = false;  // x once for all experts, if it pays
 };
 
 ExpertShape RandomShape(Random& random) {
@@ -134,6 +139,7 @@ TEST_P(GroupedFfnTest, EqualsOracleForBlockTypesWithFloatsAndIntegers) {
     Problem problem(random, shape, 9, rows);
     problem.activation = RandomActivation(random);
     problem.int8 = seed % 4 != 0;
+    problem.shared_x = problem.int8 && seed % 2 == 0;
     const Floats expected = problem.Run(oracle(), Threads(1), problem.groups);
     for (int threads : {1, 3}) {
       ASSERT_TRUE(SameBits(problem.Run(ops(), Threads(threads), problem.groups),
