@@ -41,6 +41,11 @@ def test_every_family_has_help_type_and_our_prefix(server):
         assert family.name.startswith(("bullpen_", "vllm:", "process_")), family.name
 
 
+def test_the_kv_cache_has_its_type_and_memory(server):
+    bytes_per_block = server.metric("bullpen_kv_bytes", type="f32") / server.metric("bullpen_kv_blocks")
+    assert bytes_per_block > 0 and bytes_per_block % 64 == 0
+
+
 def test_counters_count_one_request_and_never_fall(server):
     before = server.metrics()
     assert server.complete("In the beginning", max_tokens=10, temperature=0,

@@ -102,6 +102,12 @@ def test_plan_says_what_memory_gives(binary, cache_dir):
         assert [row[key] for row in rows] == sorted(row[key] for row in rows)
     assert rows[-1]["hit_rate"] == 1
     assert result["recommended_memory"] in [row["memory_bytes"] for row in rows]
+    done = subprocess.run([*command, "--kv-type", "f16"], check=True, capture_output=True,
+                          text=True, timeout=120)
+    f16 = json.loads(done.stdout)
+    assert (result["kv_type"], f16["kv_type"]) == ("f32", "f16")
+    assert f16["kv_bytes"] == result["kv_bytes"] / 2
+    assert f16["rows"][0]["memory_bytes"] == rows[0]["memory_bytes"] - f16["kv_bytes"]
 
 
 def test_recorded_routing_drives_a_shaped_model(binary, tmp_path):
