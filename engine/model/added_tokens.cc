@@ -109,6 +109,9 @@ void AddedTokenMatcher::Split(std::string_view text,
     }
     if (entry->lstrip) begin = WhiteSpaceBefore(text, begin, done);
     if (entry->rstrip) end = WhiteSpaceAfter(text, end);
+    // The token before may have taken it as its white space.
+    begin = std::max(begin, done);
+    if (begin == end) continue;
     if (done < begin) out.push_back({text.substr(done, begin - done)});
     out.push_back({text.substr(begin, end - begin), entry->id});
     done = std::max(done, end);

@@ -66,7 +66,8 @@ class PreTokenizerReader {
       return AddRegex("\\s+", {.behavior = SplitBehavior::kRemoved});
     }
     if (type == "Whitespace") {
-      return AddRegex("\\w+|[^\\w\\s]+",
+      // Its \w has the joiners, which Oniguruma's has not.
+      return AddRegex("[\\w\u200C\u200D]+|[^\\w\\s\u200C\u200D]+",
                       {.behavior = SplitBehavior::kRemoved, .invert = true});
     }
     if (type == "BertPreTokenizer") {

@@ -1,5 +1,8 @@
 #include "engine/model/regex_syntax.h"
 
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
 #include <algorithm>
 #include <cctype>
 #include <utility>
@@ -16,7 +19,8 @@ namespace {
 // its \w lacks marks and connectors; \h means a hex digit to Oniguruma.
 constexpr std::string_view kSpace = "\\x09-\\x0D\\x{85}\\p{Z}";
 constexpr std::string_view kWord =
-    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}";
+    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}"
+    "\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}";
 constexpr std::string_view kHex = "0-9A-Fa-f";
 constexpr std::string_view kAnyCharacter = "[\\x{0}-\\x{10FFFF}]";
 
@@ -78,6 +82,16 @@ std::string_view ShorthandMembers(char lower) {
     default:
       return {};
   }
+}
+
+bool Compiles(const std::string& expression) {
+  int error = 0;
+  PCRE2_SIZE offset = 0;
+  pcre2_code* const code =
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(expression.data()),
+                    expression.size(), PCRE2_UTF, &error, &offset, nullptr);
+  pcre2_code_free(code);
+  return code != nullptr;
 }
 
 // The members that stand between && in a character class.
@@ -144,6 +158,8 @@ class Translator {
     if (c == '[') {
       ASSIGN_OR_RETURN(const std::string pattern, Class(0));
       out_.append(pattern);
+    } else if (At("\\b") || At("\\B")) {
+      out_.append(WordBoundary(Take(2)[1] == 'b'));
     } else if (c == '\\') {
       ASSIGN_OR_RETURN(const std::string pattern, Escape());
       out_.append(pattern);
@@ -295,6 +311,14 @@ class Translator {
     return absl::StrCat("\\", Absl(Take(NextUtf8(in_, pos_).bytes)));
   }
 
+  // Between a character of \w, as it is here, and another or none.
+  static std::string WordBoundary(bool wanted) {
+    const std::string word = absl::StrCat("[", Absl(kWord), "]");
+    const std::string cut = absl::StrCat("(?<=", word, ")(?!", word, ")|(?<!",
+                                         word, ")(?=", word, ")");
+    return absl::StrCat(wanted ? "(?:" : "(?!", cut, ")");
+  }
+
   // \p{Name}, \p{^Name}
   absl::StatusOr<std::string> Property() {
     const size_t end = in_.find('}', pos_);
@@ -311,7 +335,10 @@ class Translator {
       if (name != category) continue;
       return whole.substr(0, start).append(code).append("}");
     }
-    return whole;
+    // PCRE2 takes the name of a script for its extensions too.
+    const std::string script =
+        absl::StrCat(whole.substr(0, start), "sc:", whole.substr(start));
+    return Compiles(script) ? script : whole;
   }
 
   // \uHHHH

@@ -49,9 +49,10 @@ struct SplitPattern::Code {
   Owned<pcre2_code> regex;
   Owned<pcre2_match_context> limits;
 
-  // The next match that is not empty, or false.
+  // The next match, but none that is empty at `from` or at the end; or false.
   bool Find(std::string_view text, size_t from, Search& search,
             Match& match) const {
+    const size_t last_end = from;
     if (regex == nullptr) {
       match.begin = text.find(literal, from);
       match.end = match.begin + literal.size();
@@ -76,6 +77,7 @@ struct SplitPattern::Code {
       match = {ends[0], ends[1]};
       if (match.end > match.begin) return true;
       if (match.begin >= text.size()) return false;
+      if (match.begin > last_end) return true;
       from = match.begin + NextUtf8(text, match.begin).bytes;
     }
     return false;
@@ -95,14 +97,18 @@ struct SplitPattern::Code {
 
 namespace {
 
-// Joins the alternating segments of one text as the behaviour says.
+// Joins the alternating segments of one text as the behaviour says. An empty
+// one is a cut.
 class Joiner {
  public:
   Joiner(SplitPattern::Options options, std::vector<std::string_view>& out)
       : options_(options), out_(out) {}
 
   void Add(std::string_view segment, bool is_match) {
-    if (segment.empty()) return;
+    if (segment.empty()) {
+      started_ = false;
+      return;
+    }
     is_match = is_match != options_.invert;
     if (options_.behavior == SplitBehavior::kRemoved && is_match) return;
     if (Joins(is_match)) {
@@ -154,7 +160,9 @@ void SplitPattern::Code::Split(std::string_view text, Search& search,
   size_t done = 0;
   Match match;
   while (done < text.size() && Find(subject, done, search, match)) {
-    joiner.Add(text.substr(done, match.begin - done), false);
+    if (done < match.begin) {
+      joiner.Add(text.substr(done, match.begin - done), false);
+    }
     joiner.Add(text.substr(match.begin, match.end - match.begin), true);
     done = match.end;
   }
@@ -207,7 +215,8 @@ std::string SplitPattern::Replace(std::string_view text,
   size_t done = 0;
   Match match;
   while (done < text.size() && code_->Find(subject, done, search, match)) {
-    out.append(text.substr(done, match.begin - done)).append(content);
+    out.append(text.substr(done, match.begin - done));
+    if (match.end > match.begin) out.append(content);
     done = match.end;
   }
   return out.append(text.substr(done));

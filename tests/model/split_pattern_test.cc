@@ -53,8 +53,40 @@ TEST(SplitPatternTest, InvertedTheMatchesAreKept) {
       ElementsAre("ab", "c"));
 }
 
-TEST(SplitPatternTest, EmptyMatchesCutNothing) {
-  EXPECT_THAT(RegexPieces("x*", "axb\u00e9"), ElementsAre("a", "x", "b\u00e9"));
+TEST(SplitPatternTest, EmptyMatchesCut) {
+  EXPECT_THAT(RegexPieces("x*", "axb\u00e9"),
+              ElementsAre("a", "x", "b", "\u00e9"));
+  for (const SplitBehavior behavior :
+       {SplitBehavior::kIsolated, SplitBehavior::kRemoved,
+        SplitBehavior::kContiguous, SplitBehavior::kMergedWithPrevious,
+        SplitBehavior::kMergedWithNext}) {
+    EXPECT_THAT(RegexPieces("(?=(\\d{3})+(?!\\d))", "a 1234567b",
+                            {.behavior = behavior}),
+                ElementsAre("a 1", "234", "567b"));
+  }
+  EXPECT_THAT(RegexPieces("x*", "axb\u00e9",
+                          {.behavior = SplitBehavior::kMergedWithPrevious}),
+              ElementsAre("ax", "b", "\u00e9"));
+}
+
+TEST(SplitPatternTest, WordsHoldTheirMarksAndEndBehindThem) {
+  EXPECT_THAT(RegexPieces("\\b", "e\u0301a b"),
+              ElementsAre("e\u0301a", " ", "b"));
+  EXPECT_THAT(RegexPieces("\\B", "e\u0301a b"),
+              ElementsAre("e", "\u0301", "a b"));
+  EXPECT_THAT(RegexPieces("\\w+", "a\U0001F130b"), ElementsAre("a\U0001F130b"));
+}
+
+// Not its extensions: U+3002 is of the script Common, used with Han.
+TEST(SplitPatternTest, AScriptIsThatOfTheCharacter) {
+  EXPECT_THAT(RegexPieces("\\p{Han}+", "\u4f60\u597d\u3002ab"),
+              ElementsAre("\u4f60\u597d", "\u3002ab"));
+  EXPECT_THAT(RegexPieces("\\P{Han}", "\u4f60\u3002"),
+              ElementsAre("\u4f60", "\u3002"));
+  EXPECT_THAT(RegexPieces("[\\p{^Han}]", "\u4f60\u3002"),
+              ElementsAre("\u4f60", "\u3002"));
+  EXPECT_THAT(RegexPieces("[\\p{Han}\\p{Katakana}]+", "\u3005\u30FC\u30AB"),
+              ElementsAre("\u3005", "\u30FC", "\u30AB"));
 }
 
 TEST(SplitPatternTest, WhiteSpaceIsUnicodes) {

@@ -162,6 +162,9 @@ TEST_F(TokenizerTest, AddedTokensFollowTheirFlags) {
       {R"({"lstrip": true})", "a  <x> b", {0, 6, 5, 1}},
       {R"({"rstrip": true})", "a <x>  b", {0, 5, 6, 1}},
       {R"({"lstrip": true, "rstrip": true})", " <x> \n<x>a", {6, 6, 0}},
+      {R"({"lstrip": true, "rstrip": true, "content": "\n\n"})",
+       "a\n\n\n\nb",
+       {0, 6, 1}},
       {R"({"single_word": true})", "a<x> <x>", {0, 5, 6}},
       {"{}", "<x><x>y<x", {6, 6}},
   };
