@@ -107,10 +107,11 @@ void AddedTokenMatcher::Split(std::string_view text,
                                StartsWithWord(text.substr(end)))) {
       continue;
     }
-    if (entry->lstrip) begin = WhiteSpaceBefore(text, begin, done);
+    if (entry->lstrip) {
+      begin = std::max(WhiteSpaceBefore(text, begin, done), done);
+    }
     if (entry->rstrip) end = WhiteSpaceAfter(text, end);
-    // The token before may have taken it as its white space.
-    begin = std::max(begin, done);
+    // The token before has taken all of it as its white space.
     if (begin == end) continue;
     if (done < begin) out.push_back({text.substr(done, begin - done)});
     out.push_back({text.substr(begin, end - begin), entry->id});
