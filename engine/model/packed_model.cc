@@ -22,9 +22,9 @@ namespace fs = std::filesystem;
 
 // Read at a time: enough for the disk to reach its rate, and what is read last,
 // with nothing left to hash meanwhile, is soon hashed.
-constexpr int64_t kChunkBytes = int64_t{8} << 20;
+constexpr int64_t kChunkBytes = int64_t{4} << 20;
 // At a time.
-constexpr int kReads = 2;
+constexpr int kReads = 3;
 
 struct Blob {
   std::string name;

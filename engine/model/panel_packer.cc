@@ -42,31 +42,49 @@ absl::Status ForParts(const PanelRows& rows, Fn&& fn) {
 }
 
 // Sums run in lanes, so that compilers make vectors of them.
-constexpr size_t kLanes = 8;
+constexpr size_t kLanes = 16;
 using Lanes = std::array<double, kLanes>;
 
-double Total(const Lanes& lanes) {
-  return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
-         ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+double Total(Lanes lanes) {
+  for (size_t step = kLanes / 2; step > 0; step /= 2) {
+    for (size_t l = 0; l < step; ++l) lanes[l] += lanes[l + step];
+  }
+  return lanes[0];
 }
 
-// Adds the squares of a row and those of its errors, each times the importance
-// of its column, if there is any. Blocks are multiples of the lanes.
+struct Squares {
+  double weights = 0;
+  double errors = 0;
+};
+
+// The squares of a row and those of its errors. Blocks are multiples of the
+// lanes.
 BULLPEN_VECTOR_CLONES
-void AddSquares(std::span<const float> row, const float* back,
-                const float* importance, double& squares, double& errors) {
+Squares SumSquares(std::span<const float> row, const float* back) {
   Lanes square = {}, error = {};
   for (size_t c = 0; c < row.size(); c += kLanes) {
     for (size_t l = 0; l < kLanes; ++l) {
-      const double x = row[c + l];
-      const double e = double{back[c + l]} - x;
-      const double weight = importance != nullptr ? importance[c + l] : 1.0f;
-      square[l] += weight * (x * x);
-      error[l] += weight * (e * e);
+      const double x = row[c + l], e = double{back[c + l]} - x;
+      square[l] += x * x;
+      error[l] += e * e;
     }
   }
-  squares += Total(square);
-  errors += Total(error);
+  return {Total(square), Total(error)};
+}
+
+// The same, each times the importance of its column.
+BULLPEN_VECTOR_CLONES
+Squares SumWeightedSquares(std::span<const float> row, const float* back,
+                           const float* importance) {
+  Lanes square = {}, error = {};
+  for (size_t c = 0; c < row.size(); c += kLanes) {
+    for (size_t l = 0; l < kLanes; ++l) {
+      const double x = row[c + l], e = double{back[c + l]} - x;
+      square[l] += x * x * importance[c + l];
+      error[l] += e * e * importance[c + l];
+    }
+  }
+  return {Total(square), Total(error)};
 }
 
 // Of one row: quantised, and what that cost.
@@ -77,11 +95,14 @@ void QuantiseRow(const kernels::BlockFormat& format, std::span<const float> row,
   kernels::Quantise(format, row.data(), cols, blocks,
                     importance.empty() ? nullptr : importance.data());
   kernels::Dequantise(format, blocks, cols, back.data());
-  AddSquares(row, back.data(), nullptr, errors.squares, errors.squared_error);
-  if (!importance.empty()) {
-    AddSquares(row, back.data(), importance.data(), errors.weighted_squares,
-               errors.weighted_error);
-  }
+  const Squares plain = SumSquares(row, back.data());
+  errors.squares += plain.weights;
+  errors.squared_error += plain.errors;
+  if (importance.empty()) return;
+  const Squares weighted =
+      SumWeightedSquares(row, back.data(), importance.data());
+  errors.weighted_squares += weighted.weights;
+  errors.weighted_error += weighted.errors;
 }
 
 // Whether the blocks of a source can be copied.
