@@ -78,6 +78,14 @@ std::span<const ReadyExpert> ExpertCache::Acquisition::Next() {
   return cache_->NextGroup();
 }
 
+bool ExpertCache::Acquisition::loads() const {
+  return cache_->arriving_ > 0 || !cache_->waiting_.empty();
+}
+
+bool ExpertCache::Acquisition::waits() const {
+  return loads() && cache_->ready_.empty();
+}
+
 ExpertCache::Acquisition ExpertCache::Acquire(int32_t layer_index,
                                               std::span<const int32_t> experts,
                                               std::span<const int32_t> counts,

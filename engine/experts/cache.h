@@ -60,6 +60,9 @@ class ExpertCache {
     // given. Ends the leases of the group before. An expert that failed to
     // load comes with its status; the others are not affected.
     std::span<const ReadyExpert> Next();
+    // Whether some have yet to be loaded, and whether Next() waits for that.
+    bool loads() const;
+    bool waits() const;
 
    private:
     friend class ExpertCache;

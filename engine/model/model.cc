@@ -142,7 +142,7 @@ struct Model::State {
   const float* head_bias = nullptr;
   NormWeights final_norm;
   ForwardTap tap;
-  Reroute reroute;  // empty: none
+  Reroute reroute;
   // Of the batch at hand, kept to avoid allocation.
   std::vector<std::vector<kernels::KvSequence>> kv_sequences;
   std::vector<absl::Status> sequence_status;
@@ -331,7 +331,9 @@ void Model::State::AfterRoute(const Pass& pass, int32_t layer) {
         const size_t scores =
             static_cast<size_t>(rows) * packed.config().experts_in(ahead);
         if (!moe[ahead].Peek(pass, peek).ok()) return {};
-        return std::span<const float>(peek.margins).first(scores);
+        const std::span<float> margins = std::span(peek.margins).first(scores);
+        if (reroute.look_ahead) reroute.look_ahead(ahead, margins);
+        return margins;
       });
 }
 
@@ -411,7 +413,7 @@ absl::StatusOr<ForwardResult> Model::Forward(const ForwardBatch& batch) {
             .rows = rows,
             .phase = batch.phase,
             .sequence_status = s.sequence_status,
-            .reroute = s.reroute ? &s.reroute : nullptr,
+            .reroute = s.reroute.choose ? &s.reroute : nullptr,
             .input_tap = s.tap.input ? &s.tap.input : nullptr};
   s.rope.Fill(batch.sequences, s.scratch);
   RETURN_IF_ERROR(

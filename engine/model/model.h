@@ -84,10 +84,8 @@ class Model {
   absl::StatusOr<ForwardResult> Forward(const ForwardBatch& batch);
 
   void set_tap(ForwardTap tap);
-  // For benchmarks: from now on `reroute` replaces what routers choose.
-  void set_reroute(std::function<void(int layer, std::span<int32_t> chosen,
-                                      std::span<float> weights)>
-                       reroute);
+  // For benchmarks: from now on `reroute` replaces what routers say.
+  void set_reroute(Reroute reroute);
   const PackedModel& packed() const;
   const ModelConfig& config() const;
   const MemoryPlan& memory() const;

@@ -68,7 +68,8 @@ absl::Status MoeLayer::Forward(const Pass& pass) {
   RETURN_IF_ERROR(Route(pass, x));
   if (pass.reroute != nullptr && router_.data != nullptr) {
     const size_t entries = static_cast<size_t>(pass.rows) * k_;
-    (*pass.reroute)(layer_, {a.chosen, entries}, {a.chosen_weights, entries});
+    pass.reroute->choose(layer_, {a.chosen, entries},
+                         {a.chosen_weights, entries});
   }
   GroupByExpert(pass);
   RETURN_IF_ERROR(RunExperts(pass, x));
@@ -238,8 +239,14 @@ absl::Status MoeLayer::RunExperts(const Pass& pass, const float* x) {
   const Activations& a = pass.scratch;
   ExpertCache::Acquisition acquisition =
       cache_.Acquire(layer_, needed_, counts_, pass.rows, pass.phase);
-  if (pass.after_route != nullptr) (*pass.after_route)(layer_);
+  // The link is busy with this layer's loads: who comes next is guessed when
+  // there is nothing else to do, or at once where the link is idle.
+  bool told = pass.after_route == nullptr;
   while (true) {
+    if (!told && (!acquisition.loads() || acquisition.waits())) {
+      (*pass.after_route)(layer_);
+      told = true;
+    }
     const std::span<const ReadyExpert> ready = acquisition.Next();
     if (ready.empty()) return absl::OkStatus();
     groups_.clear();

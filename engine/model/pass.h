@@ -23,10 +23,17 @@ struct SequenceRows {
   int32_t first_position = 0;  // position of first_row
 };
 
-// Replaces what a layer's router chose for its rows: [rows, k] experts and
-// weights. For benchmarks with recorded routing; never for serving.
-using Reroute = std::function<void(int layer, std::span<int32_t> chosen,
-                                   std::span<float> weights)>;
+// Replaces what the routers say. For benchmarks with recorded routing; never
+// for serving.
+struct Reroute {
+  // What a layer chose for its rows: [rows, k] experts and weights.
+  std::function<void(int layer, std::span<int32_t> chosen,
+                     std::span<float> weights)>
+      choose = {};
+  // What a coming layer's router makes of the present hidden states:
+  // RoutingPredictor::Query::router_margins. Empty: left as it is.
+  std::function<void(int layer, std::span<float> margins)> look_ahead = {};
+};
 
 // Rows that a forward pass multiplies a matrix with.
 struct MatrixInput {
@@ -56,8 +63,8 @@ struct Pass {
   std::span<absl::Status> sequence_status;  // set to the first failure of each
   const Reroute* reroute = nullptr;         // benchmarks only
   const InputTap* input_tap = nullptr;      // calibration only
-  // Called when a layer has routed its rows and the cache knows what it needs,
-  // before it waits for that. May be null.
+  // Called once a layer has routed its rows and the cache knows what it needs:
+  // when it would wait for that, or has all of it. May be null.
   const std::function<void(int32_t layer)>* after_route = nullptr;
 };
 

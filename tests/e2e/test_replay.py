@@ -125,3 +125,26 @@ def test_recorded_routing_drives_a_shaped_model(binary, tmp_path):
     assert result["slots_per_layer"] == 12
     # The same rule, but for the order in which one token's experts count as used.
     assert abs(result["hits"] - result["replay_hits"]) < 0.02 * result["lookups"]
+    assert (result["prefetched"], result["prefetched_late"]) == (0, 0)
+    assert result["missed"] == result["lookups"] - result["hits"]
+
+
+def test_imitated_routers_show_the_trace_ahead(binary, tmp_path):
+    model = tmp_path / "shaped"
+    subprocess.run(
+        [binary, "bench", "shape", "qwen3-30b-a3b", "-o", model, "--layers", "3", "--top-k", "6",
+         "--vocab", "64"], check=True, capture_output=True, timeout=300)  # fmt: skip
+
+    def guessed(*look_ahead):
+        done = subprocess.run(
+            [binary, "bench", "offload", model, "--route-from", TRACE, "--slots-per-layer", "12",
+             "--threads", "1", "--context", "64", "--prefetch", "on", *look_ahead],
+            check=True, capture_output=True, text=True, timeout=300)  # fmt: skip
+        result = json.loads(done.stdout)
+        return result, result["prefetched"] + result["prefetched_late"]
+
+    seen, right = guessed("--look-ahead-recall", "1")
+    assert seen["look_ahead"].startswith("imitated: 1 of")
+    blind, lucky = guessed()
+    assert blind["look_ahead"] == "the model's routers"
+    assert right > 2 * lucky

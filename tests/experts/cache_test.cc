@@ -102,6 +102,21 @@ TEST_F(CacheTest, ResidentOnesComeFirstWhileTheOthersLoad) {
   EXPECT_THAT(rest, UnorderedElementsAre(6, 7));
 }
 
+TEST_F(CacheTest, AStepTellsWhetherItLoadsAndWhetherItHasToWait) {
+  Create({8, 8, 8});
+  Step(0, {1, 2});
+  reader_.CloseGate();
+  ExpertCache::Acquisition step = Acquire(0, {1, 2, 6});
+  EXPECT_TRUE(step.loads());
+  EXPECT_FALSE(step.waits());  // two are resident
+  EXPECT_EQ(step.Next().size(), 2u);
+  EXPECT_TRUE(step.waits());
+  reader_.OpenGate();
+  EXPECT_THAT(Ids(step.Next()), ElementsAre(6));
+  EXPECT_FALSE(step.loads());
+  EXPECT_FALSE(step.waits());
+}
+
 TEST_F(CacheTest, AllThatHasArrivedComesInOneGroup) {
   Create({8, 8, 8});
   reader_.CloseGate();

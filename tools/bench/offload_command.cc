@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "base/strings.h"
 #include "engine/experts/replay.h"
@@ -51,6 +52,12 @@ OffloadCommand::OffloadCommand(CLI::App& bench, const Environment& environment,
   offload->add_option("--tokens", tokens_, "0: those of the trace, once")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  offload
+      ->add_option("--look-ahead-recall", look_ahead_recall_,
+                   "imitate routers that show this share of the next layer's "
+                   "experts ahead; 0: ask the model's")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
   offload->add_flag("--mmap", mapped_,
                     "read through a mapping and the page cache");
   AddFlags(*offload, flags_, kModelFlagsGroup);
@@ -75,6 +82,12 @@ void OffloadCommand::Report(const RoutingTrace& route,
   const double bound = tokens / std::max(compute, moving);
   nlohmann::ordered_json object = {
       {"routing", "recorded, not the model's: " + trace_.string()},
+      {"look_ahead",
+       look_ahead_recall_ > 0
+           ? absl::StrCat("imitated: ", look_ahead_recall_,
+                          " of the next layer's experts, ", kRecallLostByLayer,
+                          " less each layer further")
+           : "the model's routers"},
       {"reads", mapped_ ? "mmap" : "direct"},
       {"slots_per_layer", slots},
       {"tokens", result.tokens},
@@ -86,9 +99,13 @@ void OffloadCommand::Report(const RoutingTrace& route,
       {"stall_seconds", result.cache.stall_seconds},
       {"link_busy_seconds", result.cache.link_busy_seconds},
       {"bytes_loaded", result.cache.bytes_loaded},
+      {"bytes_prefetched_in_vain", result.cache.transferred.prefetch_wasted},
       {"disk_bytes_per_second", disk_bytes_per_second},
       {"lookups", lookups},
       {"hits", hits},
+      {"prefetched", result.cache.decode.prefetched},
+      {"prefetched_late", result.cache.decode.prefetched_late},
+      {"missed", result.cache.decode.missed},
       {"peak_resident_bytes", PeakResidentBytes()}};
   if (result.tokens * route.layers() == std::ssize(route.choices())) {
     const ReplayReport replay = Replay(route, {.slots_per_layer = slots});
@@ -118,7 +135,10 @@ absl::Status OffloadCommand::Run() const {
           ? tokens_
           : static_cast<int32_t>(std::ssize(route.choices())) / route.layers();
   spdlog::info("{} tokens, routed by {}", tokens, trace_.string());
-  ASSIGN_OR_RETURN(const RoutedResult result, RunRouted(*model, route, tokens));
+  ASSIGN_OR_RETURN(
+      const RoutedResult result,
+      RunRouted(*model, route,
+                {.tokens = tokens, .look_ahead_recall = look_ahead_recall_}));
   Report(route, result, rates.disk_bytes_per_second, *model);
   return absl::OkStatus();
 }

@@ -28,6 +28,7 @@ class OffloadCommand {
   int32_t slots_ = 0;
   int32_t tokens_ = 0;
   bool mapped_ = false;
+  double look_ahead_recall_ = 0;
 };
 
 }  // namespace bullpen

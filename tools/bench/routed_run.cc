@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <random>
 #include <utility>
 #include <vector>
 
@@ -59,6 +60,45 @@ absl::StatusOr<std::span<const std::byte>> Map(const std::string& path) {
   return std::span(static_cast<const std::byte*>(base), size);
 }
 
+// The trace in the routers' place, for one token after the other.
+class RecordedRouter {
+ public:
+  RecordedRouter(const RoutingTrace& route, double recall)
+      : route_(route), recall_(recall) {}
+
+  void Choose(int32_t layer, std::span<int32_t> chosen,
+              std::span<float> weights) {
+    const RoutingTrace::Choice& choice = Choice(layer);
+    std::ranges::copy(route_.chosen(choice), chosen.begin());
+    std::ranges::copy(route_.weights(choice), weights.begin());
+    layer_ = layer;
+  }
+  void LookAhead(int32_t layer, std::span<float> margins) {
+    const double recall = recall_ - kRecallLostByLayer * (layer - layer_ - 1);
+    std::ranges::fill(margins, -1.0f);
+    for (const int32_t expert : route_.chosen(Choice(layer))) {
+      const bool right = Uniform() < recall;
+      margins[right ? static_cast<size_t>(expert)
+                    : random_() % margins.size()] = 1;
+    }
+  }
+  void NextToken() { ++token_; }
+
+ private:
+  const RoutingTrace::Choice& Choice(int32_t layer) const {
+    const size_t layers = static_cast<size_t>(route_.layers());
+    const size_t steps = route_.choices().size() / layers;
+    return route_.choices()[token_ % steps * layers + layer];
+  }
+  double Uniform() { return static_cast<double>(random_()) * 0x1.0p-32; }
+
+  const RoutingTrace& route_;
+  double recall_;
+  size_t token_ = 0;
+  int32_t layer_ = 0;  // that has chosen last
+  std::mt19937 random_{1};
+};
+
 }  // namespace
 
 absl::StatusOr<RoutingTrace> RouteFor(const RoutingTrace& trace,
@@ -99,23 +139,24 @@ absl::StatusOr<RoutingTrace> RouteFor(const RoutingTrace& trace,
 }
 
 absl::StatusOr<RoutedResult> RunRouted(Model& model, const RoutingTrace& route,
-                                       int32_t tokens) {
-  const int32_t layers = route.layers();
-  const int32_t steps = static_cast<int32_t>(route.choices().size()) / layers;
-  int32_t now = 0;
-  model.set_reroute(
-      [&](int layer, std::span<int32_t> chosen, std::span<float> weights) {
-        const RoutingTrace::Choice& choice =
-            route.choices()[static_cast<size_t>(now % steps) * layers + layer];
-        std::ranges::copy(route.chosen(choice), chosen.begin());
-        std::ranges::copy(route.weights(choice), weights.begin());
-      });
+                                       const RoutedRun& run) {
+  RecordedRouter router(route, run.look_ahead_recall);
+  Reroute reroute{.choose = [&](int layer, std::span<int32_t> chosen,
+                                std::span<float> weights) {
+    router.Choose(layer, chosen, weights);
+  }};
+  if (run.look_ahead_recall > 0) {
+    reroute.look_ahead = [&](int layer, std::span<float> margins) {
+      router.LookAhead(layer, margins);
+    };
+  }
+  model.set_reroute(std::move(reroute));
   const std::vector<KvTable> tables =
       FixedKvTables(model.kv_groups(), model.kv_limits(), 0);
   const int32_t vocab = model.config().vocab;
   const int32_t row = 0;
   const auto start = std::chrono::steady_clock::now();
-  for (; now < tokens; ++now) {
+  for (int32_t now = 0; now < run.tokens; ++now) {
     const int32_t id = static_cast<int32_t>(int64_t{now} * 7919 % vocab);
     const SequenceRows sequence{
         .tables = tables, .rows = 1, .first_position = now % model.context()};
@@ -125,9 +166,10 @@ absl::StatusOr<RoutedResult> RunRouted(Model& model, const RoutingTrace& route,
                                     .logit_rows = {&row, 1},
                                     .phase = Phase::kDecode}));
     RETURN_IF_ERROR(result.sequence_status[0]);
+    router.NextToken();
   }
   RoutedResult result;
-  result.tokens = tokens;
+  result.tokens = run.tokens;
   result.seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
           .count();
