@@ -27,8 +27,6 @@ const char* Name(Evidence evidence) {
       return "recent";
     case Evidence::kRequest:
       return "request";
-    case Evidence::kToken:
-      return "token";
     case Evidence::kRouter:
       return "router";
   }

@@ -13,10 +13,9 @@ enum class Evidence : uint8_t {
   kPopularity,  // decayed use, over a long half-life
   kRecent,      // the same over a short one
   kRequest,     // what requests like this one used
-  kToken,       // what this token id used before
   kRouter,      // the layer's router, applied early
 };
-inline constexpr int32_t kEvidenceKinds = 6;
+inline constexpr int32_t kEvidenceKinds = 5;
 const char* Name(Evidence evidence);
 
 // The kinds that are at hand, one bit each.
