@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "absl/strings/str_format.h"
+#include "base/available_memory.h"
 #include "base/status.h"
 #include "base/strings.h"
 #include "engine/experts/replay.h"

@@ -1,17 +1,12 @@
 #include "engine/model/memory_plan.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <fstream>
-#include <limits>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_join.h"
+#include "base/available_memory.h"
 #include "base/status.h"
 #include "base/strings.h"
 #include "kernels/kv_layout.h"
@@ -24,46 +19,6 @@ namespace {
 constexpr double kKvShare = 0.25;
 
 constexpr double kDefaultShareOfAvailable = 0.8;
-
-std::optional<int64_t> ReadNumber(const std::string& path) {
-  std::ifstream file(path);
-  int64_t value = 0;
-  if (file >> value) return value;
-  return std::nullopt;  // No such file, or "max".
-}
-
-struct CgroupMemory {
-  std::string limit;
-  std::string used;
-};
-
-// The memory files of this process's cgroup and all above it, of version 2 or
-// 1; a limit anywhere on the way counts.
-std::vector<CgroupMemory> CgroupsOfSelf() {
-  std::vector<CgroupMemory> groups;
-  std::ifstream lines("/proc/self/cgroup");
-  for (std::string line; std::getline(lines, line);) {
-    const size_t first = line.find(':');
-    const size_t second = line.find(':', first + 1);
-    if (second == std::string::npos) continue;
-    const std::string controllers = line.substr(first + 1, second - first - 1);
-    const bool version2 = controllers.empty();
-    if (!version2 && controllers != "memory") continue;
-    const std::string root =
-        version2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/memory";
-    std::string path = line.substr(second + 1);
-    while (true) {
-      const std::string dir = path == "/" ? root : root + path;
-      groups.push_back(
-          version2 ? CgroupMemory{dir + "/memory.max", dir + "/memory.current"}
-                   : CgroupMemory{dir + "/memory.limit_in_bytes",
-                                  dir + "/memory.usage_in_bytes"});
-      if (path.size() <= 1) break;
-      path.resize(std::max<size_t>(path.rfind('/'), 1));
-    }
-  }
-  return groups;
-}
 
 class Splitter {
  public:
@@ -175,22 +130,6 @@ absl::StatusOr<MemoryPlan> Splitter::Split(MemoryPlan least) const {
 }
 
 }  // namespace
-
-int64_t AvailableBytes() {
-  int64_t available = std::numeric_limits<int64_t>::max();
-  std::ifstream meminfo("/proc/meminfo");
-  for (std::string key, rest; meminfo >> key && std::getline(meminfo, rest);) {
-    if (key == "MemAvailable:") available = std::stoll(rest) * 1024;
-  }
-  for (const CgroupMemory& group : CgroupsOfSelf()) {
-    const std::optional<int64_t> most = ReadNumber(group.limit);
-    const std::optional<int64_t> used = ReadNumber(group.used);
-    if (most.has_value() && used.has_value()) {
-      available = std::min(available, std::max<int64_t>(*most - *used, 0));
-    }
-  }
-  return available;
-}
 
 std::string MemoryPlan::Table() const {
   const std::string kv_blocks = absl::StrJoin(

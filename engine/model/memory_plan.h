@@ -29,10 +29,6 @@ struct MemoryPlan {
   std::string Table() const;
 };
 
-// What this process may still take: the machine's free memory, or less where a
-// cgroup sets a limit.
-int64_t AvailableBytes();
-
 // Splits the budget: resident weights and scratch first, then KV (one full
 // context at least, as many as may run at most), then expert slots, dealt
 // evenly over the layers. ResourceExhausted carries the table when less is
