@@ -100,6 +100,7 @@ TEST_F(TransferTest, AllThreadsReadTheFirstJob) {
   ASSERT_TRUE(queue.Submit(Job(0, Cause::kDemand)).ok());
   ASSERT_TRUE(queue.Submit(Job(2, Cause::kDemand)).ok());
   reader_.AwaitAtGate(2);
+  EXPECT_THAT(ReadOrder(), ElementsAre(0));  // both reads that wait there
   reader_.LetPass(2);
   std::vector<TransferResult> results;
   queue.Wait(results);
