@@ -97,35 +97,36 @@ absl::StatusOr<ByteSpan> RowReader::ReadInterleaved(const SourceTensor& tensor,
   return ByteSpan(joined_);
 }
 
-absl::StatusOr<ByteSpan> RowReader::ReadMxfp4(const SourceTensor& tensor,
-                                              RowRange rows) {
+absl::StatusOr<RowReader::Scaled> RowReader::TakeScaled(
+    const SourceTensor& tensor, RowRange rows) {
+  Scaled stored;
   ASSIGN_OR_RETURN(
-      const ByteSpan weights,
+      stored.weights,
       Take(WeightRows(tensor, rows).In(tensor.file, tensor.info), stored_));
   ASSIGN_OR_RETURN(
-      const ByteSpan scales,
+      stored.scales,
       Take(ScaleRows(tensor, rows).In(tensor.scales->file, tensor.scales->info),
            scales_));
+  return stored;
+}
+
+absl::StatusOr<ByteSpan> RowReader::ReadMxfp4(const SourceTensor& tensor,
+                                              RowRange rows) {
+  ASSIGN_OR_RETURN(const Scaled stored, TakeScaled(tensor, rows));
   joined_.resize(static_cast<size_t>(
       rows.count * FormatOf(tensor)->RowBytes(tensor.info.shape.back())));
-  JoinMxfp4Blocks(weights, scales, joined_);
+  JoinMxfp4Blocks(stored.weights, stored.scales, joined_);
   return ByteSpan(joined_);
 }
 
 absl::Status RowReader::ReadFp8(const SourceTensor& tensor, RowRange rows,
                                 float* out) {
-  ASSIGN_OR_RETURN(
-      const ByteSpan weights,
-      Take(WeightRows(tensor, rows).In(tensor.file, tensor.info), stored_));
-  ASSIGN_OR_RETURN(
-      const ByteSpan scales,
-      Take(ScaleRows(tensor, rows).In(tensor.scales->file, tensor.scales->info),
-           scales_));
+  ASSIGN_OR_RETURN(const Scaled stored, TakeScaled(tensor, rows));
   DequantiseFp8(tensor,
                 {.first = rows.first,
                  .count = rows.count,
-                 .weights = weights,
-                 .scales = scales},
+                 .weights = stored.weights,
+                 .scales = stored.scales},
                 out);
   return absl::OkStatus();
 }

@@ -44,10 +44,16 @@ class RowReader {
 
  private:
   using Bytes = std::vector<std::byte>;
+  // Rows of a tensor that has its scales in another one.
+  struct Scaled {
+    std::span<const std::byte> weights;
+    std::span<const std::byte> scales;
+  };
 
   // The range's bytes, in the window or else in `buffer`.
   absl::StatusOr<std::span<const std::byte>> Take(const SourceRange& range,
                                                   Bytes& buffer);
+  absl::StatusOr<Scaled> TakeScaled(const SourceTensor& tensor, RowRange rows);
   absl::StatusOr<std::span<const std::byte>> ReadInterleaved(
       const SourceTensor& tensor, RowRange rows);
   // As GGUF files have them.
