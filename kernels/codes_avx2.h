@@ -27,7 +27,7 @@ struct Avx2Codes {
   using Pairs = Ints;    // two 16-bit integers of each lane
   using Map = Codes;     // what 4-bit codes stand for
 
-  static constexpr int kInt8Tokens = 4;  // rows of x in one tile
+  static constexpr int kInt8Tokens = 5;  // rows of x in one tile
 
   static Int8Function ChooseInt8(const PanelFormat& format, int tokens) {
     return ChooseInt8Avx2(format, tokens);
@@ -64,9 +64,10 @@ struct Avx2Codes {
     return {_mm256_set1_epi32(a), _mm256_set1_epi32(a)};
   }
   static Ints LoadInt8(const std::byte* p) {
-    const __m128i a = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-    return {_mm256_cvtepi8_epi32(a),
-            _mm256_cvtepi8_epi32(_mm_srli_si128(a, 8))};
+    return {_mm256_cvtepi8_epi32(
+                _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))),
+            _mm256_cvtepi8_epi32(
+                _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8)))};
   }
   // For Widen, of 8-bit integers.
   static Factors MakeFactors(Ints a) { return {Twice(a.lo), Twice(a.hi)}; }

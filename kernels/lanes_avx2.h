@@ -49,8 +49,9 @@ inline __m256i LoadFour(const std::byte* p) {
 }
 // Two 16-bit copies of each lane, an 8-bit integer.
 inline __m256i Twice(__m256i a) {
-  return _mm256_or_si256(_mm256_slli_epi32(a, 16),
-                         _mm256_and_si256(a, _mm256_set1_epi32(0xFFFF)));
+  return _mm256_shuffle_epi8(
+      a, _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9,
+                                                   8, 9, 12, 13, 12, 13)));
 }
 // Bits 2 place and 2 place + 1 of each byte as its bits 4 and 5.
 inline __m256i PairAtTop(__m256i bytes, int place) {
