@@ -12,7 +12,7 @@ constexpr int64_t kMaxBytes = int64_t{4000} << 20;
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<RoutingRecorder>> RoutingRecorder::Create(
-    const std::filesystem::path& path, const PackedModel& model) {
+    const File& file, const PackedModel& model) {
   if (model.config().experts < 2) {
     return absl::FailedPreconditionError(
         "routing cannot be recorded: the model has no layer with experts to "
@@ -24,7 +24,9 @@ absl::StatusOr<std::unique_ptr<RoutingRecorder>> RoutingRecorder::Create(
   }
   ASSIGN_OR_RETURN(
       TraceWriter writer,
-      TraceWriter::Create(path, model.config().experts, expert_bytes));
+      TraceWriter::Create(file.path, {.experts = model.config().experts,
+                                      .expert_bytes = expert_bytes,
+                                      .token_ids = file.token_ids}));
   return std::unique_ptr<RoutingRecorder>(
       new RoutingRecorder(std::move(writer)));
 }
@@ -60,7 +62,8 @@ void RoutingRecorder::BeginStep(const Batch& batch) {
       const bool decode = position >= prompt;
       rows_.push_back({.turn = sequence.number,
                        .phase = decode ? Phase::kDecode : Phase::kPrefill,
-                       .step = decode ? position - prompt : position});
+                       .step = decode ? position - prompt : position,
+                       .token = sequence.token(position)});
     }
   }
 }

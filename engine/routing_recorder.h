@@ -14,14 +14,19 @@
 namespace bullpen {
 
 // Writes what each token of each request was routed to into one binary trace:
-// ids and weights of experts, never text or token ids. A request is a turn.
+// ids and weights of experts, never text, and the ids of tokens only where that
+// is asked for by name. A request is a turn.
 // Ends by itself, with a line in the log, when the file cannot be written or
 // has reached the most that ReadTrace takes. Engine thread, after it was made.
 class RoutingRecorder {
  public:
+  struct File {
+    std::filesystem::path path;
+    bool token_ids = false;
+  };
   // For a model that routes; FailedPrecondition for one that does not.
   static absl::StatusOr<std::unique_ptr<RoutingRecorder>> Create(
-      const std::filesystem::path& path, const PackedModel& model);
+      const File& file, const PackedModel& model);
   ~RoutingRecorder();  // Writes what is left.
 
   // The rows of the step that begins.

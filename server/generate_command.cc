@@ -56,6 +56,8 @@ GenerateCommand::GenerateCommand(CLI::App& app, const Environment& environment,
   command->add_flag("--stats", stats_, "print timing to standard error");
   command->add_option("--record-routing", load_.record_routing,
                       "write which experts each token used to this new file");
+  command->add_flag("--record-token-ids", load_.record_token_ids,
+                    "with the ids of the tokens, which tell their text");
   AddFlags(*command, load_.flags, kModelFlagsGroup);
   command->callback([this, &chosen] { chosen = [this] { return Run(); }; });
 }

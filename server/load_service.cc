@@ -52,8 +52,10 @@ absl::StatusOr<LoadedModel> LoadForServing(const LoadOptions& options,
 
   std::unique_ptr<RoutingRecorder> recorder;
   if (!options.record_routing.empty()) {
-    ASSIGN_OR_RETURN(recorder, RoutingRecorder::Create(options.record_routing,
-                                                       model->packed()));
+    ASSIGN_OR_RETURN(recorder, RoutingRecorder::Create(
+                                   {.path = options.record_routing,
+                                    .token_ids = options.record_token_ids},
+                                   model->packed()));
   }
   LoadedModel loaded;
   ASSIGN_OR_RETURN(loaded.tokenizer, std::move(tokenizer));

@@ -30,6 +30,7 @@ struct LoadOptions {
   ModelFlags flags;
   int32_t max_queue = 256;
   std::filesystem::path record_routing;  // a new file; empty: none
+  bool record_token_ids = false;         // in it
 };
 
 // Packs the model if need be; loads tokenizer and weights side by side.

@@ -230,6 +230,7 @@ absl::Status ServeCommand::Run() {
   load_.python = flags_.python;
   load_.max_queue = flags_.max_queue;
   ASSIGN_OR_RETURN(load_.record_routing, TracePath(flags_.record_routing));
+  load_.record_token_ids = flags_.record_token_ids;
   std::signal(SIGPIPE, SIG_IGN);
   StopSignal stop;
 

@@ -19,6 +19,7 @@ struct ServeFlags {
   Bytes max_body = {int64_t{8} << 20};
   double drain_timeout = 30;
   std::filesystem::path record_routing;
+  bool record_token_ids = false;
   std::string python;
 
   // Lists every field once: names, defaults, help and parsing follow from it.
@@ -39,6 +40,8 @@ struct ServeFlags {
     visit("record_routing", record_routing,
           "directory for traces of which experts each token used (never text); "
           "unset: none");
+    visit("record_token_ids", record_token_ids,
+          "write the ids of tokens too, which tell their text");
     visit("python", python,
           "the interpreter with jinja2 that renders chat templates");
   }

@@ -41,6 +41,11 @@ CLI::Option* AddFlag(CLI::App& app, const std::string& name, Bytes& value,
                      const std::string& help);
 CLI::Option* AddFlag(CLI::App& app, const std::string& name, Rate& value,
                      const std::string& help);
+// Set by its name alone.
+inline CLI::Option* AddFlag(CLI::App& app, const std::string& name, bool& value,
+                            const std::string& help) {
+  return app.add_flag("--" + name, value, help);
+}
 template <typename T>
 CLI::Option* AddFlag(CLI::App& app, const std::string& name, T& value,
                      const std::string& help) {

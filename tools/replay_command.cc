@@ -36,6 +36,7 @@ const std::map<std::string, PredictorChoice> kPredictors = {
     {"path", {GuesserKind::kLearned, Bit(Evidence::kPath)}},
     {"popularity", {GuesserKind::kLearned, Bit(Evidence::kPopularity)}},
     {"recent", {GuesserKind::kLearned, Bit(Evidence::kRecent)}},
+    {"token", {GuesserKind::kLearned, Bit(Evidence::kToken)}},
     {"oracle", {GuesserKind::kOracle, 0}},
 };
 
@@ -89,8 +90,8 @@ ReplayCommand::ReplayCommand(CLI::App& app, Command& chosen) {
   command
       ->add_option("--predictor", predictors_,
                    "none; learned (all that a trace can teach), or path, "
-                   "popularity, recent alone; oracle (knows the future). A "
-                   "list replays each")
+                   "popularity, recent, token (of a trace with token ids) "
+                   "alone; oracle (knows the future). A list replays each")
       ->delimiter(',')
       ->check(CLI::IsMember(kPredictors))
       ->capture_default_str();
@@ -152,6 +153,12 @@ absl::StatusOr<std::vector<ReplayCommand::Row>> ReplayCommand::Combinations(
   std::vector<Row> rows;
   for (const std::string& policy : policies_) {
     for (const std::string& predictor : predictors_) {
+      if (predictor == "token" && trace.vocab() == 0) {
+        return absl::FailedPreconditionError(
+            absl::StrCat("--predictor token: ", trace_.string(),
+                         " has no token ids; record one with "
+                         "--record-routing and --record-token-ids"));
+      }
       for (int32_t slots : slots_) {
         if (slots == 0) slots = std::min(2 * trace.top_k(), trace.experts());
         if (slots < 1 || slots > trace.experts()) {

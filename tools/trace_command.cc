@@ -23,7 +23,9 @@ absl::Status WriteBinary(const RoutingTrace& trace,
     expert_bytes.push_back(trace.expert_bytes(l));
   }
   ASSIGN_OR_RETURN(TraceWriter writer,
-                   TraceWriter::Create(path, trace.experts(), expert_bytes));
+                   TraceWriter::Create(path, {.experts = trace.experts(),
+                                              .expert_bytes = expert_bytes,
+                                              .token_ids = trace.vocab() > 0}));
   for (const RoutingTrace::Choice& choice : trace.choices()) {
     writer.Add(choice, trace.chosen(choice), trace.weights(choice));
   }

@@ -1,5 +1,6 @@
 #include "engine/experts/evidence.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/check.h"
@@ -29,6 +30,8 @@ const char* Name(Evidence evidence) {
       return "request";
     case Evidence::kRouter:
       return "router";
+    case Evidence::kToken:
+      return "token";
   }
   CHECK(false) << static_cast<int>(evidence);
   return "";
@@ -53,6 +56,10 @@ void EvidenceWeights::Combine(const EvidenceRow& row,
                               std::span<float> out) const {
   const Weights& weights = by_set_[row.present];
   float* const z = out.data();
+  if (row.present == 0) {
+    std::fill_n(z, row.experts, -kMaxLogOdds);
+    return;
+  }
   for (int32_t e = 0; e < row.experts; ++e) z[e] = weights.value[kBias];
   for (int32_t i = 0; i < kEvidenceKinds; ++i) {
     if ((row.present >> i & 1) == 0) continue;

@@ -14,8 +14,9 @@ enum class Evidence : uint8_t {
   kRecent,      // the same over a short one
   kRequest,     // what requests like this one used
   kRouter,      // the layer's router, applied early
+  kToken,       // what tokens of the same id used
 };
-inline constexpr int32_t kEvidenceKinds = 5;
+inline constexpr int32_t kEvidenceKinds = 6;
 const char* Name(Evidence evidence);
 
 // The kinds that are at hand, one bit each.
@@ -55,7 +56,8 @@ class EvidenceWeights {
   // No row has more than `experts_max` experts.
   explicit EvidenceWeights(int32_t experts_max);
 
-  // out[e] = the log-odds that the token uses expert e.
+  // out[e] = the log-odds that the token uses expert e; without any evidence
+  // as low as they can be.
   void Combine(const EvidenceRow& row, std::span<float> out) const;
   // `used[e]` is 1 where it did, else 0; `combined` is what Combine gave.
   void Learn(const EvidenceRow& row, std::span<const float> combined,

@@ -4,6 +4,8 @@
 #include <random>
 #include <vector>
 
+#include "engine/experts/prefetch_governor.h"
+
 namespace bullpen {
 namespace {
 
@@ -11,6 +13,18 @@ class LearnedGuesser : public Guesser {
  public:
   LearnedGuesser(const TraceSteps& steps, const PredictorConfig& config)
       : steps_(steps), predictor_(Shape(steps), config) {}
+
+  void BeginStep(const TraceSteps::Step& step) override {
+    ids_.clear();
+    const TraceSteps::Run& first = steps_.runs(step)[0];
+    for (int32_t row = 0; steps_.trace().vocab() > 0 && row < first.rows;
+         ++row) {
+      ids_.push_back(steps_.choice(first, row).token);
+    }
+    predictor_.BeginStep(ids_);
+  }
+
+  int32_t reach() const override { return predictor_.reach(); }
 
   void Observe(const TraceSteps::Run& run) override {
     // The predictor wants as many experts of each token; a trace may have a
@@ -38,11 +52,14 @@ class LearnedGuesser : public Guesser {
     RoutingShape shape;
     shape.layers.resize(static_cast<size_t>(trace.layers()),
                         {.experts = trace.experts(), .top_k = trace.top_k()});
+    shape.max_rows = PrefetchGovernor::kMaxRows;
+    shape.vocab = trace.vocab();
     return shape;
   }
 
   const TraceSteps& steps_;
   RoutingPredictor predictor_;
+  std::vector<int32_t> ids_;     // of the step
   std::vector<int32_t> chosen_;  // scratch
 };
 
@@ -52,8 +69,11 @@ class OracleGuesser : public Guesser {
       : steps_(steps),
         needs_(steps.trace().experts()),
         recall_(config.oracle_recall),
+        horizon_(config.predictor.horizon),
         random_(config.seed) {}
 
+  void BeginStep(const TraceSteps::Step&) override {}
+  int32_t reach() const override { return horizon_; }
   void Observe(const TraceSteps::Run&) override {}
 
   std::span<const ExpertGuess> Guess(const TraceSteps::Run& ahead,
@@ -77,6 +97,7 @@ class OracleGuesser : public Guesser {
   const TraceSteps& steps_;
   RunNeeds needs_;
   double recall_;
+  int32_t horizon_;
   std::mt19937_64 random_;
   std::vector<ExpertGuess> guesses_;
 };

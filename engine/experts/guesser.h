@@ -15,10 +15,14 @@ namespace bullpen {
 class Guesser {
  public:
   virtual ~Guesser() = default;
+  // A step begins: until one of its runs is routed, the first is one ahead.
+  virtual void BeginStep(const TraceSteps::Step& step) = 0;
   // A run of the step is routed.
   virtual void Observe(const TraceSteps::Run& run) = 0;
-  // For the run `horizon` layers ahead in the same step, best first; until the
-  // next call.
+  // How many runs ahead it guesses when a step begins.
+  virtual int32_t reach() const = 0;
+  // For the run `horizon` ahead in the same step, best first; until the next
+  // call.
   virtual std::span<const ExpertGuess> Guess(const TraceSteps::Run& ahead,
                                              int32_t horizon) = 0;
 };

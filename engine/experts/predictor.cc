@@ -34,72 +34,102 @@ int64_t HorizonBytes(const RoutingShape& shape, int32_t horizon) {
 
 RoutingPredictor::RoutingPredictor(const RoutingShape& shape,
                                    const PredictorConfig& config)
-    : config_(config), counts_(static_cast<size_t>(config.horizon)) {
+    : config_(config), max_rows_(shape.max_rows) {
   CHECK(config.horizon >= 1 && config.horizon <= kMaxHorizon) << config.horizon;
+  int64_t bytes = 0;
   if ((config.evidence & Bit(Evidence::kPath)) != 0) {
-    int64_t bytes = 0;
     while (table_horizon_ < config.horizon) {
-      bytes += HorizonBytes(shape, table_horizon_ + 1);
-      if (bytes > config.table_bytes) break;
+      const int64_t more = HorizonBytes(shape, table_horizon_ + 1);
+      if (bytes + more > config.table_bytes) break;
+      bytes += more;
       ++table_horizon_;
     }
   }
+  const bool tokens =
+      shape.vocab > 0 && (config.evidence & Bit(Evidence::kToken)) != 0;
+  const size_t reach = static_cast<size_t>(
+      tokens ? std::max(config.horizon, kTokenLayers) : config.horizon);
+  counts_.resize(reach);
   int32_t most = 0;
   layers_.reserve(shape.layers.size());
-  for (size_t l = 0; l < shape.layers.size(); ++l) {
-    const auto [experts, top_k] = shape.layers[l];
-    CHECK(top_k >= 1 && top_k <= experts) << top_k << " of " << experts;
-    most = std::max(most, experts);
-    Layer& layer = layers_.emplace_back(Layer{
-        .shape = shape.layers[l],
-        .popularity = Popularity(experts, top_k, config.popularity_half_life),
-        .recent = Popularity(experts, top_k, config.recent_half_life)});
-    layer.chosen.reserve(static_cast<size_t>(shape.max_rows) * top_k);
-    for (int32_t h = 1; h <= config.horizon; ++h) {
-      RowGuess& pending = layer.pending.emplace_back();
-      for (std::vector<float>* odds :
-           {&pending.path_odds, &pending.router_odds, &pending.combined}) {
-        odds->resize(static_cast<size_t>(experts));
-      }
-      const size_t from = l - static_cast<size_t>(h);
-      if (h <= table_horizon_ && l >= static_cast<size_t>(h)) {
-        layer.tables.emplace_back(shape.layers[from].experts, experts,
-                                  config.row_uses);
-      }
-    }
-    layer.request_odds.resize(static_cast<size_t>(experts));
+  for (int32_t l = 0; l < std::ssize(shape.layers); ++l) {
+    most = std::max(most, shape.layers[l].experts);
   }
+  weights_.assign(reach, EvidenceWeights(most));
+  for (int32_t l = 0; l < std::ssize(shape.layers); ++l) AddLayer(shape, l);
+  if (tokens) AddTokenTables(shape.vocab, config.table_bytes - bytes);
   for (std::vector<float>* floats :
-       {&row_guess_.path_odds, &row_guess_.router_odds, &row_guess_.combined,
-        &estimate_, &used_, &unused_}) {
+       {&row_guess_.path_odds, &row_guess_.router_odds, &row_guess_.token_odds,
+        &row_guess_.combined, &estimate_, &used_, &unused_}) {
     floats->resize(static_cast<size_t>(most));
   }
   guesses_.reserve(static_cast<size_t>(most));
-  weights_.assign(static_cast<size_t>(config.horizon), EvidenceWeights(most));
+}
+
+void RoutingPredictor::AddLayer(const RoutingShape& shape, int32_t index) {
+  const auto [experts, top_k] = shape.layers[index];
+  CHECK(top_k >= 1 && top_k <= experts) << top_k << " of " << experts;
+  Layer& layer = layers_.emplace_back(Layer{
+      .shape = shape.layers[index],
+      .popularity = Popularity(experts, top_k, config_.popularity_half_life),
+      .recent = Popularity(experts, top_k, config_.recent_half_life)});
+  layer.chosen.reserve(static_cast<size_t>(shape.max_rows) * top_k);
+  for (int32_t h = 1; h <= reach(); ++h) {
+    RowGuess& pending = layer.pending.emplace_back();
+    for (std::vector<float>* odds : {&pending.path_odds, &pending.router_odds,
+                                     &pending.token_odds, &pending.combined}) {
+      odds->resize(static_cast<size_t>(experts));
+    }
+    if (h <= table_horizon_ && index >= h) {
+      layer.tables.emplace_back(shape.layers[index - h].experts, experts,
+                                config_.row_uses);
+    }
+  }
+  layer.request_odds.resize(static_cast<size_t>(experts));
+}
+
+void RoutingPredictor::AddTokenTables(int32_t vocab, int64_t bytes) {
+  const auto first =
+      std::span(layers_).first(std::min<size_t>(layers_.size(), kTokenLayers));
+  for (Layer& layer : first) {
+    if (Dense(layer)) continue;
+    layer.tokens.emplace_back(layer.shape.experts, layer.shape.top_k, vocab,
+                              bytes / kTokenLayers);
+  }
+}
+
+void RoutingPredictor::BeginStep(std::span<const int32_t> ids) {
+  ++step_;
+  last_layer_ = -1;
+  ids_ = ids;
+  if (ids.empty()) return;
+  rows_ = std::min(static_cast<int32_t>(ids.size()), max_rows_);
 }
 
 void RoutingPredictor::Observe(int32_t index, std::span<const int32_t> chosen,
                                int32_t rows) {
   Layer& layer = layers_[index];
-  CHECK(rows >= 1 &&
-        chosen.size() == static_cast<size_t>(rows) * layer.shape.top_k)
+  const int32_t k = layer.shape.top_k;
+  CHECK(rows >= 1 && chosen.size() == static_cast<size_t>(rows) * k)
       << chosen.size() << " choices of " << rows << " rows";
-  if (index <= last_layer_) ++step_;
+  if (index <= last_layer_) BeginStep({});
   last_layer_ = index;
-  rows_ = rows;
+  rows_ = std::min(rows, max_rows_);
   if (Dense(layer)) return;
-  for (int32_t h = 1; h <= config_.horizon; ++h) {
+  LearnTokens(layer, chosen, rows);
+  chosen = chosen.last(static_cast<size_t>(rows_) * k);
+  for (int32_t h = 1; h <= reach(); ++h) {
     RowGuess& pending = layer.pending[h - 1];
     if (pending.row.present == 0) continue;
     std::fill_n(used_.begin(), layer.shape.experts, 0.0f);
-    for (int32_t i = 0; i < layer.shape.top_k; ++i) used_[chosen[i]] = 1;
+    for (int32_t i = 0; i < k; ++i) used_[chosen[i]] = 1;
     Settle(layer, h);
   }
   layer.chosen.assign(chosen.begin(), chosen.end());
   layer.step = step_;
   LearnPaths(index);
-  layer.popularity.Learn(chosen, rows);
-  layer.recent.Learn(chosen, rows);
+  layer.popularity.Learn(chosen, rows_);
+  layer.recent.Learn(chosen, rows_);
 }
 
 void RoutingPredictor::Settle(Layer& layer, int32_t horizon) {
@@ -129,11 +159,27 @@ void RoutingPredictor::Settle(Layer& layer, int32_t horizon) {
   guess.row.present = 0;
 }
 
+bool RoutingPredictor::HasTokens(const Layer& layer) const {
+  return !layer.tokens.empty() && std::ssize(ids_) >= rows_ &&
+         rows_ <= kMaxPathRows;
+}
+
+// Of another number of rows than the step has, nobody knows whose they are.
+void RoutingPredictor::LearnTokens(Layer& layer,
+                                   std::span<const int32_t> chosen,
+                                   int32_t rows) {
+  if (layer.tokens.empty() || std::ssize(ids_) != rows) return;
+  const size_t k = static_cast<size_t>(layer.shape.top_k);
+  for (size_t row = 0; row < ids_.size(); ++row) {
+    layer.tokens[0].Learn(ids_[row], chosen.subspan(row * k, k));
+  }
+}
+
 void RoutingPredictor::LearnPaths(int32_t index) {
   Layer& to = layers_[index];
   for (size_t h = 1; h <= to.tables.size(); ++h) {
     const Layer& from = layers_[index - static_cast<int32_t>(h)];
-    if (from.step != step_ || Dense(from)) continue;
+    if (!Follows(from)) continue;
     const size_t from_k = static_cast<size_t>(from.shape.top_k);
     const size_t to_k = static_cast<size_t>(to.shape.top_k);
     for (size_t row = 0; row < static_cast<size_t>(rows_); ++row) {
@@ -144,11 +190,16 @@ void RoutingPredictor::LearnPaths(int32_t index) {
   }
 }
 
+// Whether this step's tokens went through that layer, all of them.
+bool RoutingPredictor::Follows(const Layer& layer) const {
+  return layer.step == step_ && !Dense(layer) &&
+         std::ssize(layer.chosen) == int64_t{rows_} * layer.shape.top_k;
+}
+
 bool RoutingPredictor::HasPath(const Query& query) const {
   const Layer& layer = layers_[query.layer];
   if (static_cast<size_t>(query.horizon) > layer.tables.size()) return false;
-  const Layer& from = layers_[query.layer - query.horizon];
-  return from.step == step_ && !Dense(from) && rows_ <= kMaxPathRows;
+  return Follows(layers_[query.layer - query.horizon]) && rows_ <= kMaxPathRows;
 }
 
 void RoutingPredictor::Gather(const Query& query, int32_t row,
@@ -182,21 +233,30 @@ void RoutingPredictor::Gather(const Query& query, int32_t row,
     }
     Attach(guess.row, Evidence::kRouter, guess.router_odds.data());
   }
+  if (HasTokens(layer)) {
+    const int32_t id = ids_.last(static_cast<size_t>(rows_))[row];
+    if (layer.tokens[0].Estimate(id, layer.popularity.shares(), estimate)) {
+      for (int32_t e = 0; e < experts; ++e) {
+        guess.token_odds[e] = LogOdds(estimate[e]);
+      }
+      Attach(guess.row, Evidence::kToken, guess.token_odds.data());
+    }
+  }
   guess.row.present &= config_.evidence;
   weights_[query.horizon - 1].Combine(guess.row, guess.combined);
 }
 
 std::span<const ExpertGuess> RoutingPredictor::Guess(const Query& query) {
   Layer& layer = layers_[query.layer];
-  CHECK(query.horizon >= 1 && query.horizon <= config_.horizon)
-      << query.horizon;
+  CHECK(query.horizon >= 1 && query.horizon <= reach()) << query.horizon;
   guesses_.clear();
   if (Dense(layer)) {
     guesses_.push_back({.expert = 0, .probability = 1});
     return guesses_;
   }
   const int32_t experts = layer.shape.experts;
-  const bool by_row = HasPath(query) || !query.router_margins.empty();
+  const bool by_row =
+      HasPath(query) || HasTokens(layer) || !query.router_margins.empty();
   // Rows of which nothing of their own is known look all alike.
   const int32_t distinct = by_row ? std::min(rows_, kMaxPathRows) : 1;
   const float alike = static_cast<float>(rows_) / static_cast<float>(distinct);
@@ -266,8 +326,9 @@ int64_t RoutingPredictor::bytes() const {
     for (const ConditionalTable& table : layer.tables) {
       bytes += static_cast<int64_t>(table.counts().size_bytes());
     }
+    for (const TokenExperts& tokens : layer.tokens) bytes += tokens.bytes();
     bytes += static_cast<int64_t>(layer.chosen.capacity() * sizeof(int32_t));
-    bytes += static_cast<int64_t>(layer.pending.size() * 3 + 5) *
+    bytes += static_cast<int64_t>(layer.pending.size() * 4 + 5) *
              layer.shape.experts * static_cast<int64_t>(sizeof(float));
   }
   return bytes;

@@ -8,36 +8,10 @@
 #include "engine/experts/conditional_table.h"
 #include "engine/experts/evidence.h"
 #include "engine/experts/popularity.h"
+#include "engine/experts/predictor_config.h"
+#include "engine/experts/token_experts.h"
 
 namespace bullpen {
-
-// What a model routes: for each layer how many experts there are and how many
-// a token uses. A dense layer has one and uses it.
-struct RoutingShape {
-  struct Layer {
-    int32_t experts = 1;
-    int32_t top_k = 1;
-    friend bool operator==(const Layer&, const Layer&) = default;
-  };
-  std::vector<Layer> layers;
-  int32_t max_rows = 1;  // tokens of one step
-};
-
-struct PredictorConfig {
-  EvidenceSet evidence = kAllEvidence;  // what may be used
-  int32_t horizon = 4;                  // layers ahead, 1..16
-  // Of the conditional tables; horizons that do not fit do without.
-  int64_t table_bytes = int64_t{64} << 20;
-  int32_t row_uses = 4096;  // see ConditionalTable
-  double popularity_half_life = 64;
-  double recent_half_life = 8;
-  float min_probability = 0.25f;  // of a guess
-};
-
-struct ExpertGuess {
-  int32_t expert = 0;
-  float probability = 0;  // that the layer's next step uses it
-};
 
 // Guesses which experts the coming layers will use, from what past tokens and
 // this one used, and learns from how it turns out. Allocates at construction
@@ -45,16 +19,25 @@ struct ExpertGuess {
 // threads; the live engine and the trace simulator run it. One thread.
 class RoutingPredictor {
  public:
+  // The first layers, where the id of a token tells most.
+  static constexpr int32_t kTokenLayers = 3;
+
   RoutingPredictor(const RoutingShape& shape, const PredictorConfig& config);
 
-  // `layer` has routed a step of `rows` tokens; `chosen` is [rows, top_k].
-  // Layers come in ascending order; a step begins when one does not.
+  // A step of tokens with these ids begins; the caller keeps them until the
+  // next. A step of which nobody told begins with its first layer.
+  void BeginStep(std::span<const int32_t> ids);
+  // `layer` has routed a step of `rows` tokens; `chosen` is [rows, top_k]. Of
+  // more than the shape's max_rows the last are followed: of a prompt's part
+  // they tell most about what comes. Layers come in ascending order; a step
+  // begins when one does not.
   void Observe(int32_t layer, std::span<const int32_t> chosen, int32_t rows);
 
   struct Query {
     int32_t layer = 0;
-    // Layers since the last one that was observed, 1..horizon. Where that one
-    // is of this step, the guess is for its tokens, else for the step to come.
+    // Layers since the last one that was observed, 1..reach(), or layer + 1
+    // where the step has just begun. The guess is for the step's tokens, or, if
+    // no layer of the step to come was observed nor told of, for one like it.
     int32_t horizon = 1;
     // [rows, experts]: what the layer's router gives for the hidden states at
     // hand, less the top_k-th best of its row. Empty: not computed.
@@ -72,6 +55,8 @@ class RoutingPredictor {
   const GuessCounts& combined_counts(int32_t horizon) const;
 
   int32_t horizon() const { return config_.horizon; }
+  // The horizon, or as far as ids tell when a step begins.
+  int32_t reach() const { return static_cast<int32_t>(weights_.size()); }
   // How far ahead conditional tables reach.
   int32_t table_horizon() const { return table_horizon_; }
   int64_t bytes() const;
@@ -96,6 +81,7 @@ class RoutingPredictor {
     EvidenceRow row;  // `present` is 0 when there is none
     std::vector<float> path_odds;
     std::vector<float> router_odds;
+    std::vector<float> token_odds;
     std::vector<float> combined;
   };
   struct Layer {
@@ -103,6 +89,7 @@ class RoutingPredictor {
     Popularity popularity;
     Popularity recent;
     std::vector<ConditionalTable> tables = {};  // by horizon, from 1
+    std::vector<TokenExperts> tokens = {};      // one, or none
     std::vector<RowGuess> pending = {};         // by horizon, from 1
     std::vector<float> request_odds = {};
     int64_t step = -1;                 // that it ran last
@@ -114,14 +101,19 @@ class RoutingPredictor {
   };
 
   bool Dense(const Layer& layer) const { return layer.shape.experts < 2; }
+  void AddLayer(const RoutingShape& shape, int32_t index);
+  void AddTokenTables(int32_t vocab, int64_t bytes);
+  bool Follows(const Layer& layer) const;
   bool HasPath(const Query& query) const;
+  bool HasTokens(const Layer& layer) const;
   // Fills in what is known of one row, and weighs it.
   void Gather(const Query& query, int32_t row, RowGuess& guess);
   void Settle(Layer& layer, int32_t horizon);
+  void LearnTokens(Layer& layer, std::span<const int32_t> chosen, int32_t rows);
   void LearnPaths(int32_t layer);
-  void Rank(const Layer& layer, int32_t rows);
 
   PredictorConfig config_;
+  int32_t max_rows_;
   int32_t table_horizon_ = 0;
   bool request_known_ = false;
   std::vector<Layer> layers_;
@@ -129,7 +121,8 @@ class RoutingPredictor {
   std::vector<Counts> counts_;            // by horizon, from 1
   int64_t step_ = 0;
   int32_t last_layer_ = -1;
-  int32_t rows_ = 1;  // of the step
+  int32_t rows_ = 1;              // of the step, that are followed
+  std::span<const int32_t> ids_;  // of all its rows; empty: nobody told
   // Scratch, of the size of the largest layer.
   RowGuess row_guess_;
   std::vector<float> estimate_;

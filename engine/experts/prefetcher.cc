@@ -28,7 +28,7 @@ Prefetcher::Prefetcher(const PrefetchConfig& config, ExpertCache& cache,
       spdlog::warn("starting without the profile: {}", loaded.ToString());
     }
   }
-  for (int32_t h = 1; h <= predictor_.horizon(); ++h) {
+  for (int32_t h = 1; h <= predictor_.reach(); ++h) {
     const auto add = [&](const std::string& name) {
       const prometheus::Labels labels = {{"predictor", name},
                                          {"horizon", absl::StrCat(h)}};
@@ -83,36 +83,49 @@ void Prefetcher::EndRequest() {
   predictor_.SetRequestShares({});
 }
 
+bool Prefetcher::LoadsAhead(int32_t rows, Phase phase) const {
+  return (config_.always || governor_.on()) && phase == Phase::kDecode &&
+         rows <= kMaxRows;
+}
+
+void Prefetcher::BeginStep(const Begun& begun, RouterPeek peek) {
+  predictor_.BeginStep(begun.ids);
+  const int32_t rows = static_cast<int32_t>(begun.ids.size());
+  if (!LoadsAhead(rows, begun.phase)) return;
+  const int32_t layers = std::min(
+      predictor_.reach(), static_cast<int32_t>(config_.shape.layers.size()));
+  for (int32_t h = 1; h <= layers; ++h) {
+    Guess({.layer = h - 1, .horizon = h, .rows = rows}, peek);
+  }
+}
+
 void Prefetcher::AfterRoute(const Routed& routed, RouterPeek peek) {
   FollowRequest(routed);
-  const int32_t k = config_.shape.layers[routed.layer].top_k;
-  // Of a prompt's part the last tokens tell most about what comes.
-  const int32_t rows = std::min(routed.rows, kMaxRows);
-  predictor_.Observe(routed.layer, routed.chosen.last(size_t(rows) * k), rows);
-  const bool on = config_.always || governor_.on();
-  if (!on || routed.phase != Phase::kDecode || routed.rows > kMaxRows) return;
+  predictor_.Observe(routed.layer, routed.chosen, routed.rows);
+  if (!LoadsAhead(routed.rows, routed.phase)) return;
   const int32_t ahead = std::min(
       predictor_.horizon(),
       static_cast<int32_t>(config_.shape.layers.size()) - 1 - routed.layer);
-  for (int32_t h = 1; h <= ahead; ++h) Guess(routed, h, peek);
+  for (int32_t h = 1; h <= ahead; ++h) {
+    Guess({.layer = routed.layer + h, .horizon = h, .rows = routed.rows}, peek);
+  }
 }
 
-void Prefetcher::Guess(const Routed& routed, int32_t horizon, RouterPeek peek) {
-  const int32_t layer = routed.layer + horizon;
-  const int64_t blob_bytes = cache_.catalog().layers[layer].blob_bytes;
-  double room = rule_.Room(horizon, blob_bytes,
+void Prefetcher::Guess(const Ahead& ahead, RouterPeek peek) {
+  const int64_t blob_bytes = cache_.catalog().layers[ahead.layer].blob_bytes;
+  double room = rule_.Room(ahead.horizon, blob_bytes,
                            cache_.accounts().guess_bytes_under_way());
-  if (config_.shape.layers[layer].experts < 2 || room <= 0) return;
+  if (config_.shape.layers[ahead.layer].experts < 2 || room <= 0) return;
   const RoutingPredictor::Query query{
-      .layer = layer,
-      .horizon = horizon,
-      .router_margins = peek(layer, routed.rows)};
+      .layer = ahead.layer,
+      .horizon = ahead.horizon,
+      .router_margins = peek(ahead.layer, ahead.rows)};
   const double least =
       rule_.LeastProbability(config_.predictor.min_probability);
   wanted_.clear();
   for (const ExpertGuess& guess : predictor_.Guess(query)) {
     if (guess.probability < least || room <= 0) break;
-    const ExpertKey key{.layer = layer, .expert = guess.expert};
+    const ExpertKey key{.layer = ahead.layer, .expert = guess.expert};
     if (cache_.Holds(key)) continue;
     wanted_.push_back(key);
     room -= static_cast<double>(blob_bytes);
@@ -141,7 +154,7 @@ void Prefetcher::EndStep(double seconds, int32_t rows, Phase phase) {
 void Prefetcher::Publish() {
   metrics_.prefetch_on.Set(config_.always || governor_.on() ? 1 : 0);
   size_t i = 0;
-  for (int32_t h = 1; h <= predictor_.horizon(); ++h) {
+  for (int32_t h = 1; h <= predictor_.reach(); ++h) {
     const auto set = [&](const GuessCounts& counts) {
       gauges_[i].precision->Set(counts.precision());
       gauges_[i++].recall->Set(counts.recall());

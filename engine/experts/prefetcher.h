@@ -44,6 +44,15 @@ class Prefetcher {
              Metrics& metrics);
   ~Prefetcher();  // Writes the profile.
 
+  // A step of tokens with these ids begins, whose hidden states are their
+  // embeddings: loads for the first layers, which no look from a layer before
+  // reaches early enough. The caller keeps the ids until the step ends.
+  struct Begun {
+    std::span<const int32_t> ids;
+    Phase phase = Phase::kDecode;
+  };
+  void BeginStep(const Begun& begun, RouterPeek peek);
+
   // `layer` has routed `rows` tokens, [rows, k] of `chosen`, and has asked the
   // cache for their experts, which load first.
   struct Routed {
@@ -68,9 +77,15 @@ class Prefetcher {
   // past ones like it.
   void FollowRequest(const Routed& routed);
   void EndRequest();
-  // Loads for the layer `horizon` layers ahead what the link can move until it
-  // runs.
-  void Guess(const Routed& routed, int32_t horizon, RouterPeek peek);
+  bool LoadsAhead(int32_t rows, Phase phase) const;
+  // Loads for a layer that is `horizon` layers ahead what the link can move
+  // until it runs.
+  struct Ahead {
+    int32_t layer = 0;
+    int32_t horizon = 1;
+    int32_t rows = 0;
+  };
+  void Guess(const Ahead& ahead, RouterPeek peek);
   void Publish();
 
   PrefetchConfig config_;

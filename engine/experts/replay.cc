@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "engine/experts/guesser.h"
 #include "engine/experts/layer_slots.h"
+#include "engine/experts/prefetch_governor.h"
 #include "engine/experts/prefetch_rule.h"
 #include "engine/experts/simulated_link.h"
 #include "engine/experts/trace_steps.h"
@@ -123,6 +124,7 @@ class CacheReplay {
     const double stalled = report_.stall_seconds;
     const double busy = link_.busy_seconds();
     const int64_t moved = moved_bytes_;
+    BeginStep(step);
     for (int64_t r = step.first_run; r < step.first_run + step.runs; ++r) {
       RunLayer(r, step.phase);
     }
@@ -132,6 +134,15 @@ class CacheReplay {
                    .busy_seconds = link_.busy_seconds() - busy,
                    .bytes = moved_bytes_ - moved,
                    .layers = step.runs});
+  }
+
+  void BeginStep(const TraceSteps::Step& step) {
+    if (guesser_ == nullptr) return;
+    guesser_->BeginStep(step);
+    loads_ahead_ = step.phase == Phase::kDecode &&
+                   steps_.runs(step)[0].rows <= PrefetchGovernor::kMaxRows;
+    step_end_ = step.first_run + step.runs;
+    Prefetch(step.first_run - 1, guesser_->reach());
   }
 
   void RunLayer(int64_t index, Phase phase) {
@@ -147,7 +158,7 @@ class CacheReplay {
     layers_[layer_].tokens += run.rows;
     LookUp(index, phase);
     StartDemands();
-    if (guesser_ != nullptr) Prefetch(index);
+    Prefetch(index, config_.predictor.horizon);
     const size_t distinct = needs_.experts().size();
     Compute((1 - kDenseShare) * whole / static_cast<double>(distinct));
     layer_ = -1;
@@ -252,30 +263,34 @@ class CacheReplay {
     if (key.layer == layer_ && slots.leased(slot)) ready_.push_back(slot);
   }
 
-  // As Prefetcher does; where transfers take no time, all guesses are loaded.
-  void Prefetch(int64_t index) {
-    const auto runs = steps_.all_runs();
+  // As Prefetcher does, for so many runs behind this one of the same step.
+  void Prefetch(int64_t index, int32_t horizon) {
+    if (!loads_ahead_) return;
+    const int64_t end = std::min(index + 1 + horizon, step_end_);
+    for (int64_t ahead = index + 1; ahead < end; ++ahead) {
+      LoadAhead(ahead, static_cast<int32_t>(ahead - index));
+    }
+  }
+
+  // Where transfers take no time, all guesses are loaded.
+  void LoadAhead(int64_t index, int32_t horizon) {
     const bool instant = config_.link_bytes_per_second <= 0;
     const double least =
         instant ? 0 : rule_.LeastProbability(config_.predictor.min_probability);
-    for (int32_t h = 1; h <= config_.predictor.horizon; ++h) {
-      const int64_t ahead = index + h;
-      if (ahead >= std::ssize(runs)) return;
-      Layer& layer = layers_[runs[ahead].layer];
-      if (runs[ahead].layer == layer_) continue;
-      double room =
-          rule_.Room(h, layer.expert_bytes, link_.queued_guess_bytes());
-      for (const ExpertGuess& guess : guesser_->Guess(runs[ahead], h)) {
-        if (guess.probability < least || (room <= 0 && !instant)) break;
-        if (layer.slots.Find(guess.expert) >= 0) continue;
-        room -= static_cast<double>(layer.expert_bytes);
-        if (layer.slots.ClaimForGuess(guess.expert) < 0) break;
-        layer.guessed[guess.expert] = true;
-        ++report_.loads;
-        guess_bytes_ += layer.expert_bytes;
-        link_.Submit({runs[ahead].layer, guess.expert}, layer.expert_bytes,
-                     Cause::kPrefetch, now_);
-      }
+    const TraceSteps::Run& run = steps_.all_runs()[index];
+    Layer& layer = layers_[run.layer];
+    double room =
+        rule_.Room(horizon, layer.expert_bytes, link_.queued_guess_bytes());
+    for (const ExpertGuess& guess : guesser_->Guess(run, horizon)) {
+      if (guess.probability < least || (room <= 0 && !instant)) break;
+      if (layer.slots.Find(guess.expert) >= 0) continue;
+      room -= static_cast<double>(layer.expert_bytes);
+      if (layer.slots.ClaimForGuess(guess.expert) < 0) break;
+      layer.guessed[guess.expert] = true;
+      ++report_.loads;
+      guess_bytes_ += layer.expert_bytes;
+      link_.Submit({run.layer, guess.expert}, layer.expert_bytes,
+                   Cause::kPrefetch, now_);
     }
   }
 
@@ -289,7 +304,9 @@ class CacheReplay {
   PrefetchRule rule_;
   double now_ = 0;
   int64_t guess_bytes_ = 0;
-  int64_t moved_bytes_ = 0;  // that have arrived
+  int64_t moved_bytes_ = 0;   // that have arrived
+  bool loads_ahead_ = false;  // in this step
+  int64_t step_end_ = 0;      // its last run, and one
   ReplayReport report_;
 
   // The run at hand: each expert that it needs is waiting (no slot yet), on its

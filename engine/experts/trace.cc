@@ -21,7 +21,10 @@ constexpr int32_t kMaxExperts = 65536;
 constexpr int32_t kMaxStep = 1 << 30;
 constexpr int64_t kMaxExpertBytes = int64_t{1} << 40;
 
+constexpr int32_t kMaxToken = (1 << 30) - 1;
+
 constexpr std::string_view kNames = "turn,phase,step,layer,slot,expert,weight";
+constexpr std::string_view kTokenName = "token_id";
 enum Field { kTurn, kPhase, kStep, kLayer, kSlot, kExpert, kFields };
 constexpr std::array<std::string_view, kFields> kFieldNames = {
     "turn", "phase", "step", "layer", "slot", "expert"};
@@ -62,6 +65,7 @@ class TraceCsvReader {
           return Wrong("names", line, absl::StrCat("\"", Absl(kNames), "\""));
         }
         named_ = true;
+        FindTokenColumn(line.substr(kNames.size()));
       } else {
         RETURN_IF_ERROR(ReadRow(line));
       }
@@ -75,6 +79,15 @@ class TraceCsvReader {
     return absl::InvalidArgumentError(
         absl::StrCat("routing trace, line ", line_, ": ", Absl(field), " is \"",
                      Absl(value.substr(0, 40)), "\", not ", allowed));
+  }
+
+  // Of the columns behind the weight.
+  void FindTokenColumn(std::string_view names) {
+    if (!names.starts_with(',')) return;
+    names.remove_prefix(1);
+    for (int32_t column = 0; !names.empty(); ++column) {
+      if (TakeUntil(names, ',') == kTokenName) token_column_ = column;
+    }
   }
 
   // key=value pairs; those that are not known are somebody else's.
@@ -121,10 +134,20 @@ class TraceCsvReader {
     if (!Parse(text, weight) || !std::isfinite(weight)) {
       return Wrong("weight", text, "a finite number");
     }
-    return Add(row, weight);
+    int64_t token = -1;
+    for (int32_t column = 0; column < token_column_; ++column) {
+      TakeUntil(line, ',');
+    }
+    if (token_column_ >= 0) {
+      RETURN_IF_ERROR(
+          ReadNumber(kTokenName, TakeUntil(line, ','), 0, kMaxToken, token));
+      trace_.vocab_ = std::max(trace_.vocab_, static_cast<int32_t>(token) + 1);
+    }
+    return Add(row, weight, static_cast<int32_t>(token));
   }
 
-  absl::Status Add(const std::array<int64_t, kFields>& row, float weight) {
+  absl::Status Add(const std::array<int64_t, kFields>& row, float weight,
+                   int32_t token) {
     std::vector<RoutingTrace::Choice>& choices = trace_.choices_;
     if (row[kSlot] == 0) {
       choices.push_back(
@@ -132,6 +155,7 @@ class TraceCsvReader {
            .phase = row[kPhase] == 0 ? Phase::kPrefill : Phase::kDecode,
            .step = static_cast<int32_t>(row[kStep]),
            .layer = static_cast<int32_t>(row[kLayer]),
+           .token = token,
            .first = static_cast<int64_t>(trace_.chosen_.size())});
     }
     const int32_t rank = choices.empty() ? 0 : choices.back().count;
@@ -141,7 +165,7 @@ class TraceCsvReader {
     }
     RoutingTrace::Choice& choice = choices.back();
     if (row[kTurn] != choice.turn || row[kStep] != choice.step ||
-        row[kLayer] != choice.layer) {
+        row[kLayer] != choice.layer || token != choice.token) {
       return Wrong("slot", std::to_string(row[kSlot]),
                    "0, where a token or layer begins");
     }
@@ -173,6 +197,7 @@ class TraceCsvReader {
   RoutingTrace trace_;
   int64_t line_ = 0;
   bool named_ = false;
+  int32_t token_column_ = -1;  // behind the weight; -1: there is none
   // As the header says; without it, what the rows go up to.
   int64_t layers_ = kMaxLayers;
   int64_t experts_ = kMaxExperts;
@@ -195,6 +220,12 @@ absl::Status RoutingTrace::Add(const Choice& choice,
         absl::StrCat("a token with ", experts.size(), " experts and ",
                      weights.size(), " weights"));
   }
+  if (choice.token < -1 || choice.token > kMaxToken ||
+      (!choices_.empty() && (choice.token >= 0) != (vocab_ > 0))) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("token id ", choice.token, " is not in 0..", kMaxToken,
+                     ", or only some tokens have one"));
+  }
   for (size_t i = 0; i < experts.size(); ++i) {
     if (experts[i] < 0 || experts[i] >= experts_ ||
         std::ranges::count(experts.first(i), experts[i]) > 0) {
@@ -210,6 +241,7 @@ absl::Status RoutingTrace::Add(const Choice& choice,
   choices_.back().first = static_cast<int64_t>(chosen_.size());
   choices_.back().count = static_cast<int32_t>(experts.size());
   top_k_ = std::max(top_k_, choices_.back().count);
+  vocab_ = std::max(vocab_, choice.token + 1);
   chosen_.insert(chosen_.end(), experts.begin(), experts.end());
   weights_.insert(weights_.end(), weights.begin(), weights.end());
   return absl::OkStatus();
@@ -223,15 +255,19 @@ std::string RoutingTrace::ToCsv() const {
     absl::StrAppend(&csv, "# layer=", l, " expert_bytes=", expert_bytes_[l],
                     "\n");
   }
-  absl::StrAppend(&csv, Absl(kNames), "\n");
+  absl::StrAppend(&csv, Absl(kNames));
+  if (vocab_ > 0) absl::StrAppend(&csv, ",", Absl(kTokenName));
+  csv += '\n';
   for (const Choice& choice : choices_) {
     const bool decode = choice.phase == Phase::kDecode;
     for (int32_t rank = 0; rank < choice.count; ++rank) {
       const size_t at = static_cast<size_t>(choice.first + rank);
       // Nine digits bring a float back as it was.
-      absl::StrAppendFormat(&csv, "%d,%d,%d,%d,%d,%d,%.9g\n", choice.turn,
+      absl::StrAppendFormat(&csv, "%d,%d,%d,%d,%d,%d,%.9g", choice.turn,
                             decode ? 1 : 0, choice.step, choice.layer, rank,
                             chosen_[at], weights_[at]);
+      if (vocab_ > 0) absl::StrAppend(&csv, ",", choice.token);
+      csv += '\n';
     }
   }
   return csv;

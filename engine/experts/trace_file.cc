@@ -16,6 +16,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little);
 
 constexpr std::string_view kMagic = "BPTRACE1";
+constexpr std::string_view kMagicWithTokens = "BPTRACE2";
 constexpr uint32_t kMaxLayers = 4096;
 constexpr uint32_t kMaxExperts = 65536;
 constexpr int64_t kMaxExpertBytes = int64_t{1} << 40;
@@ -98,6 +99,7 @@ class TraceReader {
         !in_.Take(experts)) {
       return Wrong(in_.at(), "the header ends too early");
     }
+    token_ids_ = magic == kMagicWithTokens;
     if (layers < 1 || layers > kMaxLayers || experts < 1 ||
         experts > kMaxExperts) {
       return Wrong(in_.at(), absl::StrCat(layers, " layers of ", experts,
@@ -128,6 +130,7 @@ class TraceReader {
       uint16_t layer = 0;
       uint8_t phase = 0;
       uint8_t count = 0;
+      uint32_t token = 0;
       const size_t at = in_.at() - records.left();
       bool whole = records.Take(turn) && records.Take(step) &&
                    records.Take(layer) && records.Take(phase) &&
@@ -140,15 +143,19 @@ class TraceReader {
         expert = id;
       }
       for (float& weight : weights) whole = whole && records.Take(weight);
+      if (token_ids_) whole = whole && records.Take(token);
       if (!whole) return Wrong(at, "a record ends too early");
-      if (phase > 1 || turn > kMaxNumber || step > kMaxNumber) {
-        return Wrong(at, "a record's phase, turn or step is out of range");
+      if (phase > 1 || turn > kMaxNumber || step > kMaxNumber ||
+          token > kMaxNumber) {
+        return Wrong(at,
+                     "a record's phase, turn, step or token is out of range");
       }
       const absl::Status added =
           trace.Add({.turn = static_cast<int32_t>(turn),
                      .phase = phase == 0 ? Phase::kPrefill : Phase::kDecode,
                      .step = static_cast<int32_t>(step),
-                     .layer = layer},
+                     .layer = layer,
+                     .token = token_ids_ ? static_cast<int32_t>(token) : -1},
                     experts, weights);
       if (!added.ok()) return Wrong(at, std::string(added.message()));
     }
@@ -157,6 +164,7 @@ class TraceReader {
 
   std::string_view bytes_;
   ByteReader in_;
+  bool token_ids_ = false;
 };
 
 absl::Status AppendTo(File& file, std::string_view bytes) {
@@ -166,7 +174,9 @@ absl::Status AppendTo(File& file, std::string_view bytes) {
 }  // namespace
 
 absl::StatusOr<RoutingTrace> ParseTrace(std::string_view bytes) {
-  if (bytes.starts_with(kMagic)) return TraceReader(bytes).Read();
+  if (bytes.starts_with(kMagic) || bytes.starts_with(kMagicWithTokens)) {
+    return TraceReader(bytes).Read();
+  }
   return RoutingTrace::ParseCsv(bytes);
 }
 
@@ -180,18 +190,18 @@ absl::StatusOr<RoutingTrace> ReadTrace(const std::filesystem::path& path) {
 }
 
 absl::StatusOr<TraceWriter> TraceWriter::Create(
-    const std::filesystem::path& path, int32_t experts,
-    std::span<const int64_t> expert_bytes) {
+    const std::filesystem::path& path, const Contents& contents) {
+  const auto [experts, expert_bytes, token_ids] = contents;
   CHECK(experts >= 1 && static_cast<uint32_t>(experts) <= kMaxExperts);
   CHECK(expert_bytes.size() <= kMaxLayers) << expert_bytes.size();
-  std::string header(kMagic);
+  std::string header(token_ids ? kMagicWithTokens : kMagic);
   Put(header, static_cast<uint32_t>(expert_bytes.size()));
   Put(header, static_cast<uint32_t>(experts));
   for (const int64_t count : expert_bytes) Put(header, count);
   Put(header, Checksum(header));
   ASSIGN_OR_RETURN(File file, File::Create(path));
   RETURN_IF_ERROR(AppendTo(file, header));
-  return TraceWriter(std::move(file));
+  return TraceWriter(std::move(file), token_ids);
 }
 
 void TraceWriter::Add(const RoutingTrace::Choice& choice,
@@ -209,6 +219,7 @@ void TraceWriter::Add(const RoutingTrace::Choice& choice,
     Put(block_, static_cast<uint16_t>(expert));
   }
   for (const float weight : weights) Put(block_, weight);
+  if (token_ids_) Put(block_, static_cast<uint32_t>(choice.token));
   if (block_.size() >= kBlockBytes) WriteBlock();
 }
 

@@ -19,6 +19,8 @@
 //   block: u32 bytes  u64 XXH3 of the records  records
 //   record: u32 turn  u32 step  u16 layer  u8 phase (0 prefill, 1 decode)
 //   u8 k  u16 experts[k]  f32 weights[k]
+// With the ids of tokens it begins with "BPTRACE2", and records end with
+//   u32 token
 namespace bullpen {
 
 // The trace in either form, told by its first bytes. InvalidArgument names the
@@ -27,13 +29,17 @@ absl::StatusOr<RoutingTrace> ParseTrace(std::string_view bytes);
 // The same from a file of at most 4 GiB.
 absl::StatusOr<RoutingTrace> ReadTrace(const std::filesystem::path& path);
 
-// Writes a trace as it comes: ids and weights only. One thread.
+// Writes a trace as it comes. One thread.
 class TraceWriter {
  public:
+  struct Contents {
+    int32_t experts = 0;
+    std::span<const int64_t> expert_bytes;  // by layer
+    bool token_ids = false;  // else they are not written, whoever has them
+  };
   // AlreadyExists if there is such a file.
-  static absl::StatusOr<TraceWriter> Create(
-      const std::filesystem::path& path, int32_t experts,
-      std::span<const int64_t> expert_bytes);
+  static absl::StatusOr<TraceWriter> Create(const std::filesystem::path& path,
+                                            const Contents& contents);
 
   // Appends in memory, and to the file once a block is full. After an error of
   // the file nothing more is kept; Close tells.
@@ -45,10 +51,12 @@ class TraceWriter {
   int64_t bytes_written() const { return file_.size(); }
 
  private:
-  explicit TraceWriter(File file) : file_(std::move(file)) {}
+  TraceWriter(File file, bool token_ids)
+      : file_(std::move(file)), token_ids_(token_ids) {}
   void WriteBlock();
 
   File file_;
+  bool token_ids_;
   std::string block_;
   absl::Status status_;
 };

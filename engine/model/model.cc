@@ -23,6 +23,9 @@
 namespace bullpen {
 namespace {
 
+// For tables of the predictor.
+constexpr int64_t kLeastTableBytes = int64_t{512} << 10;
+
 int32_t AllowedCpuCount() {
   cpu_set_t set;
   CPU_ZERO(&set);
@@ -112,7 +115,10 @@ struct Model::State {
   void MakeLayers();
   void MakePrefetcher(Metrics& metrics);
   void FillKvSequences(std::span<const SequenceRows> sequences);
+  void BeginStep(const Pass& pass, std::span<const int32_t> ids);
   void AfterRoute(const Pass& pass, int32_t layer);
+  // See RoutingPredictor::Query::router_margins.
+  std::span<const float> LookAhead(const Pass& pass, int32_t layer);
   absl::Status RunLayers(const Pass& pass);
   absl::Status RunHead(const Pass& pass, const ForwardBatch& batch);
 
@@ -287,10 +293,13 @@ void Model::State::MakePrefetcher(Metrics& metrics) {
                           .profile = options.profile};
   prefetch.predictor.horizon = options.prefetch_horizon;
   prefetch.predictor.min_probability = 0.15f;
-  // A hundredth of what experts have, so that the budget is kept.
+  // A hundredth of what experts have, so that the budget is kept; what a small
+  // model needs is lost in what the process takes anyway.
   prefetch.predictor.table_bytes =
-      std::min(prefetch.predictor.table_bytes, cache->arena_bytes() / 100);
+      std::min(prefetch.predictor.table_bytes,
+               std::max(kLeastTableBytes, cache->arena_bytes() / 100));
   prefetch.shape.max_rows = Prefetcher::kMaxRows;
+  prefetch.shape.vocab = config.vocab;
   bool all_fit = true;
   for (int32_t l = 0; l < layers; ++l) {
     all_fit = all_fit && plan.slots[l] == config.experts_in(l);
@@ -317,6 +326,12 @@ void Model::State::FillKvSequences(std::span<const SequenceRows> sequences) {
   }
 }
 
+void Model::State::BeginStep(const Pass& pass, std::span<const int32_t> ids) {
+  prefetcher->BeginStep(
+      {.ids = ids, .phase = pass.phase},
+      [&](int32_t layer, int32_t) { return LookAhead(pass, layer); });
+}
+
 void Model::State::AfterRoute(const Pass& pass, int32_t layer) {
   const size_t entries =
       static_cast<size_t>(pass.rows) * packed.config().k_in(layer);
@@ -327,14 +342,18 @@ void Model::State::AfterRoute(const Pass& pass, int32_t layer) {
        .phase = pass.phase,
        .one_request = pass.sequences.size() == 1,
        .begins = pass.sequences[0].first_position == 0},
-      [&](int32_t ahead, int32_t rows) -> std::span<const float> {
-        const size_t scores =
-            static_cast<size_t>(rows) * packed.config().experts_in(ahead);
-        if (!moe[ahead].Peek(pass, peek).ok()) return {};
-        const std::span<float> margins = std::span(peek.margins).first(scores);
-        if (reroute.look_ahead) reroute.look_ahead(ahead, margins);
-        return margins;
-      });
+      [&](int32_t ahead, int32_t) { return LookAhead(pass, ahead); });
+}
+
+std::span<const float> Model::State::LookAhead(const Pass& pass,
+                                               int32_t layer) {
+  if (!moe[layer].Peek(pass, peek).ok()) return {};
+  const std::span<float> margins =
+      std::span(peek.margins)
+          .first(static_cast<size_t>(pass.rows) *
+                 packed.config().experts_in(layer));
+  if (reroute.look_ahead) reroute.look_ahead(layer, margins);
+  return margins;
 }
 
 absl::Status Model::State::RunLayers(const Pass& pass) {
@@ -426,8 +445,11 @@ absl::StatusOr<ForwardResult> Model::Forward(const ForwardBatch& batch) {
   const std::function<void(int32_t)> after_route = [&](int32_t layer) {
     s.AfterRoute(pass, layer);
   };
-  if (s.prefetcher != nullptr) pass.after_route = &after_route;
   const auto start = std::chrono::steady_clock::now();
+  if (s.prefetcher != nullptr) {
+    pass.after_route = &after_route;
+    s.BeginStep(pass, batch.ids);
+  }
   RETURN_IF_ERROR(s.RunLayers(pass));
   if (s.prefetcher != nullptr) {
     const std::chrono::duration<double> seconds =

@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <deque>
+#include <map>
 #include <new>
 #include <numeric>
 #include <random>
+#include <set>
 
 #include "engine/experts/log_odds.h"
 #include "gmock/gmock.h"
@@ -42,6 +45,7 @@ using ::testing::ElementsAre;
 using ::testing::FloatNear;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
+using ::testing::UnorderedElementsAreArray;
 
 constexpr int32_t kExperts = 16;
 
@@ -118,6 +122,80 @@ TEST(ConditionalTable, RestoresWhatItGaveAndRefusesWhatItCouldNotHave) {
   EXPECT_FALSE(copy.Restore(table.counts(), above_limit));
   EXPECT_FALSE(copy.Restore({}, {}));
   EXPECT_THAT(copy.counts(), ElementsAre(0, 0, 0, 1));
+}
+
+// Keeps whole choices in queues, by place.
+class PlainTokenExperts {
+ public:
+  explicit PlainTokenExperts(int32_t places) : places_(places) {}
+  void Learn(int32_t id, const std::vector<int32_t>& chosen) {
+    Place& place = kept_[id % places_];
+    if (place.id != id && !place.choices.empty()) {
+      place.choices.pop_front();
+      return;
+    }
+    place.id = id;
+    place.choices.push_back(chosen);
+    if (place.choices.size() > 4) place.choices.pop_front();
+  }
+  const std::deque<std::vector<int32_t>>* Find(int32_t id) {
+    const Place& place = kept_[id % places_];
+    return place.id == id && !place.choices.empty() ? &place.choices : nullptr;
+  }
+
+ private:
+  struct Place {
+    int32_t id = -1;
+    std::deque<std::vector<int32_t>> choices;
+  };
+  int32_t places_;
+  std::map<int32_t, Place> kept_;
+};
+
+TEST(TokenExperts, EstimatesAreTheSharesOfTheLastFourTokensOfAnId) {
+  constexpr int32_t kVocab = 60;
+  const std::vector<float> prior(kExperts, 0.25f);
+  for (uint32_t seed = 0; seed < 8; ++seed) {
+    SCOPED_TRACE(seed);
+    std::mt19937 random(seed);
+    TokenExperts ample(kExperts, 2, kVocab, 1 << 20);
+    const int64_t bytes = seed % 2 == 0 ? 1 << 20 : ample.bytes() / 4;
+    TokenExperts tokens(kExperts, 2, kVocab, bytes);
+    EXPECT_LE(tokens.bytes(), bytes);
+    PlainTokenExperts plain(seed % 2 == 0 ? kVocab : kVocab / 4);
+    std::vector<float> shares(kExperts);
+    int32_t known = 0;
+    for (int i = 0; i < 4000; ++i) {
+      const int32_t id = static_cast<int32_t>(random() % kVocab);
+      const int32_t a = static_cast<int32_t>(random() % kExperts);
+      const std::vector<int32_t> chosen = {a, (a + 1 + id) % kExperts};
+      const auto* const kept = plain.Find(id);
+      ASSERT_EQ(tokens.Estimate(id, prior, shares), kept != nullptr) << i;
+      if (kept != nullptr) {
+        ++known;
+        for (int32_t e = 0; e < kExperts; ++e) {
+          float uses = 0.25f;
+          for (const std::vector<int32_t>& one : *kept) {
+            uses += static_cast<float>(std::ranges::count(one, e));
+          }
+          ASSERT_NEAR(shares[e], uses / static_cast<float>(kept->size() + 1),
+                      1e-6f);
+        }
+      }
+      if (chosen[0] == chosen[1]) continue;
+      tokens.Learn(id, chosen);
+      plain.Learn(id, chosen);
+    }
+    EXPECT_GT(known, 500);
+  }
+}
+
+TEST(TokenExperts, HoldsNothingInNoBytes) {
+  TokenExperts tokens(kExperts, 1, /*vocab=*/100, /*bytes=*/19);
+  tokens.Learn(7, std::vector<int32_t>{3});
+  std::vector<float> shares(kExperts, 0.5f);
+  EXPECT_FALSE(tokens.Estimate(7, shares, shares));
+  EXPECT_EQ(tokens.bytes(), 0);
 }
 
 TEST(Popularity, FallsByHalfInItsHalfLife) {
@@ -247,6 +325,84 @@ TEST(RoutingPredictor, RequestSharesRaiseWhatSuchRequestsUse) {
   EXPECT_THAT(predictor.Guess({.layer = 0}), IsEmpty());
 }
 
+// The experts of the first layers follow from the id alone, those behind from
+// nothing.
+TEST(RoutingPredictor, TheIdsOfAStepTellItsFirstLayersBeforeTheyRun) {
+  constexpr int32_t kLayers = 5;
+  constexpr int32_t kVocab = 100;
+  RoutingShape shape = Shape(kLayers, 1);
+  shape.vocab = kVocab;
+  RoutingPredictor predictor(shape, {.horizon = 1, .min_probability = 0.5f});
+  ASSERT_EQ(predictor.reach(), RoutingPredictor::kTokenLayers);
+  std::mt19937 random(17);
+  const auto expert_of = [&random](int32_t id, int32_t layer) {
+    return layer < RoutingPredictor::kTokenLayers
+               ? id * 7 % kExperts
+               : static_cast<int32_t>(random() % kExperts);
+  };
+  for (int token = 0; token < 3000; ++token) {
+    const std::vector<int32_t> ids = {static_cast<int32_t>(random() % kVocab),
+                                      static_cast<int32_t>(random() % kVocab)};
+    predictor.BeginStep(ids);
+    for (int32_t l = 0; l < RoutingPredictor::kTokenLayers; ++l) {
+      std::vector<int32_t> experts;
+      for (const ExpertGuess& guess :
+           predictor.Guess({.layer = l, .horizon = l + 1})) {
+        experts.push_back(guess.expert);
+      }
+      if (token < 2500) continue;
+      EXPECT_THAT(experts, UnorderedElementsAreArray(std::set<int32_t>{
+                               expert_of(ids[0], l), expert_of(ids[1], l)}));
+    }
+    for (int32_t l = 0; l < kLayers; ++l) {
+      predictor.Observe(
+          l, std::vector<int32_t>{expert_of(ids[0], l), expert_of(ids[1], l)},
+          2);
+    }
+  }
+  for (int32_t h = 1; h <= RoutingPredictor::kTokenLayers; ++h) {
+    EXPECT_GT(predictor.counts(Evidence::kToken, h).precision(), 0.95);
+    EXPECT_GT(predictor.counts(Evidence::kToken, h).recall(), 0.9);
+  }
+}
+
+TEST(RoutingPredictor, APromptTeachesAllItsIdsAndIsFollowedByItsLast) {
+  RoutingShape shape = Shape(2, 1, /*max_rows=*/2);
+  shape.vocab = 50;
+  RoutingPredictor predictor(
+      shape, {.evidence = Bit(Evidence::kToken), .min_probability = 0.5f});
+  std::vector<int32_t> ids(40);
+  std::iota(ids.begin(), ids.end(), 0);
+  std::vector<int32_t> chosen;
+  for (const int32_t id : ids) chosen.push_back(id % kExperts);
+  for (int i = 0; i < 100; ++i) {
+    predictor.BeginStep(ids);
+    predictor.Observe(0, chosen, 40);
+    predictor.Guess({.layer = 1});
+    predictor.Observe(1, chosen, 40);
+  }
+  for (const int32_t id : {0, 13, 39}) {
+    predictor.BeginStep(std::span(&id, 1));
+    const auto guesses = predictor.Guess({.layer = 0});
+    ASSERT_FALSE(guesses.empty()) << id;
+    EXPECT_EQ(guesses[0].expert, id % kExperts);
+    predictor.Observe(0, std::span(&chosen[id], 1), 1);
+  }
+}
+
+// Whoever tells of no ids gets what there is without them.
+TEST(RoutingPredictor, WithoutIdsNothingIsSaidOfTokens) {
+  RoutingPredictor predictor(Shape(3, 1), {.horizon = 2});
+  EXPECT_EQ(predictor.reach(), 2);
+  for (int token = 0; token < 50; ++token) {
+    for (int32_t l = 0; l < 3; ++l) {
+      predictor.Observe(l, std::vector<int32_t>{token % kExperts}, 1);
+      if (l < 2) predictor.Guess({.layer = l + 1});
+    }
+  }
+  EXPECT_EQ(predictor.counts(Evidence::kToken, 1).used, 0);
+}
+
 TEST(RoutingPredictor, ADenseLayerIsCertainAndTeachesNothing) {
   RoutingShape shape = Shape(3, 1);
   shape.layers[1] = {.experts = 1, .top_k = 1};
@@ -271,14 +427,38 @@ TEST(RoutingPredictor, TablesKeepToTheirBytes) {
   predictor.Guess({.layer = 3, .horizon = 3});
 }
 
+TEST(RoutingPredictor, TokensTakeWhatPathsLeave) {
+  RoutingShape shape = Shape(4, 1);
+  shape.vocab = 1 << 20;
+  const int64_t paths = (3 + 2) * ConditionalTable::Bytes(kExperts, kExperts);
+  for (const int64_t budget : {paths, paths + 30000, paths + 3000000}) {
+    const RoutingPredictor with(shape, {.horizon = 2, .table_bytes = budget});
+    const RoutingPredictor without(
+        shape, {.evidence = kAllEvidence & ~Bit(Evidence::kToken),
+                .horizon = 2,
+                .table_bytes = budget});
+    EXPECT_EQ(with.table_horizon(), 2);
+    // Beside the tables there is scratch for one horizon more.
+    constexpr int64_t kScratch = 4 * 4 * kExperts * sizeof(float);
+    const int64_t taken = with.bytes() - without.bytes() - kScratch;
+    EXPECT_LE(taken, budget - paths);
+    EXPECT_GE(taken, (budget - paths) * 9 / 10);
+  }
+}
+
 TEST(RoutingPredictor, AllocatesNothingOnceItIsMade) {
   constexpr int32_t kRows = 4;
-  RoutingPredictor predictor(Shape(4, 2, kRows), {.horizon = 3});
+  RoutingShape shape = Shape(4, 2, kRows);
+  shape.vocab = 10;
+  RoutingPredictor predictor(shape, {.horizon = 3});
+  const std::vector<int32_t> ids = {3, 1, 4, 1};
   std::vector<float> margins(kRows * kExperts, -1.0f);
   std::vector<int32_t> chosen(kRows * 2);
   std::iota(chosen.begin(), chosen.end(), 0);
   const int64_t before = allocations;
   for (int step = 0; step < 20; ++step) {
+    predictor.BeginStep(ids);
+    predictor.Guess({.layer = 0});
     for (int32_t l = 0; l < 4; ++l) {
       predictor.Observe(l, chosen, kRows);
       for (int32_t h = 1; h <= 3; ++h) {

@@ -109,6 +109,7 @@ class PrefetcherTest : public testing::Test {
     PrefetchConfig config{.always = always, .profile = profile_};
     config.predictor.horizon = 2;
     config.shape.max_rows = Prefetcher::kMaxRows;
+    config.shape.vocab = vocab_;
     config.shape.layers.assign(kLayers, {.experts = kExperts, .top_k = kTopK});
     prefetcher_ = std::make_unique<Prefetcher>(config, *cache_, metrics_);
   }
@@ -116,7 +117,15 @@ class PrefetcherTest : public testing::Test {
   // One decode step; loads ahead end before the next layer runs.
   void Step(const std::vector<int32_t>& chosen, double layer_seconds) {
     const std::vector<int32_t> counts(chosen.size(), 1);
+    const auto look_ahead = [&](int32_t, int32_t) -> std::span<const float> {
+      if (!ids_.empty()) return {};
+      margins_.assign(kExperts, -8.0f);
+      for (const int32_t expert : chosen) margins_[expert] = 0.5f;
+      return margins_;
+    };
+    if (!ids_.empty()) prefetcher_->BeginStep({.ids = ids_}, look_ahead);
     for (int32_t layer = 0; layer < kLayers; ++layer) {
+      while (transfers_.under_way() > 0) cache_->Prefetch({});
       ExpertCache::Acquisition step =
           cache_->Acquire(layer, chosen, counts, 1, Phase::kDecode);
       prefetcher_->AfterRoute({.layer = layer,
@@ -124,16 +133,11 @@ class PrefetcherTest : public testing::Test {
                                .rows = 1,
                                .one_request = true,
                                .begins = begins_},
-                              [&](int32_t, int32_t) -> std::span<const float> {
-                                margins_.assign(kExperts, -8.0f);
-                                for (const int32_t expert : chosen)
-                                  margins_[expert] = 0.5f;
-                                return margins_;
-                              });
+                              look_ahead);
       while (!step.Next().empty()) {
       }
-      while (transfers_.under_way() > 0) cache_->Prefetch({});
     }
+    while (transfers_.under_way() > 0) cache_->Prefetch({});
     prefetcher_->EndStep(kLayers * layer_seconds, 1, Phase::kDecode);
   }
 
@@ -147,6 +151,9 @@ class PrefetcherTest : public testing::Test {
   std::vector<float> margins_;
   std::filesystem::path profile_;
   bool begins_ = false;
+  int32_t vocab_ = 0;
+  std::vector<int32_t> ids_;  // of the next step; where there are, routers of
+                              // coming layers say nothing
 };
 
 TEST_F(PrefetcherTest, LoadsWhatTheRoutersOfComingLayersWant) {
@@ -163,6 +170,25 @@ TEST_F(PrefetcherTest, LoadsWhatTheRoutersOfComingLayersWant) {
   EXPECT_LT(counts.missed, 400u * kTopK * 2);
   const TransferredBytes& bytes = cache_->accounts().transferred();
   EXPECT_LT(bytes.prefetch_wasted, bytes.prefetch_used / 10);
+}
+
+// Routing follows from the id; routers say nothing.
+TEST_F(PrefetcherTest, LoadsForTheFirstLayersWhatTheIdsOfAStepUsedBefore) {
+  constexpr int32_t kVocab = 40;
+  vocab_ = kVocab;
+  Create(/*slots=*/4, /*always=*/true);
+  std::mt19937 random(23);
+  uint64_t hits = 0;
+  for (int i = 0; i < 800; ++i) {
+    if (i == 400) hits = cache_->accounts().layer(0).hits;
+    const int32_t id = static_cast<int32_t>(random() % kVocab);
+    ids_ = {id};
+    Step({id % kExperts, (id + 5) % kExperts}, 1e-3);
+  }
+  hits = cache_->accounts().layer(0).hits - hits;
+  EXPECT_GT(hits, 400u * kTopK * 19 / 20);
+  const prometheus::Labels tokens = {{"predictor", "token"}, {"horizon", "1"}};
+  EXPECT_GT(metrics_.predictor_precision.Add(tokens).Value(), 0.9);
 }
 
 TEST_F(PrefetcherTest, LoadsNothingAheadThatWouldComeTooLate) {

@@ -27,7 +27,9 @@ class TraceFileTest : public ::testing::Test {
     for (int32_t l = 0; l < trace.layers(); ++l) {
       bytes.push_back(trace.expert_bytes(l));
     }
-    auto writer = TraceWriter::Create(path_, trace.experts(), bytes);
+    auto writer = TraceWriter::Create(path_, {.experts = trace.experts(),
+                                              .expert_bytes = bytes,
+                                              .token_ids = trace.vocab() > 0});
     EXPECT_TRUE(writer.ok()) << writer.status();
     for (const RoutingTrace::Choice& choice : trace.choices()) {
       writer->Add(choice, trace.chosen(choice), trace.weights(choice));
@@ -59,6 +61,61 @@ TEST_F(TraceFileTest, BothFormsHoldTheSame) {
   }
 }
 
+TEST_F(TraceFileTest, TokenIdsAreKeptWhereTheyWereRecorded) {
+  RoutingTrace trace(8, {100, 100});
+  const int32_t experts[] = {3, 5};
+  const float weights[] = {0.5f, 0.25f};
+  for (const int32_t token : {7, 151935, 0}) {
+    for (int32_t layer = 0; layer < 2; ++layer) {
+      ASSERT_TRUE(
+          trace.Add({.layer = layer, .token = token}, experts, weights).ok());
+    }
+  }
+  EXPECT_EQ(trace.vocab(), 151936);
+  EXPECT_FALSE(trace.Add({.token = -1}, experts, weights).ok());
+  for (const std::string& bytes : {Written(trace), trace.ToCsv()}) {
+    const auto again = ParseTrace(bytes);
+    ASSERT_TRUE(again.ok()) << again.status();
+    EXPECT_EQ(again->vocab(), trace.vocab());
+    ASSERT_EQ(again->choices().size(), 6u);
+    EXPECT_EQ(again->choices()[2].token, 151935);
+    EXPECT_EQ(again->choices()[5].token, 0);
+  }
+  EXPECT_EQ(Recorded().vocab(), 0);
+}
+
+TEST_F(TraceFileTest, AnIdIsWrittenOnlyWhereIdsAreAskedFor) {
+  const int64_t bytes[] = {100};
+  const int32_t experts[] = {3};
+  const float weights[] = {1};
+  auto writer =
+      TraceWriter::Create(path_, {.experts = 8, .expert_bytes = bytes});
+  ASSERT_TRUE(writer.ok());
+  writer->Add({.token = 42}, experts, weights);
+  ASSERT_TRUE(writer->Close().ok());
+  const auto again = ReadTrace(path_);
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->vocab(), 0);
+  EXPECT_EQ(again->choices()[0].token, -1);
+}
+
+TEST(RoutingTrace, TheColumnOfTokenIdsIsFoundByItsName) {
+  const std::string head =
+      "# route_trace v1\n"
+      "turn,phase,step,layer,slot,expert,weight,residency,token_id,other\n";
+  const auto trace = RoutingTrace::ParseCsv(
+      head + "0,0,0,0,0,1,1,x,17,y\n0,0,0,0,1,2,1,x,17,y\n");
+  ASSERT_TRUE(trace.ok()) << trace.status();
+  EXPECT_EQ(trace->choices()[0].token, 17);
+  for (const char* row : {"0,0,0,0,0,1,1,x,-2,y\n", "0,0,0,0,0,1,1\n",
+                          "0,0,0,0,0,1,1,x,9999999999,y\n",
+                          "0,0,0,0,0,1,1,x,17,y\n0,0,0,0,1,2,1,x,18,y\n"}) {
+    EXPECT_TRUE(
+        absl::IsInvalidArgument(RoutingTrace::ParseCsv(head + row).status()))
+        << row;
+  }
+}
+
 TEST_F(TraceFileTest, DamageIsRefusedWithItsPlace) {
   const std::string good = Written(Recorded());
   std::mt19937_64 random(1);
@@ -82,8 +139,9 @@ TEST_F(TraceFileTest, DamageIsRefusedWithItsPlace) {
 TEST_F(TraceFileTest, AnExistingFileIsKept) {
   ASSERT_TRUE(WriteNewFile(path_, "precious").ok());
   const int64_t bytes[] = {1};
-  EXPECT_TRUE(
-      absl::IsAlreadyExists(TraceWriter::Create(path_, 4, bytes).status()));
+  EXPECT_TRUE(absl::IsAlreadyExists(
+      TraceWriter::Create(path_, {.experts = 4, .expert_bytes = bytes})
+          .status()));
   EXPECT_EQ(*ReadFile(path_, 100), "precious");
 }
 
