@@ -68,6 +68,9 @@ void OffloadCommand::Report(const RoutingTrace& route,
                             const RoutedResult& result,
                             double disk_bytes_per_second,
                             const Model& model) const {
+  const double limit = static_cast<double>(flags_.io_limit.bytes_per_second);
+  const double rate = limit > 0 ? std::min(limit, disk_bytes_per_second)
+                                : disk_bytes_per_second;
   uint64_t lookups = 0;
   uint64_t hits = 0;
   for (const CacheSnapshot::Layer& layer : result.cache.layers) {
@@ -77,8 +80,7 @@ void OffloadCommand::Report(const RoutingTrace& route,
   const int32_t slots = model.memory().slots.front();
   const double tokens = static_cast<double>(result.tokens);
   const double compute = result.seconds - result.cache.stall_seconds;
-  const double moving =
-      static_cast<double>(result.cache.bytes_loaded) / disk_bytes_per_second;
+  const double moving = static_cast<double>(result.cache.bytes_loaded) / rate;
   const double bound = tokens / std::max(compute, moving);
   nlohmann::ordered_json object = {
       {"routing", "recorded, not the model's: " + trace_.string()},
@@ -101,6 +103,7 @@ void OffloadCommand::Report(const RoutingTrace& route,
       {"bytes_loaded", result.cache.bytes_loaded},
       {"bytes_prefetched_in_vain", result.cache.transferred.prefetch_wasted},
       {"disk_bytes_per_second", disk_bytes_per_second},
+      {"io_limit_bytes_per_second", limit},
       {"lookups", lookups},
       {"hits", hits},
       {"prefetched", result.cache.decode.prefetched},
