@@ -18,12 +18,12 @@ inline constexpr int32_t kDownPanels = 8;
 // The parts that a matrix of each group is split into.
 struct PanelParts {
   // `width` panels, or more where one tile of tokens reads them.
-  PanelParts(int32_t rows, int32_t width_of_many, int32_t groups,
-             bool one_tile) {
+  PanelParts(int32_t rows, int32_t width_of_many, int32_t groups, bool one_tile,
+             int threads) {
     const int32_t panels = (rows + kPanelRows - 1) / kPanelRows;
-    width = one_tile
-                ? std::max(width_of_many, LongPart(int64_t{panels} * groups))
-                : width_of_many;
+    width = one_tile ? std::max(width_of_many,
+                                LongPart(int64_t{panels} * groups, threads))
+                     : width_of_many;
     count = (panels + width - 1) / width;
   }
   int32_t width;

@@ -107,13 +107,15 @@ absl::Status GroupedFfn(const GroupedFfnArgs& args, Stream& stream) {
   const bool one_tile =
       entries <= int64_t{groups} * TileRows<V>(TakesCodes(args, shape.dtype));
   RoundEntries<V>(args, FfnRows::kX, entries, stream);
-  const PanelParts gate(shape.inner, kGatePanels, groups, one_tile);
+  const PanelParts gate(shape.inner, kGatePanels, groups, one_tile,
+                        Threads(stream));
   ForFfnParts(
       stream, int64_t{groups} * gate.count,
       column_work * shape.dim * 2 * gate.width,
       [&](int64_t i, int64_t next) { GateUpPart<V>(args, gate, i, next); });
   RoundEntries<V>(args, FfnRows::kH, entries, stream);
-  const PanelParts down(shape.dim, kDownPanels, groups, one_tile);
+  const PanelParts down(shape.dim, kDownPanels, groups, one_tile,
+                        Threads(stream));
   ForFfnParts(
       stream, int64_t{groups} * down.count,
       column_work * shape.inner * down.width,

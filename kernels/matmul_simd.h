@@ -86,11 +86,11 @@ void Int8X(const MatMulArgs& args, const TokenTiles& tiles, Stream& stream) {
 // and to stay in the second-level cache while the tokens pass; multiples of
 // what the inner loop takes at a time.
 inline int32_t PanelsPerPart(const PanelMatrix& w, int64_t tokens,
-                             int64_t tiles) {
+                             int64_t tiles, int threads) {
   const int64_t panel_work = int64_t{w.cols} * kPanelRows * tokens;
   const int64_t panels = kPartWork / std::max<int64_t>(1, panel_work);
   const int32_t width = panels >= 16 ? 16 : panels >= 8 ? 8 : 4;
-  return tiles > 1 ? width : std::max(width, LongPart(w.panels()));
+  return tiles > 1 ? width : std::max(width, LongPart(w.panels(), threads));
 }
 
 template <typename V>
@@ -102,7 +102,8 @@ absl::Status MatMul(const MatMulArgs& given, Stream& stream) {
   const TokenTiles tiles(0, args.tokens, TileRows<V>(int8));
   if (int8) Int8X<V>(args, tiles, stream);
   const int32_t panels = args.w.panels();
-  const int32_t width = PanelsPerPart(args.w, args.tokens, tiles.count());
+  const int32_t width =
+      PanelsPerPart(args.w, args.tokens, tiles.count(), Threads(stream));
   const int64_t tile_parts = (tiles.count() + kPartTiles - 1) / kPartTiles;
   const int64_t parts = (panels + width - 1) / width * tile_parts;
   const int64_t work =

@@ -13,6 +13,10 @@ namespace {
 // core) is not worth handing to another thread.
 constexpr int64_t kPartWork = 32 << 10;
 
+inline int Threads(const Stream& stream) {
+  return stream.pool == nullptr ? 1 : stream.pool->threads();
+}
+
 // Splits `count` equal items of `work` each into parts and runs
 // fn(begin, end, worker) on them, of `least` items if there are as many; small
 // ops stay in the caller.
