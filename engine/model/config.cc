@@ -179,21 +179,6 @@ void CheckTogether(ConfigFields& fields, const ModelConfig& config) {
   }
 }
 
-// A multimodal wrapper keeps the decoder's keys in text_config, and may keep
-// some that count for both beside it.
-json DecoderPart(const json& config) {
-  if (!config.is_object() || !config.contains("text_config") ||
-      !config["text_config"].is_object()) {
-    return config;
-  }
-  json merged = config;
-  merged.erase("text_config");
-  for (const auto& [key, value] : config["text_config"].items()) {
-    merged[key] = value;
-  }
-  return merged;
-}
-
 // The decoder of a wrapper may be called as its family, with _text behind.
 absl::StatusOr<const Family*> FamilyOf(const std::string& model_type) {
   constexpr std::string_view kText = "_text";
@@ -206,6 +191,19 @@ absl::StatusOr<const Family*> FamilyOf(const std::string& model_type) {
 }
 
 }  // namespace
+
+json DecoderPart(const json& config) {
+  if (!config.is_object() || !config.contains("text_config") ||
+      !config["text_config"].is_object()) {
+    return config;
+  }
+  json merged = config;
+  merged.erase("text_config");
+  for (const auto& [key, value] : config["text_config"].items()) {
+    merged[key] = value;
+  }
+  return merged;
+}
 
 absl::StatusOr<ModelConfig> ParseModelConfig(const json& config) {
   const json decoder = DecoderPart(config);

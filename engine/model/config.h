@@ -113,6 +113,10 @@ struct GenerationDefaults {
   std::optional<float> repetition_penalty;
 };
 
+// The keys of a config.json that count for the decoder. A multimodal wrapper
+// keeps them in text_config, and may keep some that count for both beside it.
+nlohmann::json DecoderPart(const nlohmann::json& config);
+
 // InvalidArgument names the key, its value and what is allowed; an unknown
 // model_type lists those supported. Every number is range-checked: nothing
 // later multiplies an unchecked dimension.

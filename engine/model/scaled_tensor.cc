@@ -10,6 +10,7 @@
 
 #include "base/status.h"
 #include "base/strings.h"
+#include "engine/model/config.h"
 #include "engine/model/config_fields.h"
 #include "kernels/types.h"
 
@@ -143,7 +144,8 @@ float ScaleAt(std::optional<kernels::DType> dtype, const std::byte* scales,
 
 absl::Status JoinScales(CheckpointParts& parts) {
   constexpr std::string_view kBlocks = "_blocks";
-  ASSIGN_OR_RETURN(const Fp8Blocks block, ReadFp8Blocks(parts.config));
+  ASSIGN_OR_RETURN(const Fp8Blocks block,
+                   ReadFp8Blocks(DecoderPart(parts.config)));
   std::vector<std::string> joined;
   for (auto& [name, tensor] : parts.tensors) {
     const bool mxfp4 = name.ends_with(kBlocks);

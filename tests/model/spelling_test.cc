@@ -295,6 +295,18 @@ TEST(Fp8, IsTheSameModelAsItsValuesInF32) {
   EXPECT_EQ(LogitsOf(WriteCopy(copies.packed, "fp8"), kFp8Prompt), wanted);
 }
 
+TEST(Fp8, BlocksMayBeDescribedInsideAWrapper) {
+  Fp8Copies copies = MakeFp8([](uint32_t random) {
+    return 0.001f + static_cast<float>(random) * 1e-6f;
+  });
+  const std::vector<float> wanted =
+      LogitsOf(WriteCopy(copies.plain, "fp8-inside-plain"), kFp8Prompt);
+  copies.packed.config = {{"model_type", "some_wrapper"},
+                          {"text_config", copies.packed.config}};
+  EXPECT_EQ(LogitsOf(WriteCopy(copies.packed, "fp8-inside"), kFp8Prompt),
+            wanted);
+}
+
 float PowerOfTwo(uint32_t random) {
   return std::ldexp(1.0f, -8 - static_cast<int>(random % 4));
 }
