@@ -49,32 +49,39 @@ struct SplitPattern::Code {
   Owned<pcre2_code> regex;
   Owned<pcre2_match_context> limits;
 
-  // The next match, but none that is empty at `from` or at the end; or false.
-  bool Find(std::string_view text, size_t from, Search& search,
+  // The next match at or after `from`; it may be empty.
+  bool Next(std::string_view text, size_t from, Search& search,
             Match& match) const {
-    const size_t last_end = from;
     if (regex == nullptr) {
       match.begin = text.find(literal, from);
       match.end = match.begin + literal.size();
       return match.begin != std::string_view::npos;
     }
+    if (search.exhausted) return false;
     const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
     pcre2_match_data* data = search.data.get();
-    while (from < text.size() && !search.exhausted) {
-      int found = pcre2_match(regex.get(), subject, text.size(), from,
-                              PCRE2_NO_UTF_CHECK, data, limits.get());
-      if (found == PCRE2_ERROR_JIT_STACKLIMIT) {
-        // The interpreter keeps its state on the heap.
-        found =
-            pcre2_match(regex.get(), subject, text.size(), from,
-                        PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data, limits.get());
-      }
-      if (found < 0) {
-        search.exhausted = found != PCRE2_ERROR_NOMATCH;
-        return false;
-      }
-      const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(data);
-      match = {ends[0], ends[1]};
+    int found = pcre2_match(regex.get(), subject, text.size(), from,
+                            PCRE2_NO_UTF_CHECK, data, limits.get());
+    if (found == PCRE2_ERROR_JIT_STACKLIMIT) {
+      // The interpreter keeps its state on the heap.
+      found =
+          pcre2_match(regex.get(), subject, text.size(), from,
+                      PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data, limits.get());
+    }
+    if (found < 0) {
+      search.exhausted = found != PCRE2_ERROR_NOMATCH;
+      return false;
+    }
+    const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(data);
+    match = {ends[0], ends[1]};
+    return true;
+  }
+
+  // The next match, but none that is empty at `from` or at the end.
+  bool Find(std::string_view text, size_t from, Search& search,
+            Match& match) const {
+    const size_t last_end = from;
+    while (from < text.size() && Next(text, from, search, match)) {
       if (match.end > match.begin) return true;
       if (match.begin >= text.size()) return false;
       if (match.begin > last_end) return true;
@@ -214,10 +221,18 @@ std::string SplitPattern::Replace(std::string_view text,
   std::string out;
   size_t done = 0;
   Match match;
-  while (done < text.size() && code_->Find(subject, done, search, match)) {
-    out.append(text.substr(done, match.begin - done));
-    if (match.end > match.begin) out.append(content);
-    done = match.end;
+  for (size_t from = 0;
+       from <= text.size() && code_->Next(subject, from, search, match);) {
+    const bool empty = match.end == match.begin;
+    // A match that is empty where the last one ended is none.
+    if (!empty || match.begin > done || from == 0) {
+      out.append(text.substr(done, match.begin - done)).append(content);
+      done = match.end;
+    }
+    from = match.end;
+    if (!empty) continue;
+    if (from == text.size()) break;
+    from += NextUtf8(text, from).bytes;
   }
   return out.append(text.substr(done));
 }

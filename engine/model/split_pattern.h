@@ -40,7 +40,8 @@ class SplitPattern {
   SplitPattern& operator=(SplitPattern&&) noexcept;
   ~SplitPattern();
 
-  // `text` with `content` in place of each match; empty matches stay.
+  // `text` (not empty) with `content` in place of each match, also where an
+  // empty one does not follow another directly.
   std::string Replace(std::string_view text, std::string_view content) const;
 
   // Appends the pieces of each text (valid UTF-8), none empty. From where an

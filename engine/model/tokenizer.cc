@@ -140,16 +140,18 @@ void Tokenizer::Data::Fill(const TokenizerParts& parts) {
   for (int32_t id : parts.special) table.MarkSpecial(id);
   std::string storage;
   for (const AddedToken& token : parts.added) {
-    table.Set(token.id, token.content, token.special);
-    if (token.where == AddedToken::Where::kText) {
-      in_text.Add(token, token.content);
-      continue;
-    }
+    // In normalised text a token has the spelling that it has there, which the
+    // decoder undoes; the reference then knows it no more as a special one.
     const std::string_view content =
-        token.where == AddedToken::Where::kPieces
-            ? token.content
-            : normalizer.Apply(token.content, storage);
-    if (!content.empty()) in_normalized.Add(token, content);
+        token.where == AddedToken::Where::kNormalized
+            ? normalizer.Apply(token.content, storage)
+            : token.content;
+    table.Set(token.id, content, token.special && content == token.content);
+    if (token.where == AddedToken::Where::kText) {
+      in_text.Add(token, content);
+    } else if (!content.empty()) {
+      in_normalized.Add(token, content);
+    }
   }
 }
 

@@ -69,6 +69,19 @@ TEST(SplitPatternTest, EmptyMatchesCut) {
               ElementsAre("ax", "b", "\u00e9"));
 }
 
+TEST(SplitPatternTest, EmptyMatchesAreReplacedButNotBehindAnother) {
+  const auto replaced = [](std::string_view expression, std::string_view text) {
+    auto pattern = SplitPattern::Regex(expression, {});
+    EXPECT_TRUE(pattern.ok()) << pattern.status();
+    return pattern->Replace(text, "#");
+  };
+  EXPECT_EQ(replaced("x*", "axxb"), "#a#b#");
+  EXPECT_EQ(replaced("x*", "a\u00e9"), "#a#\u00e9#");
+  EXPECT_EQ(replaced("\\b", "ab cd"), "#ab# #cd#");
+  EXPECT_EQ(replaced("(?=a)", "bab"), "b#ab");
+  EXPECT_EQ(replaced("$", "ab"), "ab#");
+}
+
 TEST(SplitPatternTest, WordsHoldTheirMarksAndEndBehindThem) {
   EXPECT_THAT(RegexPieces("\\b", "e\u0301a b"),
               ElementsAre("e\u0301a", " ", "b"));
