@@ -10,6 +10,7 @@
 
 #include "kernels/int8_dot.h"
 #include "kernels/int8_rows.h"
+#include "kernels/int8_sums_simd.h"
 #include "kernels/interleave_simd.h"
 
 // Rows of activations as integers, in the order of Int8Block. AVX2 is enough
@@ -63,31 +64,9 @@ inline float Int8BlockOf(const float* x, int32_t cols, int8_t* codes) {
   return largest / 127.0f;
 }
 
-// The sum of 16 codes.
-inline int32_t SumOf16(const int8_t* codes) {
-  const __m128i bytes =
-      _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes));
-  const __m128i sums = _mm_sad_epu8(_mm_xor_si128(bytes, _mm_set1_epi8(-128)),
-                                    _mm_setzero_si128());
-  return _mm_cvtsi128_si32(sums) + _mm_extract_epi16(sums, 4) - 16 * 128;
-}
-
 // Of a row: scales, sums and codes, four bytes each.
 inline int64_t RowWords(const PanelFormat& format, int64_t cols) {
   return cols / 4 + cols / format.block_cols * (1 + SumWords(format));
-}
-
-// The sums of one block's groups, as Int8Block says, of one row.
-inline void StoreSums(const PanelFormat& format, const int8_t* codes,
-                      std::byte* out) {
-  const bool pairs = format.scale == ScaleCode::kProduct;
-  for (int32_t g = 0; g < format.groups(); ++g) {
-    int32_t sum = SumOf16(codes);
-    if (format.group_cols == 32) sum += SumOf16(codes + 16);
-    codes += format.group_cols;
-    std::memcpy(out, &sum, pairs ? 2 : 4);
-    out += pairs ? 2 : 4;
-  }
 }
 
 // Rounds a row: a tile of one. Returns its end.
