@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "base/strings.h"
 #include "engine/model/checkpoint_parts.h"
+#include "engine/model/config_fields.h"
 #include "engine/model/gguf.h"
 #include "engine/model/gguf_architectures.h"
 #include "engine/model/gguf_fields.h"
@@ -208,16 +209,27 @@ absl::Status AddRopeDivisors(CheckpointParts& parts) {
   return absl::OkStatus();
 }
 
-// Marks the matrices whose rows a converter has moved, and their biases.
-void MarkInterleaved(const GgufArchitecture& architecture,
-                     CheckpointParts& parts) {
-  if (!architecture.interleaved_qk) return;
+// Marks the matrices whose rows a converter has moved, and their biases: pairs
+// of rows within each head.
+absl::Status MarkInterleaved(const GgufArchitecture& architecture,
+                             CheckpointParts& parts) {
+  if (!architecture.interleaved_qk) return absl::OkStatus();
+  const int64_t head = parts.config["head_dim"].get<int64_t>();
   for (auto& [name, tensor] : parts.tensors) {
-    if (name.ends_with(".attn_q.weight") || name.ends_with(".attn_k.weight") ||
-        name.ends_with(".attn_q.bias") || name.ends_with(".attn_k.bias")) {
-      tensor.interleaved_rows = parts.config["head_dim"].get<int32_t>();
+    if (!name.ends_with(".attn_q.weight") &&
+        !name.ends_with(".attn_k.weight") && !name.ends_with(".attn_q.bias") &&
+        !name.ends_with(".attn_k.bias")) {
+      continue;
     }
+    const int64_t rows = tensor.info.shape.front();
+    if (head < 2 || head % 2 != 0 || head > rows || rows % head != 0) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          parts.path.string(), ": tensor ", Printable(name), " has ", rows,
+          " rows, which are no whole heads of ", head, " (an even number)"));
+    }
+    tensor.interleaved_rows = static_cast<int32_t>(head);
   }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -253,7 +265,7 @@ absl::StatusOr<CheckpointParts> ReadGgufModel(const fs::path& path) {
   parts.generation = Generation(fields);
   RETURN_IF_ERROR(fields.status());
   RETURN_IF_ERROR(AddRopeDivisors(parts));
-  MarkInterleaved(**architecture, parts);
+  RETURN_IF_ERROR(MarkInterleaved(**architecture, parts));
   RETURN_IF_ERROR(AddTokenizer(fields, parts));
   parts.descriptions["config.json"] = parts.config.dump(2) + "\n";
   parts.descriptions["generation_config.json"] =

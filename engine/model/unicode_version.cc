@@ -144,7 +144,7 @@ const Entry* Find(const Entry (&table)[size], int32_t code_point) {
 // The first bytes of the characters that have a stand-in.
 bool MayHaveStandIn(char first_byte) {
   const auto byte = static_cast<unsigned char>(first_byte);
-  return byte == 0xE1 || byte == 0xE2 || byte == 0xEA || byte >= 0xF0;
+  return (byte >= 0xE0 && byte <= 0xE2) || byte == 0xEA || byte >= 0xF0;
 }
 
 }  // namespace

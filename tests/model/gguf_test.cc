@@ -16,6 +16,7 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 constexpr uint32_t kF32 = 0;
 constexpr uint32_t kQ8_0 = 8;
@@ -246,6 +247,30 @@ TEST(GgufModel, NamesAMissingKey) {
       GgufBytes().Start(0, 1).Key("general.architecture", "qwen3moe").bytes());
   EXPECT_THAT(std::string(Checkpoint::Open(path).status().message()),
               HasSubstr("no metadata key qwen3moe."));
+}
+
+// Rows of q and k move in pairs within a head, so heads must fit the matrix.
+TEST(GgufModel, RefusesHeadsThatTheirMatricesDoNotHave) {
+  const fs::path path = ScratchPath("heads.gguf");
+  const auto error = [&](uint32_t head_dim) {
+    GgufBytes file;
+    file.Start(1, 5)
+        .Key("general.architecture", "llama")
+        .Key("llama.embedding_length", 8)
+        .Key("llama.attention.head_count", 2)
+        .Key("llama.attention.key_length", head_dim)
+        .Key("llama.attention.value_length", head_dim)
+        .Tensor("blk.0.attn_q.weight", {8, 6}, kF32, 0)
+        .PadTo(32)
+        .Data(8 * 6 * 4);
+    WriteText(path, file.bytes());
+    return std::string(Checkpoint::Open(path).status().message());
+  };
+  for (const uint32_t head_dim : {0u, 1u, 3u, 4u, 8u, 4000000000u}) {
+    EXPECT_THAT(error(head_dim), HasSubstr("attn_q.weight has 6 rows"))
+        << head_dim;
+  }
+  EXPECT_THAT(error(2), Not(HasSubstr("attn_q.weight")));
 }
 
 TEST(GgufModel, ADirectoryWithOneGgufIsThatModel) {

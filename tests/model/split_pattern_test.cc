@@ -162,6 +162,7 @@ TEST(SplitPatternTest, CharactersThatPcre2DoesNotKnowHaveTheirCategory) {
   EXPECT_THAT(RegexPieces("\\p{Han}", "\U00031350x\u1C89"),
               ElementsAre("\U00031350", "x\u1C89"));
   EXPECT_THAT(RegexPieces("\\p{Lu}", "x\u1C89"), ElementsAre("x", "\u1C89"));
+  EXPECT_THAT(RegexPieces("\\p{M}", "x\u0CF3"), ElementsAre("x", "\u0CF3"));
 }
 
 TEST(SplitPatternTest, WhatHasNoTranslationIsRefused) {

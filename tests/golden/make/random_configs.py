@@ -90,7 +90,7 @@ def attention(r, family, plain):
             dim = r.choice([32, 64])
         found["hidden_size"] = found["num_attention_heads"] * dim
     found["rope_parameters"] = rope(r, family, int(dim * share), plain)
-    if share != 1.0:
+    if family in ("glm4_moe", "minimax_m2"):
         found["rope_parameters"]["partial_rotary_factor"] = share
     return found
 
