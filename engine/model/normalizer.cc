@@ -214,4 +214,9 @@ std::string_view Normalizer::Apply(std::string_view text,
   return text;
 }
 
+size_t Normalizer::BytesOfFirst(std::string_view text) const {
+  std::string storage;
+  return Apply(text.substr(0, NextUtf8(text, 0).bytes), storage).size();
+}
+
 }  // namespace bullpen

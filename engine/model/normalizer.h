@@ -48,6 +48,10 @@ class Normalizer {
   // else a view of `storage`.
   std::string_view Apply(std::string_view text, std::string& storage) const;
 
+  // How many bytes of the result its first character has become; `text` is not
+  // empty. Approximate where a step looks at several characters.
+  size_t BytesOfFirst(std::string_view text) const;
+
  private:
   std::vector<Step> steps_;
 };

@@ -1,10 +1,22 @@
 #include "engine/model/pretokenizer.h"
 
+#include <functional>
 #include <utility>
 
 namespace bullpen {
 
-void PreTokenizer::Split(std::string_view text, bool at_start,
+namespace {
+
+// Whether the word begins within that stretch, of which it may be a view.
+bool BeginsIn(std::string_view stretch, std::string_view word) {
+  const std::less<const char*> before;
+  return !before(word.data(), stretch.data()) &&
+         before(word.data(), stretch.data() + stretch.size());
+}
+
+}  // namespace
+
+void PreTokenizer::Split(std::string_view text, size_t start_bytes,
                          Scratch& scratch) const {
   scratch.words.assign(1, text);
   for (const Step& step : steps_) {
@@ -12,13 +24,10 @@ void PreTokenizer::Split(std::string_view text, bool at_start,
       std::swap(scratch.words, scratch.previous);
       scratch.words.clear();
       pattern->Split(scratch.previous, scratch.words);
-      // A cut that removes the beginning takes the start of the text along.
-      at_start = at_start && !scratch.words.empty() &&
-                 scratch.words.front().data() == text.data();
       continue;
     }
     if (const auto* metaspace = std::get_if<Metaspace>(&step)) {
-      Apply(*metaspace, at_start, scratch);
+      Apply(*metaspace, text.substr(0, start_bytes), scratch);
       continue;
     }
     for (std::string_view& word : scratch.words) {
@@ -28,13 +37,13 @@ void PreTokenizer::Split(std::string_view text, bool at_start,
   }
 }
 
-void PreTokenizer::Apply(const Metaspace& step, bool at_start,
+void PreTokenizer::Apply(const Metaspace& step, std::string_view start,
                          Scratch& scratch) {
   for (std::string_view& word : scratch.words) {
     std::string& text = scratch.storage.emplace_back();
-    const bool prepend = step.prepend == Metaspace::Prepend::kAlways ||
-                         (step.prepend == Metaspace::Prepend::kFirst &&
-                          std::exchange(at_start, false));
+    const bool prepend =
+        step.prepend == Metaspace::Prepend::kAlways ||
+        (step.prepend == Metaspace::Prepend::kFirst && BeginsIn(start, word));
     if (prepend && !word.starts_with(' ') &&
         !word.starts_with(step.replacement)) {
       text.append(step.replacement);

@@ -20,7 +20,7 @@ class PreTokenizer {
   struct Metaspace {
     enum class Prepend { kAlways, kFirst, kNever };
     std::string replacement = "\u2581";
-    Prepend prepend = Prepend::kAlways;  // kFirst: where the text begins
+    Prepend prepend = Prepend::kAlways;  // kFirst: in the text's start
     bool split = true;
   };
   using Step = std::variant<SplitPattern, PrefixSpace, Metaspace>;
@@ -36,11 +36,12 @@ class PreTokenizer {
   void Add(Step step) { steps_.push_back(std::move(step)); }
 
   // Fills scratch.words with the words of `text` (valid UTF-8, not empty).
-  // at_start: nothing of the whole text comes before.
-  void Split(std::string_view text, bool at_start, Scratch& scratch) const;
+  // start_bytes: so many of it stem from the first character of the whole text.
+  void Split(std::string_view text, size_t start_bytes, Scratch& scratch) const;
 
  private:
-  static void Apply(const Metaspace& step, bool at_start, Scratch& scratch);
+  static void Apply(const Metaspace& step, std::string_view start,
+                    Scratch& scratch);
 
   std::vector<Step> steps_;
 };

@@ -165,10 +165,11 @@ class WordEncoder {
               bool remember)
       : pretokenizer_(pretokenizer), model_(model), remember_(remember) {}
 
-  // `text` must outlive this object when `remember` is set. at_start: nothing
-  // of the whole text comes before.
-  void Encode(std::string_view text, bool at_start, std::vector<int32_t>& ids) {
-    pretokenizer_.Split(text, at_start, scratch_);
+  // `text` must outlive this object when `remember` is set. start_bytes: of it
+  // that stem from the first character of the whole text.
+  void Encode(std::string_view text, size_t start_bytes,
+              std::vector<int32_t>& ids) {
+    pretokenizer_.Split(text, start_bytes, scratch_);
     for (std::string_view word : scratch_.words) {
       while (!word.empty()) {
         const size_t bytes = model_.IndependentPrefix(word);
@@ -259,15 +260,17 @@ std::vector<int32_t> Tokenizer::Encode(std::string_view text,
       continue;
     }
     inner.clear();
+    size_t start_bytes =
+        i == 0 ? data_->normalizer.BytesOfFirst(outer[i].text) : 0;
     data_->in_normalized.Split(
         data_->normalizer.Apply(outer[i].text, storage[i]), inner);
     for (const AddedTokenMatcher::Segment& segment : inner) {
       if (segment.id >= 0) {
         ids.push_back(segment.id);
       } else {
-        const bool at_start = i == 0 && &segment == inner.data();
-        words.Encode(segment.text, at_start, ids);
+        words.Encode(segment.text, start_bytes, ids);
       }
+      start_bytes -= std::min(start_bytes, segment.text.size());
     }
   }
   if (add_special) {

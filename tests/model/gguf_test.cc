@@ -254,8 +254,11 @@ TEST(GgufModel, RefusesHeadsThatTheirMatricesDoNotHave) {
   const fs::path path = ScratchPath("heads.gguf");
   const auto error = [&](uint32_t head_dim) {
     GgufBytes file;
-    file.Start(1, 5)
+    file.Start(1, 8)
         .Key("general.architecture", "llama")
+        .Key("llama.vocab_size", 8)
+        .Key("llama.block_count", 1)
+        .Key("llama.context_length", 8)
         .Key("llama.embedding_length", 8)
         .Key("llama.attention.head_count", 2)
         .Key("llama.attention.key_length", head_dim)
