@@ -130,24 +130,30 @@ void UnpackScalesAndMinimums(const std::byte* block, UnpackedBlock& out) {
   }
 }
 
-// 32 bytes hold 64 elements: the low nibbles the first 32 of them.
-int KNibble(const std::byte* codes, int i) {
-  const std::byte byte = codes[i / 64 * 32 + i % 32];
-  return i % 64 < 32 ? Low(byte) : High(byte);
+// 32 bytes hold 64 elements: the low nibbles the first 32 of them. Loops go
+// over elements whose codes stand alike, which makes vectors of them.
+void UnpackKNibbles(const std::byte* codes, int8_t* out) {
+  for (int part = 0; part < kSuper / 64; ++part) {
+    for (int i = 0; i < 32; ++i) {
+      out[part * 64 + i] = static_cast<int8_t>(Low(codes[part * 32 + i]));
+      out[part * 64 + 32 + i] = static_cast<int8_t>(High(codes[part * 32 + i]));
+    }
+  }
 }
 
 void UnpackQ4_K(const std::byte* block, UnpackedBlock& out) {
   UnpackScalesAndMinimums(block, out);
-  for (int i = 0; i < kSuper; ++i) {
-    out.quants[i] = static_cast<int8_t>(KNibble(block + 16, i));
-  }
+  UnpackKNibbles(block + 16, out.quants);
 }
 
 void UnpackQ5_K(const std::byte* block, UnpackedBlock& out) {
   UnpackScalesAndMinimums(block, out);
-  for (int i = 0; i < kSuper; ++i) {
-    const int high = Int(block[16 + i % 32]) >> (i / 32) & 1;
-    out.quants[i] = static_cast<int8_t>(KNibble(block + 48, i) | high << 4);
+  UnpackKNibbles(block + 48, out.quants);
+  for (int part = 0; part < kSuper / 32; ++part) {
+    for (int i = 0; i < 32; ++i) {
+      const int high = Int(block[16 + i]) >> part & 1;
+      out.quants[part * 32 + i] |= static_cast<int8_t>(high << 4);
+    }
   }
 }
 
@@ -157,13 +163,18 @@ void UnpackQ6_K(const std::byte* block, UnpackedBlock& out) {
   for (int g = 0; g < 16; ++g) {
     SetGroup(out, g, static_cast<int8_t>(block[192 + g]), 0);
   }
-  for (int i = 0; i < kSuper; ++i) {
-    // 64 bytes hold the low nibbles of 128 elements, 32 the two high bits.
-    const std::byte low = block[i / 128 * 64 + i % 64];
-    const int high =
-        Int(block[128 + i / 128 * 32 + i % 32]) >> (i % 128 / 32 * 2) & 3;
-    out.quants[i] = static_cast<int8_t>(
-        ((i % 128 < 64 ? Low(low) : High(low)) | high << 4) - 32);
+  // Of each 128 elements, 64 bytes hold the low nibbles and 32 the two high
+  // bits; 32 elements at a time have theirs in the same place.
+  for (int part = 0; part < kSuper / 32; ++part) {
+    const int half = part / 4, quarter = part % 4;
+    const std::byte* low = block + half * 64 + quarter % 2 * 32;
+    const std::byte* high = block + 128 + half * 32;
+    for (int i = 0; i < 32; ++i) {
+      const int nibble = quarter < 2 ? Low(low[i]) : High(low[i]);
+      const int bits = Int(high[i]) >> (quarter * 2) & 3;
+      out.quants[part * 32 + i] =
+          static_cast<int8_t>((nibble | bits << 4) - 32);
+    }
   }
 }
 

@@ -53,19 +53,17 @@ float LoadScale(ScaleCode code, const std::byte* base, int lane) {
   return value;
 }
 
-// The code of each integer of a format, by the integer as a byte; -1: none.
+// The code of each integer of a format with a list of values, by the integer as
+// a byte; -1: none.
 using CodeTable = std::array<int8_t, 256>;
 constexpr CodeTable CodesOf(const PanelFormat& format) {
   CodeTable codes = {};
+  if (format.values == nullptr) return codes;
   for (int i = 0; i < 256; ++i) {
     const int quant = static_cast<int8_t>(i);
-    int code = quant + format.offset;
-    if (format.values != nullptr) {
-      code = 0;  // the first of equal values
-      while (code < 16 && format.values[code] != quant) ++code;
-      if (code == 16) code = -1;
-    }
-    codes[i] = static_cast<int8_t>(code);
+    int code = 0;  // the first of equal values
+    while (code < 16 && format.values[code] != quant) ++code;
+    codes[i] = static_cast<int8_t>(code == 16 ? -1 : code);
   }
   return codes;
 }
@@ -126,12 +124,19 @@ void StoreCodes(DType type, const int8_t* quants, int lane, std::byte* codes) {
     }
     return;
   }
-  const CodeTable& table = kCodes[static_cast<size_t>(type)];
   int8_t code[32];
-  int all = 0;
-  for (int c = 0; c < cols; ++c) {
-    code[c] = table[static_cast<uint8_t>(quants[c])];
-    all |= code[c];
+  int8_t all = 0;
+  if (format.values == nullptr) {
+    for (int c = 0; c < cols; ++c) {
+      code[c] = static_cast<int8_t>(quants[c] + format.offset);
+      all |= code[c];
+    }
+  } else {
+    const CodeTable& table = kCodes[static_cast<size_t>(type)];
+    for (int c = 0; c < cols; ++c) {
+      code[c] = table[static_cast<uint8_t>(quants[c])];
+      all |= code[c];
+    }
   }
   CHECK(all >= 0) << "an integer that is no value of " << format.name;
   for (int c = 0; c < cols; c += 8) {

@@ -89,6 +89,7 @@ void AddedTokenMatcher::Split(std::string_view text,
                               std::vector<Segment>& out) const {
   size_t done = 0;
   size_t pos = 0;
+  size_t white_end = 0;  // of the last white space that a token took
   while (pos < text.size()) {
     if (!starts_[static_cast<unsigned char>(text[pos])]) {
       ++pos;
@@ -110,12 +111,17 @@ void AddedTokenMatcher::Split(std::string_view text,
     if (entry->lstrip) {
       begin = std::max(WhiteSpaceBefore(text, begin, done), done);
     }
-    if (entry->rstrip) end = WhiteSpaceAfter(text, end);
+    if (entry->rstrip) {
+      if (end >= white_end) white_end = WhiteSpaceAfter(text, end);
+      end = white_end;
+    }
     // The token before has taken all of it as its white space.
-    if (begin == end) continue;
+    if (begin >= end) continue;
     if (done < begin) out.push_back({text.substr(done, begin - done)});
     out.push_back({text.substr(begin, end - begin), entry->id});
-    done = std::max(done, end);
+    // A token within the white space that the one before took gives back what
+    // stands behind it, as in the reference.
+    done = end;
   }
   if (done < text.size()) out.push_back({text.substr(done)});
 }

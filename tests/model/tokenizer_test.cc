@@ -178,6 +178,17 @@ TEST_F(TokenizerTest, AddedTokensFollowTheirFlags) {
   }
 }
 
+// The reference does so, too: what stands behind the second is read twice.
+TEST_F(TokenizerTest, ATokenWithinStrippedWhiteSpaceIsFoundThere) {
+  json document = SmallModel();
+  document["added_tokens"].push_back(
+      {{"id", 6}, {"content", "<x>"}, {"normalized", false}, {"rstrip", true}});
+  document["added_tokens"].push_back(
+      {{"id", 7}, {"content", "\n"}, {"normalized", false}});
+  EXPECT_THAT(Load(document)->Encode("<x>\n b", false),
+              ElementsAre(6, 7, 5, 1));
+}
+
 TEST_F(TokenizerTest, TheLongestAddedTokenWins) {
   json document = SmallModel();
   document["added_tokens"].push_back({{"id", 6}, {"content", "ab"}});
