@@ -45,6 +45,18 @@ int32_t KvBlocksNeeded(int32_t window, const KvLimits& limits) {
       std::min(whole, kernels::KvBlocksFor(keys - 1) + 1));
 }
 
+int64_t KvBlocksNeeded(int32_t window, const KvLimits& limits,
+                       int32_t sequences) {
+  const int64_t alone = int64_t{KvBlocksNeeded(window, limits)} * sequences;
+  if (window == 0) return alone;
+  // A sequence of r rows holds ceil((window + r - 2) / block) + 1 blocks; the
+  // sum of that, where one row of each comes beside step_rows of all.
+  constexpr int64_t kBlock = kernels::kKvBlockTokens;
+  const int64_t keys =
+      sequences * (int64_t{window} - 2 + kBlock) + limits.step_rows;
+  return std::min(alone, keys / kBlock + sequences);
+}
+
 int32_t KvContexts(std::span<const KvGroup> groups, const KvLimits& limits) {
   int32_t contexts = std::numeric_limits<int32_t>::max();
   for (const KvGroup& group : groups) {
@@ -75,10 +87,9 @@ KvSizes::KvSizes(const ModelConfig& config, const KvLimits& limits,
       max_sequences_(max_sequences),
       block_bytes_(block_bytes) {
   for (const KvGroup& group : groups_) {
-    const int64_t needed = KvBlocksNeeded(group.window, limits);
-    least_ = std::max(least_, static_cast<int32_t>(needed));
-    most_ = std::max(most_, static_cast<int32_t>(
-                                std::min(needed * max_sequences, kMostBlocks)));
+    least_ = std::max(least_, KvBlocksNeeded(group.window, limits));
+    const int64_t most = KvBlocksNeeded(group.window, limits, max_sequences);
+    most_ = std::max(most_, static_cast<int32_t>(std::min(most, kMostBlocks)));
   }
 }
 
@@ -86,8 +97,7 @@ KvSizes::KvSizes(const ModelConfig& config, const KvLimits& limits,
 // can read.
 int32_t KvSizes::Blocks(const KvGroup& group, int32_t size) const {
   if (group.window == 0) return size;
-  const int64_t most =
-      int64_t{KvBlocksNeeded(group.window, limits_)} * max_sequences_;
+  const int64_t most = KvBlocksNeeded(group.window, limits_, max_sequences_);
   return static_cast<int32_t>(std::min<int64_t>(size, most));
 }
 

@@ -43,6 +43,11 @@ int32_t KvBlocksPassed(int32_t window, int32_t position);
 // have left the window after each step.
 int32_t KvBlocksNeeded(int32_t window, const KvLimits& limits);
 
+// The same for `sequences` of them together, which share a step's rows: enough
+// for one more to begin with a whole step while the others decode.
+int64_t KvBlocksNeeded(int32_t window, const KvLimits& limits,
+                       int32_t sequences);
+
 // Whole contexts that fit the groups' blocks side by side.
 int32_t KvContexts(std::span<const KvGroup> groups, const KvLimits& limits);
 

@@ -1,5 +1,6 @@
 #include "engine/kv_pool.h"
 
+#include <random>
 #include <set>
 
 #include "gtest/gtest.h"
@@ -70,6 +71,48 @@ TEST(KvPool, AWindowThatDoesNotGoRoundLimitsTheLength) {
   const KvPool pool(
       std::vector<KvGroup>{{.window = 20, .blocks = 3}, {.blocks = 50}}, 16);
   EXPECT_EQ(pool.longest(), 3 * 16);
+}
+
+// Some sequences decode; then one takes what is left of the step, another
+// begins with it, or none does. No order of such steps finds too few blocks.
+TEST(KvPool, OfTheBlocksThatSequencesNeedTogetherNeverRunsOut) {
+  constexpr int32_t kSequences = 5;
+  for (uint32_t seed = 0; seed < 60; ++seed) {
+    std::mt19937 random(seed);
+    const int32_t window = 1 + static_cast<int32_t>(random() % 70);
+    const int32_t step_rows = 8 + static_cast<int32_t>(random() % 100);
+    const KvLimits limits = {.context = 4000, .step_rows = step_rows};
+    const int64_t blocks = KvBlocksNeeded(window, limits, kSequences);
+    KvPool pool(std::vector<KvGroup>{{.window = window,
+                                      .blocks = static_cast<int32_t>(blocks)}},
+                step_rows);
+    std::vector<KvTable> tables[kSequences];
+    int32_t computed[kSequences] = {};
+    const auto compute = [&](size_t s, int32_t rows) {
+      computed[s] += rows;
+      ASSERT_TRUE(pool.Extend(tables[s], computed[s])) << "seed " << seed;
+    };
+    for (int32_t step = 0; step < 400; ++step) {
+      int32_t left = step_rows;
+      const size_t chosen = random() % kSequences;
+      for (size_t s = 0; s < kSequences; ++s) {
+        if (computed[s] == 0 || s == chosen) continue;
+        compute(s, 1);
+        --left;
+      }
+      if (computed[chosen] == 0) {
+        EXPECT_TRUE(pool.HasRoomFor(limits.context)) << "seed " << seed;
+      }
+      if (random() % 3 != 0) compute(chosen, left);
+      for (size_t s = 0; s < kSequences; ++s) {
+        pool.FreePassed(tables[s], computed[s]);
+        if (computed[s] > 2000 || random() % 50 == 0) {
+          pool.FreeAll(tables[s]);
+          computed[s] = 0;
+        }
+      }
+    }
+  }
 }
 
 TEST(KvPoolDeathTest, RefusesMoreThanItHas) {

@@ -144,23 +144,23 @@ TEST_F(MemoryPlanTest, WindowedLayersTakeTheirShareOfEveryBudget) {
   const auto plan = [&](const MemoryBudget& budget) {
     return PlanMemory(*model_, budget, kActivations, kv);
   };
-  // 100 blocks of the two layers without a window; of the others four blocks
-  // hold the 35 keys of a step, for each of two sequences.
-  const int64_t least = (2 * 100 + 3 * 8) * kLayerBlock;
+  // 100 blocks of the two layers without a window; of the others, three hold
+  // the 20 keys that a row of one sequence sees, and four those of a step.
+  const int64_t least = (2 * 100 + 3 * 7) * kLayerBlock;
   const auto by_hand = plan({.kv_bytes = least + 4 * kLayerBlock});
   ASSERT_TRUE(by_hand.ok()) << by_hand.status();
-  EXPECT_EQ(by_hand->kv_groups[0].blocks, 8);
+  EXPECT_EQ(by_hand->kv_groups[0].blocks, 7);
   EXPECT_EQ(by_hand->kv_groups[1].blocks, 102);
   EXPECT_EQ(by_hand->kv_bytes, least + 4 * kLayerBlock);
   EXPECT_THAT(by_hand->Table(),
-              HasSubstr("KV cache (8 + 102 blocks of 16 tokens)"));
+              HasSubstr("KV cache (7 + 102 blocks of 16 tokens)"));
   EXPECT_FALSE(plan({.kv_bytes = least - 1}).ok());
 
   const auto all = plan({.total_bytes = int64_t{1} << 30});
   ASSERT_TRUE(all.ok()) << all.status();
-  EXPECT_EQ(all->kv_groups[0].blocks, 8);
+  EXPECT_EQ(all->kv_groups[0].blocks, 7);
   EXPECT_EQ(all->kv_groups[1].blocks, 200);
-  EXPECT_EQ(all->kv_bytes, (3 * 8 + 2 * 200) * kLayerBlock);
+  EXPECT_EQ(all->kv_bytes, (3 * 7 + 2 * 200) * kLayerBlock);
 }
 
 TEST_F(MemoryPlanTest, DenseLayersHaveOneSlot) {
