@@ -77,9 +77,12 @@ class PreTokenizerReader {
       return AddRegex("\\s+", {.behavior = SplitBehavior::kRemoved});
     }
     if (type == "Whitespace") {
-      // Its \w has the joiners, which Oniguruma's has not.
-      return AddRegex("[\\w\u200C\u200D]+|[^\\w\\s\u200C\u200D]+",
-                      {.behavior = SplitBehavior::kRemoved, .invert = true});
+      // Its \w has the joiners, but not the numbers of Latin-1 that Oniguruma's
+      // has.
+      return AddRegex(
+          "[\\w\u200C\u200D&&[^\u00B2\u00B3\u00B9\u00BC-\u00BE]]+|"
+          "[[^\\w\\s\u200C\u200D]\u00B2\u00B3\u00B9\u00BC-\u00BE]+",
+          {.behavior = SplitBehavior::kRemoved, .invert = true});
     }
     if (type == "BertPreTokenizer") {
       RETURN_IF_ERROR(AddRegex("\\s+", {.behavior = SplitBehavior::kRemoved}));

@@ -16,10 +16,12 @@ namespace bullpen {
 namespace {
 
 // PCRE2's own \s also holds U+180E, which is no white space since Unicode 6.3;
-// its \w lacks marks and connectors; \h means a hex digit to Oniguruma.
+// its \w lacks marks and connectors; \h means a hex digit to Oniguruma, whose
+// \w has the superscripts and fractions of Latin-1, but no others.
 constexpr std::string_view kSpace = "\\x09-\\x0D\\x{85}\\p{Z}";
 constexpr std::string_view kWord =
-    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}"
+    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
+    "\\x{24B6}-\\x{24E9}"
     "\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}";
 constexpr std::string_view kHex = "0-9A-Fa-f";
 constexpr std::string_view kAnyCharacter = "[\\x{0}-\\x{10FFFF}]";

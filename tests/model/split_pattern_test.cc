@@ -91,6 +91,11 @@ TEST(SplitPatternTest, WordsHoldTheirMarksAndEndBehindThem) {
 }
 
 // Not its extensions: U+3002 is of the script Common, used with Han.
+TEST(SplitPatternTest, WordsHoldTheNumbersOfLatin1) {
+  EXPECT_THAT(RegexPieces("\\w+", "x\u00B2\u00BD \u2075"),
+              ElementsAre("x\u00B2\u00BD", " \u2075"));
+}
+
 TEST(SplitPatternTest, AScriptIsThatOfTheCharacter) {
   EXPECT_THAT(RegexPieces("\\p{Han}+", "\u4f60\u597d\u3002ab"),
               ElementsAre("\u4f60\u597d", "\u3002ab"));
