@@ -1,5 +1,6 @@
 #include "engine/model/config.h"
 
+#include <map>
 #include <string>
 
 #include "engine/model/config_fields.h"
@@ -76,6 +77,42 @@ TEST(Config, BothSpellingsSayTheSame) {
   const ModelConfig config = Parse(released);
   EXPECT_EQ(config.rope.theta, 1e6);
   EXPECT_EQ(config.experts, 8);
+}
+
+// With all the keys that nobody here needs; nothing of them may be refused.
+TEST(Config, WhatHubsHaveIsRead) {
+  const auto published = ReadJsonFile("tests/golden/published_configs.json",
+                                      absl::StatusCode::kInvalidArgument);
+  ASSERT_TRUE(published.ok()) << published.status();
+  // The name, and layers with experts * experts of one.
+  const std::map<std::string, int> experts = {
+      {"DeepSeek-V2-Lite", 26 * 64},
+      {"DeepSeek-V3", 58 * 256},
+      {"ERNIE-4.5-21B-A3B", 27 * 64},
+      {"GLM-4.5-Air", 45 * 128},
+      {"Granite-3.0-3B-A800M", 32 * 40},
+      {"Llama-2-7B", 0},
+      {"Llama-3.1-8B", 0},
+      {"MiniMax-M2", 62 * 256},
+      {"Mixtral-8x7B", 32 * 8},
+      {"OLMoE-1B-7B", 16 * 64},
+      {"Phi-3.5-MoE", 32 * 16},
+      {"Qwen1.5-MoE-A2.7B", 24 * 60},
+      {"Qwen3-30B-A3B", 48 * 128},
+      {"Qwen3-30B-A3B with YaRN", 48 * 128},
+      {"Qwen3-8B", 0},
+      {"dots.llm1", 61 * 128},
+      {"gpt-oss-20b", 24 * 32}};
+  EXPECT_EQ(published->size(), experts.size());
+  for (const auto& [name, json] : published->items()) {
+    const absl::StatusOr<ModelConfig> config = ParseModelConfig(json);
+    ASSERT_TRUE(config.ok()) << name << ": " << config.status();
+    int found = 0;
+    for (const LayerConfig& layer : config->layers) {
+      found += layer.moe ? config->experts : 0;
+    }
+    EXPECT_EQ(found, experts.at(name)) << name;
+  }
 }
 
 TEST(Config, AbsentKeysHaveTheFamilysDefaults) {
