@@ -35,6 +35,8 @@ class Splitter {
 
  private:
   int64_t Total(const MemoryPlan& least) const;
+  // The least, but for the parts that are given by hand.
+  MemoryPlan WithParts(MemoryPlan least) const;
   absl::Status CheckFits(const MemoryPlan& least, int64_t total) const;
   // Slots, one more for each layer in turn, as long as `bytes` last.
   void Deal(int64_t bytes, MemoryPlan& plan) const;
@@ -82,23 +84,35 @@ int64_t Splitter::Total(const MemoryPlan& least) const {
                               kDefaultShareOfAvailable);
 }
 
+MemoryPlan Splitter::WithParts(MemoryPlan least) const {
+  if (budget_.kv_bytes > least.kv_bytes) {
+    SetKv(kv_.SizeFor(budget_.kv_bytes), least);
+    least.kv_bytes = budget_.kv_bytes;
+  }
+  Deal(budget_.expert_bytes, least);
+  least.expert_bytes = std::max(least.expert_bytes, budget_.expert_bytes);
+  return least;
+}
+
 absl::Status Splitter::CheckFits(const MemoryPlan& least, int64_t total) const {
-  const auto refuse = [&](const char* what, int64_t given, int64_t needed) {
+  const auto refuse = [](const char* what, int64_t given, int64_t needed,
+                         const MemoryPlan& plan) {
     return absl::ResourceExhaustedError(absl::StrCat(
         what, " of ", FormatBytes(given), " is below the ", FormatBytes(needed),
-        " that are needed at least:\n", least.Table()));
+        " that are needed at least:\n", plan.Table()));
   };
   if (budget_.kv_bytes > 0 && budget_.kv_bytes < least.kv_bytes) {
     return refuse("KV memory for one whole context", budget_.kv_bytes,
-                  least.kv_bytes);
+                  least.kv_bytes, least);
   }
   if (budget_.expert_bytes > 0 && budget_.expert_bytes < least.expert_bytes) {
-    return refuse("expert memory", budget_.expert_bytes, least.expert_bytes);
+    return refuse("expert memory", budget_.expert_bytes, least.expert_bytes,
+                  least);
   }
-  const int64_t needed = least.resident_bytes + least.activation_bytes +
-                         std::max(least.kv_bytes, budget_.kv_bytes) +
-                         std::max(least.expert_bytes, budget_.expert_bytes);
-  if (total < needed) return refuse("a memory budget", total, needed);
+  const MemoryPlan asked = WithParts(least);
+  if (total < asked.total_bytes()) {
+    return refuse("a memory budget", total, asked.total_bytes(), asked);
+  }
   return absl::OkStatus();
 }
 
@@ -138,8 +152,6 @@ std::string MemoryPlan::Table() const {
       });
   int64_t slot_count = 0;
   for (const int32_t count : slots) slot_count += count;
-  const int64_t total =
-      resident_bytes + activation_bytes + kv_bytes + expert_bytes;
   const auto line = [](std::string what, int64_t bytes) {
     what.resize(std::max<size_t>(44, what.size() + 1), ' ');
     return absl::StrCat("  ", what, FormatBytes(bytes), "\n");
@@ -152,7 +164,7 @@ std::string MemoryPlan::Table() const {
                       line(absl::StrCat("experts (", slot_count, " slots in ",
                                         slots.size(), " layers)"),
                            expert_bytes),
-                      line("total", total));
+                      line("total", total_bytes()));
 }
 
 absl::StatusOr<MemoryPlan> PlanMemory(const PackedModel& model,

@@ -25,6 +25,9 @@ struct MemoryPlan {
   int64_t expert_bytes = 0;
   std::vector<int32_t> slots;  // per layer
 
+  int64_t total_bytes() const {
+    return resident_bytes + activation_bytes + kv_bytes + expert_bytes;
+  }
   // The table of what needs how much, a line each.
   std::string Table() const;
 };

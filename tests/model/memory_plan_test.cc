@@ -128,7 +128,17 @@ TEST_F(MemoryPlanTest, PartsSetByHandBelowTheLeastAreRefused) {
   const absl::Status experts = Plan({.expert_bytes = 16 * kBlob - 1}).status();
   EXPECT_EQ(experts.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(experts.message()), HasSubstr("expert memory of"));
-  EXPECT_FALSE(Plan({.total_bytes = Least(), .expert_bytes = 17 * kBlob}).ok());
+}
+
+TEST_F(MemoryPlanTest, ARefusalShowsThePartsThatWereSetByHand) {
+  const absl::Status status = Plan({.total_bytes = Least(),
+                                    .kv_bytes = 9 * kBlock,
+                                    .expert_bytes = 24 * kBlob})
+                                  .status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr("KV cache (9 blocks of 16 tokens)"),
+                    HasSubstr("experts (24 slots in 8 layers)")));
 }
 
 TEST_F(MemoryPlanTest, NoBudgetTakesFromWhatTheMachineHas) {
