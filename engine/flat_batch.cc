@@ -20,7 +20,8 @@ void FlatBatch::Append(const Batch::Item& item) {
   sequences_.push_back({.tables = sequence.kv,
                         .first_row = first_row,
                         .rows = item.rows,
-                        .first_position = item.first_position});
+                        .first_position = item.first_position,
+                        .request = sequence.number});
   for (int32_t row = 0; row < item.rows; ++row) {
     ids_.push_back(sequence.token(item.first_position + row));
   }

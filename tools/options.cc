@@ -87,6 +87,7 @@ absl::StatusOr<ModelOptions> ToModelOptions(const ModelFlags& flags) {
   options.policy = flags.policy;
   options.prefetch = flags.prefetch;
   options.prefetch_horizon = flags.prefetch_horizon;
+  options.predictors = flags.predictors;
   options.profile = flags.profile.string();
   options.oracle_window = flags.oracle_window;
   options.io_limit = flags.io_limit.bytes_per_second;

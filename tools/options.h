@@ -82,6 +82,7 @@ struct ModelFlags {
   int32_t max_batch_tokens = 256;
   std::string policy = "crf";
   std::string prefetch = "auto";
+  std::string predictors = "all";
   int32_t prefetch_horizon = 2;
   std::filesystem::path profile;
   int32_t oracle_window = 256;
@@ -115,6 +116,9 @@ struct ModelFlags {
           "or off");
     visit("prefetch_horizon", prefetch_horizon,
           "layers ahead for which experts are guessed");
+    visit("predictors", predictors,
+          "what guesses are based on: all, or a list of path, popularity, "
+          "recent, request, router and token");
     visit("profile", profile,
           "file that keeps what was learnt of the model's routing, counts of "
           "experts only; read at the start, written at the end");

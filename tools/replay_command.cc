@@ -123,6 +123,12 @@ void ReplayCommand::AddRunFlags(CLI::App& command) {
       ->check(CLI::Range(1, 16))
       ->capture_default_str();
   command
+      .add_option("--prefetch", prefetch_,
+                  "load what is guessed: auto (while it pays, as the server "
+                  "does) or on")
+      ->check(CLI::IsMember({"auto", "on"}))
+      ->capture_default_str();
+  command
       .add_option("--min-probability", config_.predictor.min_probability,
                   "of a guess that is prefetched")
       ->check(CLI::Range(0.0, 1.0))
@@ -185,6 +191,7 @@ ReplayConfig ReplayCommand::ConfigOf(const Row& row) const {
   config.slots_per_layer = row.slots;
   const PredictorChoice& predictor = kPredictors.at(row.predictor);
   config.guesser = predictor.kind;
+  config.governed = prefetch_ == "auto";
   config.predictor.evidence = predictor.evidence;
   if (phase_ == "prefill") config.phase = Phase::kPrefill;
   if (phase_ == "decode") config.phase = Phase::kDecode;

@@ -42,6 +42,7 @@ class ReplayCommand {
   std::vector<std::string> policies_ = {"crf"};
   std::vector<std::string> predictors_ = {"none"};
   std::vector<int32_t> slots_ = {0};
+  std::string prefetch_ = "on";
   std::string phase_ = "all";
   Rate link_rate_;
   double compute_us_ = 0;

@@ -1,7 +1,9 @@
 #include "engine/experts/activation_store.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <functional>
 #include <utility>
 
 #include "base/check.h"
@@ -11,7 +13,7 @@ namespace {
 
 constexpr size_t kMatches = 3;
 // Two requests of no common subject reach about this from popularity alone.
-constexpr double kLeastLikeness = 0.3;
+constexpr float kLeastLikeness = 0.3f;
 
 int32_t Width(const RoutingShape& shape) {
   int32_t width = 1;
@@ -21,18 +23,23 @@ int32_t Width(const RoutingShape& shape) {
   return width;
 }
 
-// The cosine of the angle between them.
-double Likeness(std::span<const float> a, std::span<const float> b) {
-  double ab = 0;
-  double aa = 0;
-  double bb = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    ab += double{a[i]} * b[i];
-    aa += double{a[i]} * a[i];
-    bb += double{b[i]} * b[i];
+// Lanes of their own, so that the compiler may take them together.
+float Dot(std::span<const float> a, std::span<const float> b) {
+  constexpr size_t kLanes = 16;
+  std::array<float, kLanes> lanes = {};
+  size_t i = 0;
+  for (; i + kLanes <= a.size(); i += kLanes) {
+    for (size_t lane = 0; lane < kLanes; ++lane) {
+      lanes[lane] += a[i + lane] * b[i + lane];
+    }
   }
-  return aa == 0 || bb == 0 ? 0 : ab / std::sqrt(aa * bb);
+  for (; i < a.size(); ++i) lanes[0] += a[i] * b[i];
+  float sum = 0;
+  for (const float lane : lanes) sum += lane;
+  return sum;
 }
+
+float Length(std::span<const float> a) { return std::sqrt(Dot(a, a)); }
 
 }  // namespace
 
@@ -71,34 +78,49 @@ void ActivationStore::Add(const ActivationMatrix& request) {
   if (request.empty()) return;
   std::vector<float> shares = request.Shares();
   CHECK(shares.size() == matrix_size_) << shares.size();
-  if (kept_.size() < capacity_) {
-    kept_.push_back(std::move(shares));
-    return;
+  size_t place = kept_.size();
+  if (place < capacity_) {
+    kept_.emplace_back();
+    lengths_.emplace_back();
+  } else {
+    const std::vector<float> likenesses = Likenesses(shares);
+    place = static_cast<size_t>(std::ranges::max_element(likenesses) -
+                                likenesses.begin());
   }
-  *std::ranges::max_element(kept_, {}, [&](const std::vector<float>& one) {
-    return Likeness(one, shares);
-  }) = std::move(shares);
+  lengths_[place] = Length(shares);
+  kept_[place] = std::move(shares);
+}
+
+// With each of those kept: the cosine of the angle between them.
+std::vector<float> ActivationStore::Likenesses(
+    std::span<const float> shares) const {
+  const float length = Length(shares);
+  std::vector<float> likenesses;
+  for (size_t i = 0; i < kept_.size(); ++i) {
+    const float lengths = length * lengths_[i];
+    likenesses.push_back(lengths == 0 ? 0 : Dot(kept_[i], shares) / lengths);
+  }
+  return likenesses;
 }
 
 std::vector<float> ActivationStore::Match(
     const ActivationMatrix& beginning) const {
-  const std::vector<float> shares = beginning.Shares();
-  std::vector<std::pair<double, size_t>> likeness;
+  const std::vector<float> likenesses = Likenesses(beginning.Shares());
+  std::vector<size_t> best;
   for (size_t i = 0; i < kept_.size(); ++i) {
-    const double like = Likeness(kept_[i], shares);
-    if (like >= kLeastLikeness) likeness.emplace_back(-like, i);
+    if (likenesses[i] >= kLeastLikeness) best.push_back(i);
   }
-  std::ranges::sort(likeness);
-  likeness.resize(std::min(likeness.size(), kMatches));
-  if (likeness.empty()) return {};
+  // The most like come first; ties go to the older.
+  std::ranges::stable_sort(best, std::greater(),
+                           [&](size_t i) { return likenesses[i]; });
+  best.resize(std::min(best.size(), kMatches));
+  if (best.empty()) return {};
   std::vector<float> mean(matrix_size_);
-  double sum = 0;
-  for (const auto& [negative, index] : likeness) sum -= negative;
-  for (const auto& [negative, index] : likeness) {
-    const float weight = static_cast<float>(-negative / sum);
-    for (size_t i = 0; i < matrix_size_; ++i) {
-      mean[i] += weight * kept_[index][i];
-    }
+  float sum = 0;
+  for (const size_t i : best) sum += likenesses[i];
+  for (const size_t i : best) {
+    const float weight = likenesses[i] / sum;
+    for (size_t e = 0; e < matrix_size_; ++e) mean[e] += weight * kept_[i][e];
   }
   return mean;
 }
@@ -109,6 +131,10 @@ void ActivationStore::Restore(std::vector<std::vector<float>> matrices) {
     CHECK(matrix.size() == matrix_size_) << matrix.size();
   }
   kept_ = std::move(matrices);
+  lengths_.clear();
+  for (const std::vector<float>& matrix : kept_) {
+    lengths_.push_back(Length(matrix));
+  }
 }
 
 }  // namespace bullpen

@@ -37,7 +37,7 @@ class ActivationStore {
   // Keeps the shares of a request that has ended.
   void Add(const ActivationMatrix& request);
   // The mean, weighted by likeness, of the requests most like this beginning;
-  // for RoutingPredictor::SetRequestShares. Empty: none is like it.
+  // as Shares() gives it. Empty: none is like it.
   std::vector<float> Match(const ActivationMatrix& beginning) const;
 
   // For a profile: each [layers, width], shares in [0, 1].
@@ -46,9 +46,12 @@ class ActivationStore {
   size_t matrix_size() const { return matrix_size_; }
 
  private:
+  std::vector<float> Likenesses(std::span<const float> shares) const;
+
   size_t matrix_size_;
   size_t capacity_;
   std::vector<std::vector<float>> kept_;
+  std::vector<float> lengths_;  // of each as a vector
 };
 
 }  // namespace bullpen

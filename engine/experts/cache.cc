@@ -212,6 +212,14 @@ void ExpertCache::Prefetch(std::span<const ExpertKey> experts) {
   }
 }
 
+bool ExpertCache::Expect(ExpertKey key) {
+  owner_.Check();
+  LayerSlots& slots = layers_[key.layer].slots;
+  const int32_t slot = slots.Find(key.expert);
+  if (slot >= 0 && key.layer != layer_) slots.Expect(slot);
+  return slot >= 0;
+}
+
 void ExpertCache::SetScores(int32_t layer, std::span<const float> scores) {
   LayerSlots& slots = layers_[layer].slots;
   CHECK(std::ssize(scores) == slots.experts()) << scores.size();

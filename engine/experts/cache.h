@@ -83,9 +83,9 @@ class ExpertCache {
   // that a step has asked for. What it loads keeps its slot until its layer has
   // run.
   void Prefetch(std::span<const ExpertKey> experts);
-  bool Holds(ExpertKey key) const {
-    return layers_[key.layer].slots.Find(key.expert) >= 0;
-  }
+  // True if it is in a slot, or loads: then no guess takes that slot before its
+  // layer has run.
+  bool Expect(ExpertKey key);
   // Of PolicyKind::kStatic, before the first Acquire (any thread): who has more
   // stays longer.
   void SetScores(int32_t layer, std::span<const float> scores);

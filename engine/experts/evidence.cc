@@ -3,7 +3,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "base/check.h"
+#include "base/strings.h"
 #include "engine/experts/log_odds.h"
 
 namespace bullpen {
@@ -35,6 +39,25 @@ const char* Name(Evidence evidence) {
   }
   CHECK(false) << static_cast<int>(evidence);
   return "";
+}
+
+absl::StatusOr<EvidenceSet> ParseEvidence(std::string_view names) {
+  if (names == "all") return kAllEvidence;
+  EvidenceSet set = 0;
+  for (const absl::string_view name : absl::StrSplit(Absl(names), ',')) {
+    const auto* const found = std::ranges::find_if(
+        kAllEvidenceKinds, [&](Evidence kind) { return name == Name(kind); });
+    if (found == std::end(kAllEvidenceKinds)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("predictor '", name, "' is not one of all, ",
+                       absl::StrJoin(kAllEvidenceKinds, ", ",
+                                     [](std::string* out, Evidence kind) {
+                                       absl::StrAppend(out, Name(kind));
+                                     })));
+    }
+    set |= Bit(*found);
+  }
+  return set;
 }
 
 // Before anything is learnt, kinds count alike; what is known of the token

@@ -2,8 +2,12 @@
 
 #include <array>
 #include <cstdint>
+#include <iterator>
 #include <span>
+#include <string_view>
 #include <vector>
+
+#include "absl/status/statusor.h"
 
 namespace bullpen {
 
@@ -16,7 +20,10 @@ enum class Evidence : uint8_t {
   kRouter,      // the layer's router, applied early
   kToken,       // what tokens of the same id used
 };
-inline constexpr int32_t kEvidenceKinds = 6;
+inline constexpr Evidence kAllEvidenceKinds[] = {
+    Evidence::kPath,    Evidence::kPopularity, Evidence::kRecent,
+    Evidence::kRequest, Evidence::kRouter,     Evidence::kToken};
+inline constexpr int32_t kEvidenceKinds = std::ssize(kAllEvidenceKinds);
 const char* Name(Evidence evidence);
 
 // The kinds that are at hand, one bit each.
@@ -26,6 +33,9 @@ constexpr EvidenceSet Bit(Evidence evidence) {
 }
 inline constexpr EvidenceSet kAllEvidence =
     (EvidenceSet{1} << kEvidenceKinds) - 1;
+
+// "all", or names with commas between. InvalidArgument lists them.
+absl::StatusOr<EvidenceSet> ParseEvidence(std::string_view names);
 
 // Guesses of one kind for one token, at the least probability of a guess.
 struct GuessCounts {

@@ -21,7 +21,7 @@ class LearnedGuesser : public Guesser {
          ++row) {
       ids_.push_back(steps_.choice(first, row).token);
     }
-    predictor_.BeginStep(ids_);
+    predictor_.BeginStep({.ids = ids_});
   }
 
   int32_t reach() const override { return predictor_.reach(); }

@@ -27,6 +27,7 @@ void LayerSlots::BeginStep(int32_t tokens, Phase phase) {
     for (Slot& slot : slots_) {
       slot.cold = slot.cold || slot.guessed;
       slot.guessed = false;
+      slot.expected = false;
     }
     guesses_ = 0;
   }
@@ -52,7 +53,7 @@ int32_t LayerSlots::Take(int32_t expert, bool ring_only) {
       break;
     }
     if (slot.state == SlotState::kLoading || slot.leased || slot.guessed ||
-        (ring_only && !slot.in_ring) || slot.cold < cold) {
+        slot.expected || (ring_only && !slot.in_ring) || slot.cold < cold) {
       continue;
     }
     if (slot.cold > cold) {
@@ -99,6 +100,15 @@ int32_t LayerSlots::ClaimForGuess(int32_t expert) {
   return taken;
 }
 
+void LayerSlots::Expect(int32_t index) {
+  Slot& slot = slots_[index];
+  CHECK(slot.state != SlotState::kEmpty) << "slot " << index;
+  // A guess that still loads is kept as one.
+  if (slot.guessed || slot.expected) return;
+  slot.expected = true;
+  ++guesses_;
+}
+
 void LayerSlots::FinishLoad(int32_t index, bool ok) {
   Slot& slot = slots_[index];
   CHECK(slot.state == SlotState::kLoading) << "slot " << index;
@@ -109,7 +119,7 @@ void LayerSlots::FinishLoad(int32_t index, bool ok) {
     return;
   }
   slot_of_[slot.expert] = -1;
-  guesses_ -= slot.guessed;
+  guesses_ -= slot.guessed + slot.expected;
   ring_ -= slot.in_ring;
   slot = Slot();
 }

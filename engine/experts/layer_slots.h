@@ -32,6 +32,9 @@ class LayerSlots {
   int32_t ClaimForDemand(int32_t expert);
   // The same for a guess, leased until the layer's next BeginStep.
   int32_t ClaimForGuess(int32_t expert);
+  // This expert, in that slot, is guessed too: no claim takes it before the
+  // layer's next BeginStep.
+  void Expect(int32_t slot);
   // Whose slot the last claim took; -1: it was empty, or there was no claim.
   int32_t evicted() const { return evicted_; }
   // The load has ended. A failed one leaves the slot empty and unleased.
@@ -58,10 +61,11 @@ class LayerSlots {
  private:
   struct Slot {
     SlotState state = SlotState::kEmpty;
-    bool leased = false;   // by the step that runs
-    bool guessed = false;  // leased by a guess whose layer has not run
-    bool cold = false;     // a guess that its layer did not use
-    bool in_ring = false;  // taken by this prefill step
+    bool leased = false;    // by the step that runs
+    bool guessed = false;   // leased by a guess whose layer has not run
+    bool expected = false;  // resident, and guessed for the step to come
+    bool cold = false;      // a guess that its layer did not use
+    bool in_ring = false;   // taken by this prefill step
     int32_t expert = -1;
   };
   int32_t Take(int32_t expert, bool ring_only);
@@ -72,7 +76,7 @@ class LayerSlots {
   int64_t now_ = 0;               // tokens seen
   int32_t loading_ = 0;
   int32_t resident_ = 0;
-  int32_t guesses_ = 0;  // slots that are `guessed`
+  int32_t guesses_ = 0;  // slots that are `guessed` or `expected`
   int32_t evicted_ = -1;
   Phase phase_ = Phase::kDecode;
   int32_t ring_ = 0;                 // slots that are `in_ring`

@@ -85,7 +85,6 @@ void RoutingPredictor::AddLayer(const RoutingShape& shape, int32_t index) {
                                 config_.row_uses);
     }
   }
-  layer.request_odds.resize(static_cast<size_t>(experts));
 }
 
 void RoutingPredictor::AddTokenTables(int32_t vocab, int64_t bytes) {
@@ -98,12 +97,12 @@ void RoutingPredictor::AddTokenTables(int32_t vocab, int64_t bytes) {
   }
 }
 
-void RoutingPredictor::BeginStep(std::span<const int32_t> ids) {
+void RoutingPredictor::BeginStep(const StepTokens& tokens) {
   ++step_;
   last_layer_ = -1;
-  ids_ = ids;
-  if (ids.empty()) return;
-  rows_ = std::min(static_cast<int32_t>(ids.size()), max_rows_);
+  tokens_ = tokens;
+  if (tokens.ids.empty()) return;
+  rows_ = std::min(static_cast<int32_t>(tokens.ids.size()), max_rows_);
 }
 
 void RoutingPredictor::Observe(int32_t index, std::span<const int32_t> chosen,
@@ -159,19 +158,24 @@ void RoutingPredictor::Settle(Layer& layer, int32_t horizon) {
   guess.row.present = 0;
 }
 
-bool RoutingPredictor::HasTokens(const Layer& layer) const {
-  return !layer.tokens.empty() && std::ssize(ids_) >= rows_ &&
+bool RoutingPredictor::HasIds(const Layer& layer) const {
+  return !layer.tokens.empty() && std::ssize(tokens_.ids) >= rows_ &&
          rows_ <= kMaxPathRows;
+}
+
+bool RoutingPredictor::HasRequests() const {
+  return std::ssize(tokens_.request_odds) >= rows_ && rows_ <= kMaxPathRows;
 }
 
 // Of another number of rows than the step has, nobody knows whose they are.
 void RoutingPredictor::LearnTokens(Layer& layer,
                                    std::span<const int32_t> chosen,
                                    int32_t rows) {
-  if (layer.tokens.empty() || std::ssize(ids_) != rows) return;
+  const std::span<const int32_t> ids = tokens_.ids;
+  if (layer.tokens.empty() || std::ssize(ids) != rows) return;
   const size_t k = static_cast<size_t>(layer.shape.top_k);
-  for (size_t row = 0; row < ids_.size(); ++row) {
-    layer.tokens[0].Learn(ids_[row], chosen.subspan(row * k, k));
+  for (size_t row = 0; row < ids.size(); ++row) {
+    layer.tokens[0].Learn(ids[row], chosen.subspan(row * k, k));
   }
 }
 
@@ -210,8 +214,12 @@ void RoutingPredictor::Gather(const Query& query, int32_t row,
   guess.row = {.experts = experts};
   Attach(guess.row, Evidence::kPopularity, layer.popularity.log_odds().data());
   Attach(guess.row, Evidence::kRecent, layer.recent.log_odds().data());
-  if (request_known_) {
-    Attach(guess.row, Evidence::kRequest, layer.request_odds.data());
+  const size_t rows = static_cast<size_t>(rows_);
+  const float* const request =
+      HasRequests() ? tokens_.request_odds.last(rows)[row] : nullptr;
+  if (request != nullptr) {
+    Attach(guess.row, Evidence::kRequest,
+           request + int64_t{query.layer} * std::ssize(used_));
   }
   if (HasPath(query)) {
     const Layer& from = layers_[query.layer - query.horizon];
@@ -233,8 +241,8 @@ void RoutingPredictor::Gather(const Query& query, int32_t row,
     }
     Attach(guess.row, Evidence::kRouter, guess.router_odds.data());
   }
-  if (HasTokens(layer)) {
-    const int32_t id = ids_.last(static_cast<size_t>(rows_))[row];
+  if (HasIds(layer)) {
+    const int32_t id = tokens_.ids.last(rows)[row];
     if (layer.tokens[0].Estimate(id, layer.popularity.shares(), estimate)) {
       for (int32_t e = 0; e < experts; ++e) {
         guess.token_odds[e] = LogOdds(estimate[e]);
@@ -255,8 +263,8 @@ std::span<const ExpertGuess> RoutingPredictor::Guess(const Query& query) {
     return guesses_;
   }
   const int32_t experts = layer.shape.experts;
-  const bool by_row =
-      HasPath(query) || HasTokens(layer) || !query.router_margins.empty();
+  const bool by_row = HasPath(query) || HasIds(layer) || HasRequests() ||
+                      !query.router_margins.empty();
   // Rows of which nothing of their own is known look all alike.
   const int32_t distinct = by_row ? std::min(rows_, kMaxPathRows) : 1;
   const float alike = static_cast<float>(rows_) / static_cast<float>(distinct);
@@ -284,19 +292,6 @@ std::span<const ExpertGuess> RoutingPredictor::Guess(const Query& query) {
                                           : a.expert < b.expert;
   });
   return guesses_;
-}
-
-void RoutingPredictor::SetRequestShares(std::span<const float> shares) {
-  request_known_ = !shares.empty();
-  if (!request_known_) return;
-  const size_t width = shares.size() / layers_.size();
-  for (size_t l = 0; l < layers_.size(); ++l) {
-    std::vector<float>& odds = layers_[l].request_odds;
-    CHECK(odds.size() <= width) << width;
-    for (size_t e = 0; e < odds.size(); ++e) {
-      odds[e] = LogOdds(shares[l * width + e]);
-    }
-  }
 }
 
 const GuessCounts& RoutingPredictor::counts(Evidence evidence,
@@ -328,7 +323,7 @@ int64_t RoutingPredictor::bytes() const {
     }
     for (const TokenExperts& tokens : layer.tokens) bytes += tokens.bytes();
     bytes += static_cast<int64_t>(layer.chosen.capacity() * sizeof(int32_t));
-    bytes += static_cast<int64_t>(layer.pending.size() * 4 + 5) *
+    bytes += static_cast<int64_t>(layer.pending.size() * 4 + 4) *
              layer.shape.experts * static_cast<int64_t>(sizeof(float));
   }
   return bytes;

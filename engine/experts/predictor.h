@@ -24,9 +24,16 @@ class RoutingPredictor {
 
   RoutingPredictor(const RoutingShape& shape, const PredictorConfig& config);
 
-  // A step of tokens with these ids begins; the caller keeps them until the
-  // next. A step of which nobody told begins with its first layer.
-  void BeginStep(std::span<const int32_t> ids);
+  // What is known of a step's tokens before it runs.
+  struct StepTokens {
+    std::span<const int32_t> ids = {};
+    // For each token [layers, most experts of a layer] of log-odds, what
+    // requests like its own used; null: nothing is known. Empty: of none.
+    std::span<const float* const> request_odds = {};
+  };
+  // A step begins; the caller keeps what is known until the next. A step of
+  // which nobody told begins with its first layer.
+  void BeginStep(const StepTokens& tokens);
   // `layer` has routed a step of `rows` tokens; `chosen` is [rows, top_k]. Of
   // more than the shape's max_rows the last are followed: of a prompt's part
   // they tell most about what comes. Layers come in ascending order; a step
@@ -45,10 +52,6 @@ class RoutingPredictor {
   };
   // By descending probability, from min_probability up. Until the next call.
   std::span<const ExpertGuess> Guess(const Query& query);
-
-  // What requests like the one that starts used: [layers, most experts of a
-  // layer], shares of their tokens. Empty: nothing is known.
-  void SetRequestShares(std::span<const float> shares);
 
   // Over all layers, horizon from 1.
   const GuessCounts& counts(Evidence evidence, int32_t horizon) const;
@@ -91,9 +94,8 @@ class RoutingPredictor {
     std::vector<ConditionalTable> tables = {};  // by horizon, from 1
     std::vector<TokenExperts> tokens = {};      // one, or none
     std::vector<RowGuess> pending = {};         // by horizon, from 1
-    std::vector<float> request_odds = {};
-    int64_t step = -1;                 // that it ran last
-    std::vector<int32_t> chosen = {};  // in that step, [rows_, top_k]
+    int64_t step = -1;                          // that it ran last
+    std::vector<int32_t> chosen = {};           // in that step, [rows_, top_k]
   };
   struct Counts {
     std::array<GuessCounts, kEvidenceKinds> evidence;
@@ -105,7 +107,8 @@ class RoutingPredictor {
   void AddTokenTables(int32_t vocab, int64_t bytes);
   bool Follows(const Layer& layer) const;
   bool HasPath(const Query& query) const;
-  bool HasTokens(const Layer& layer) const;
+  bool HasIds(const Layer& layer) const;
+  bool HasRequests() const;
   // Fills in what is known of one row, and weighs it.
   void Gather(const Query& query, int32_t row, RowGuess& guess);
   void Settle(Layer& layer, int32_t horizon);
@@ -115,14 +118,13 @@ class RoutingPredictor {
   PredictorConfig config_;
   int32_t max_rows_;
   int32_t table_horizon_ = 0;
-  bool request_known_ = false;
   std::vector<Layer> layers_;
   std::vector<EvidenceWeights> weights_;  // by horizon, from 1
   std::vector<Counts> counts_;            // by horizon, from 1
   int64_t step_ = 0;
   int32_t last_layer_ = -1;
-  int32_t rows_ = 1;              // of the step, that are followed
-  std::span<const int32_t> ids_;  // of all its rows; empty: nobody told
+  int32_t rows_ = 1;   // of the step, that are followed
+  StepTokens tokens_;  // of all its rows; empty: nobody told
   // Scratch, of the size of the largest layer.
   RowGuess row_guess_;
   std::vector<float> estimate_;

@@ -40,7 +40,7 @@ class PrefetchGovernor {
   double window_seconds_ = 0;
   double window_usual_ = 0;
   // Windows until the next trial, and between two.
-  int32_t until_trial_ = 4;
+  int32_t until_trial_ = 1;
   int32_t period_ = 4;
 };
 

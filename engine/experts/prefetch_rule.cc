@@ -9,8 +9,11 @@ constexpr double kDecay = 0.9;  // of the measurements, by each step
 // Experts that may wait for the link while nothing was measured yet: about what
 // a token uses of a layer.
 constexpr double kFirstExperts = 8;
-// What a wholly busy link adds to the least probability of a guess.
-constexpr double kBusyProbability = 0.35;
+// Of what became of guesses, by each step: those that were stopped are tried
+// again after some tens of steps.
+constexpr double kTrustDecay = 0.98;
+// Uses that are taken to have come as expected.
+constexpr double kTrustedUses = 2;
 
 void Average(double& known, double seen) {
   known = known == 0 ? seen : kDecay * known + (1 - kDecay) * seen;
@@ -22,6 +25,8 @@ void PrefetchRule::EndStep(const Step& step) {
   if (step.seconds <= 0 || step.layers <= 0) return;
   Average(layer_seconds_,
           std::max(step.seconds - step.stall_seconds, 0.0) / step.layers);
+  uses_expected_ = kTrustDecay * uses_expected_ + step.uses_expected;
+  uses_ = kTrustDecay * uses_ + step.uses;
   Average(link_use_, std::min(step.busy_seconds / step.seconds, 1.0));
   if (step.busy_seconds > 0) {
     Average(link_rate_, static_cast<double>(step.bytes) / step.busy_seconds);
@@ -37,8 +42,15 @@ double PrefetchRule::Room(int32_t horizon, int64_t blob_bytes,
   return room - static_cast<double>(under_way);
 }
 
+// Where the link would be idle, with probability 1 - use, a guess that is right
+// with probability p saves p loads; where it would not, it costs 1 - p. It pays
+// if p > use. But what is in no slot is used less often than its probability
+// says, as who is likely is there already: so it is scaled by what became of
+// those before.
 double PrefetchRule::LeastProbability(double on_an_idle_link) const {
-  return on_an_idle_link + kBusyProbability * link_use_;
+  const double trust =
+      std::min((uses_ + kTrustedUses) / (uses_expected_ + kTrustedUses), 1.0);
+  return std::max(on_an_idle_link, link_use_) / trust;
 }
 
 }  // namespace bullpen

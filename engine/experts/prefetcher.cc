@@ -1,6 +1,7 @@
 #include "engine/experts/prefetcher.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/experts/profile.h"
@@ -19,11 +20,12 @@ Prefetcher::Prefetcher(const PrefetchConfig& config, ExpertCache& cache,
     : config_(config),
       cache_(cache),
       metrics_(metrics),
+      uses_routers_((config.predictor.evidence & Bit(Evidence::kRouter)) != 0),
       predictor_(config.shape, config.predictor),
-      past_requests_(config.shape, kPastRequests) {
+      requests_(config.shape, kPastRequests) {
   if (!config_.profile.empty()) {
     const absl::Status loaded =
-        LoadProfile(config_.profile, predictor_, past_requests_);
+        LoadProfile(config_.profile, predictor_, requests_.past());
     if (!loaded.ok() && !absl::IsNotFound(loaded)) {
       spdlog::warn("starting without the profile: {}", loaded.ToString());
     }
@@ -36,51 +38,17 @@ Prefetcher::Prefetcher(const PrefetchConfig& config, ExpertCache& cache,
                          .recall = &metrics.predictor_recall.Add(labels)});
     };
     add("combined");
-    for (int32_t e = 0; e < kEvidenceKinds; ++e) {
-      add(Name(static_cast<Evidence>(e)));
-    }
+    for (const Evidence kind : kAllEvidenceKinds) add(Name(kind));
   }
-  const auto routes = [](const RoutingShape::Layer& layer) {
-    return layer.experts > 1;
-  };
-  first_layer_ =
-      static_cast<int32_t>(std::ranges::find_if(config_.shape.layers, routes) -
-                           config_.shape.layers.begin());
   Publish();
 }
 
 Prefetcher::~Prefetcher() {
   if (config_.profile.empty()) return;
-  EndRequest();
+  requests_.EndAll();
   const absl::Status saved =
-      SaveProfile(config_.profile, predictor_, past_requests_);
+      SaveProfile(config_.profile, predictor_, requests_.past());
   if (!saved.ok()) spdlog::warn("profile not saved: {}", saved.ToString());
-}
-
-void Prefetcher::FollowRequest(const Routed& routed) {
-  if (config_.shape.layers[routed.layer].experts < 2) return;
-  if (!routed.one_request) {
-    EndRequest();
-    return;
-  }
-  if (routed.begins && routed.layer == first_layer_) {
-    EndRequest();
-    request_.emplace(config_.shape);
-  }
-  if (!request_.has_value()) return;
-  if (routed.phase == Phase::kDecode && !matched_) {
-    matched_ = true;
-    predictor_.SetRequestShares(past_requests_.Match(*request_));
-  }
-  request_->Add(routed.layer, routed.chosen);
-}
-
-void Prefetcher::EndRequest() {
-  if (!request_.has_value()) return;
-  if (!request_->empty()) past_requests_.Add(*request_);
-  request_.reset();
-  matched_ = false;
-  predictor_.SetRequestShares({});
 }
 
 bool Prefetcher::LoadsAhead(int32_t rows, Phase phase) const {
@@ -89,9 +57,11 @@ bool Prefetcher::LoadsAhead(int32_t rows, Phase phase) const {
 }
 
 void Prefetcher::BeginStep(const Begun& begun, RouterPeek peek) {
-  predictor_.BeginStep(begun.ids);
+  requests_.BeginStep(begun.requests, begun.phase);
+  predictor_.BeginStep(
+      {.ids = begun.ids, .request_odds = requests_.row_odds()});
   const int32_t rows = static_cast<int32_t>(begun.ids.size());
-  if (!LoadsAhead(rows, begun.phase)) return;
+  if (rows == 0 || !LoadsAhead(rows, begun.phase)) return;
   const int32_t layers = std::min(
       predictor_.reach(), static_cast<int32_t>(config_.shape.layers.size()));
   for (int32_t h = 1; h <= layers; ++h) {
@@ -100,7 +70,7 @@ void Prefetcher::BeginStep(const Begun& begun, RouterPeek peek) {
 }
 
 void Prefetcher::AfterRoute(const Routed& routed, RouterPeek peek) {
-  FollowRequest(routed);
+  requests_.Observe(routed.layer, routed.chosen);
   predictor_.Observe(routed.layer, routed.chosen, routed.rows);
   if (!LoadsAhead(routed.rows, routed.phase)) return;
   const int32_t ahead = std::min(
@@ -115,19 +85,26 @@ void Prefetcher::Guess(const Ahead& ahead, RouterPeek peek) {
   const int64_t blob_bytes = cache_.catalog().layers[ahead.layer].blob_bytes;
   double room = rule_.Room(ahead.horizon, blob_bytes,
                            cache_.accounts().guess_bytes_under_way());
-  if (config_.shape.layers[ahead.layer].experts < 2 || room <= 0) return;
+  if (config_.shape.layers[ahead.layer].experts < 2 ||
+      !PrefetchRule::Fits(blob_bytes, room)) {
+    return;
+  }
   const RoutingPredictor::Query query{
       .layer = ahead.layer,
       .horizon = ahead.horizon,
-      .router_margins = peek(ahead.layer, ahead.rows)};
+      .router_margins = uses_routers_ ? peek(ahead.layer, ahead.rows)
+                                      : std::span<const float>()};
   const double least =
       rule_.LeastProbability(config_.predictor.min_probability);
   wanted_.clear();
   for (const ExpertGuess& guess : predictor_.Guess(query)) {
-    if (guess.probability < least || room <= 0) break;
+    if (guess.probability < least || !PrefetchRule::Fits(blob_bytes, room)) {
+      break;
+    }
     const ExpertKey key{.layer = ahead.layer, .expert = guess.expert};
-    if (cache_.Holds(key)) continue;
+    if (cache_.Expect(key)) continue;
     wanted_.push_back(key);
+    uses_expected_ += guess.probability;
     room -= static_cast<double>(blob_bytes);
   }
   cache_.Prefetch(wanted_);
@@ -138,15 +115,22 @@ void Prefetcher::EndStep(double seconds, int32_t rows, Phase phase) {
   const double stalled = accounts.stall_seconds() - stall_seconds_;
   const double busy = accounts.link_busy_seconds() - busy_seconds_;
   const uint64_t bytes = accounts.bytes_loaded() - bytes_loaded_;
+  const LookupCounts& lookups = accounts.decode();
+  const uint64_t uses =
+      lookups.prefetched + lookups.prefetched_late - guesses_used_;
+  const double uses_expected = std::exchange(uses_expected_, 0);
   stall_seconds_ += stalled;
   busy_seconds_ += busy;
   bytes_loaded_ += bytes;
+  guesses_used_ += uses;
   if (phase != Phase::kDecode || seconds <= 0) return;
   rule_.EndStep({.seconds = seconds,
                  .stall_seconds = stalled,
                  .busy_seconds = busy,
                  .bytes = static_cast<int64_t>(bytes),
-                 .layers = static_cast<int32_t>(config_.shape.layers.size())});
+                 .layers = static_cast<int32_t>(config_.shape.layers.size()),
+                 .uses_expected = uses_expected,
+                 .uses = static_cast<double>(uses)});
   governor_.EndStep(seconds, rows);
   if (++steps_ % kPublishSteps == 0) Publish();
 }
@@ -160,8 +144,8 @@ void Prefetcher::Publish() {
       gauges_[i++].recall->Set(counts.recall());
     };
     set(predictor_.combined_counts(h));
-    for (int32_t e = 0; e < kEvidenceKinds; ++e) {
-      set(predictor_.counts(static_cast<Evidence>(e), h));
+    for (const Evidence kind : kAllEvidenceKinds) {
+      set(predictor_.counts(kind, h));
     }
   }
 }

@@ -2,17 +2,16 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <optional>
 #include <span>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "base/metrics.h"
-#include "engine/experts/activation_store.h"
 #include "engine/experts/cache.h"
 #include "engine/experts/predictor.h"
 #include "engine/experts/prefetch_governor.h"
 #include "engine/experts/prefetch_rule.h"
+#include "engine/experts/request_follower.h"
 
 namespace bullpen {
 
@@ -49,6 +48,7 @@ class Prefetcher {
   // reaches early enough. The caller keeps the ids until the step ends.
   struct Begun {
     std::span<const int32_t> ids;
+    std::span<const RequestRows> requests = {};  // that are to be followed
     Phase phase = Phase::kDecode;
   };
   void BeginStep(const Begun& begun, RouterPeek peek);
@@ -60,8 +60,6 @@ class Prefetcher {
     std::span<const int32_t> chosen;
     int32_t rows = 0;
     Phase phase = Phase::kDecode;
-    bool one_request = false;  // all rows are of one
-    bool begins = false;       // they are its first
   };
   void AfterRoute(const Routed& routed, RouterPeek peek);
 
@@ -73,10 +71,6 @@ class Prefetcher {
     prometheus::Gauge* precision;
     prometheus::Gauge* recall;
   };
-  // Keeps the books of a request that runs alone, and from its prompt looks for
-  // past ones like it.
-  void FollowRequest(const Routed& routed);
-  void EndRequest();
   bool LoadsAhead(int32_t rows, Phase phase) const;
   // Loads for a layer that is `horizon` layers ahead what the link can move
   // until it runs.
@@ -91,17 +85,17 @@ class Prefetcher {
   PrefetchConfig config_;
   ExpertCache& cache_;
   Metrics& metrics_;
+  bool uses_routers_;
   RoutingPredictor predictor_;
-  ActivationStore past_requests_;
-  std::optional<ActivationMatrix> request_;  // that runs alone
-  bool matched_ = false;                     // with past ones
-  int32_t first_layer_ = 0;                  // that routes
+  RequestFollower requests_;
   PrefetchGovernor governor_;
   PrefetchRule rule_;
   // At the end of the last step.
   double stall_seconds_ = 0;
   double busy_seconds_ = 0;
   uint64_t bytes_loaded_ = 0;
+  uint64_t guesses_used_ = 0;
+  double uses_expected_ = 0;  // of the guesses since then
   int64_t steps_ = 0;
   std::vector<ExpertKey> wanted_;  // scratch
   std::vector<Gauges> gauges_;     // by horizon, then kind of evidence

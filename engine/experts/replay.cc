@@ -124,16 +124,23 @@ class CacheReplay {
     const double stalled = report_.stall_seconds;
     const double busy = link_.busy_seconds();
     const int64_t moved = moved_bytes_;
+    const int64_t guessed = report_.prefetched + report_.prefetched_late;
+    uses_expected_ = 0;
     BeginStep(step);
     for (int64_t r = step.first_run; r < step.first_run + step.runs; ++r) {
       RunLayer(r, step.phase);
     }
     if (step.phase != Phase::kDecode) return;
-    rule_.EndStep({.seconds = now_ - start,
-                   .stall_seconds = report_.stall_seconds - stalled,
-                   .busy_seconds = link_.busy_seconds() - busy,
-                   .bytes = moved_bytes_ - moved,
-                   .layers = step.runs});
+    rule_.EndStep(
+        {.seconds = now_ - start,
+         .stall_seconds = report_.stall_seconds - stalled,
+         .busy_seconds = link_.busy_seconds() - busy,
+         .bytes = moved_bytes_ - moved,
+         .layers = step.runs,
+         .uses_expected = uses_expected_,
+         .uses = static_cast<double>(report_.prefetched +
+                                     report_.prefetched_late - guessed)});
+    governor_.EndStep(now_ - start, steps_.runs(step)[0].rows);
   }
 
   void BeginStep(const TraceSteps::Step& step) {
@@ -282,11 +289,16 @@ class CacheReplay {
     double room =
         rule_.Room(horizon, layer.expert_bytes, link_.queued_guess_bytes());
     for (const ExpertGuess& guess : guesser_->Guess(run, horizon)) {
-      if (guess.probability < least || (room <= 0 && !instant)) break;
-      if (layer.slots.Find(guess.expert) >= 0) continue;
+      const bool fits = instant || PrefetchRule::Fits(layer.expert_bytes, room);
+      if (guess.probability < least || !fits) break;
+      if (const int32_t slot = layer.slots.Find(guess.expert); slot >= 0) {
+        layer.slots.Expect(slot);
+        continue;
+      }
       room -= static_cast<double>(layer.expert_bytes);
       if (layer.slots.ClaimForGuess(guess.expert) < 0) break;
       layer.guessed[guess.expert] = true;
+      uses_expected_ += guess.probability;
       ++report_.loads;
       guess_bytes_ += layer.expert_bytes;
       link_.Submit({run.layer, guess.expert}, layer.expert_bytes,
@@ -302,9 +314,11 @@ class CacheReplay {
   std::vector<Layer> layers_;
   std::unique_ptr<FutureUses> future_;  // of Belady
   PrefetchRule rule_;
+  PrefetchGovernor governor_;
   double now_ = 0;
   int64_t guess_bytes_ = 0;
   int64_t moved_bytes_ = 0;   // that have arrived
+  double uses_expected_ = 0;  // of this step's guesses
   bool loads_ahead_ = false;  // in this step
   int64_t step_end_ = 0;      // its last run, and one
   ReplayReport report_;

@@ -24,6 +24,7 @@ struct ReplayConfig {
   std::optional<Phase> phase = {};  // only these rows; unset: all
 
   GuesserKind guesser = GuesserKind::kNone;
+  bool governed = false;           // PrefetchGovernor decides when it guesses
   PredictorConfig predictor = {};  // its horizon is every guesser's
   double oracle_recall = 1;        // of each layer's experts, 0..1
   uint64_t seed = 1;

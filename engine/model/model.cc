@@ -12,19 +12,16 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "base/worker_pool.h"
-#include "engine/experts/prefetcher.h"
 #include "engine/experts/profile.h"
 #include "engine/model/activations.h"
 #include "engine/model/kv_shape.h"
 #include "engine/model/layers.h"
+#include "engine/model/look_ahead.h"
 #include "kernels/ops.h"
 #include "spdlog/spdlog.h"
 
 namespace bullpen {
 namespace {
-
-// For tables of the predictor.
-constexpr int64_t kLeastTableBytes = int64_t{512} << 10;
 
 int32_t AllowedCpuCount() {
   cpu_set_t set;
@@ -47,28 +44,6 @@ absl::StatusOr<PolicyKind> ParsePolicy(const std::string& name) {
   if (name == "static") return PolicyKind::kStatic;
   return absl::InvalidArgumentError(
       absl::StrCat("policy '", name, "' is not one of crf, lru, lfu, static"));
-}
-
-RoutingShape RoutingShapeOf(const ModelConfig& config) {
-  RoutingShape shape;
-  for (int32_t l = 0; l < std::ssize(config.layers); ++l) {
-    shape.layers.push_back(
-        {.experts = config.experts_in(l), .top_k = config.k_in(l)});
-  }
-  return shape;
-}
-
-absl::Status CheckPrefetch(const ModelOptions& options) {
-  const std::string& prefetch = options.prefetch;
-  if (prefetch != "auto" && prefetch != "on" && prefetch != "off") {
-    return absl::InvalidArgumentError(
-        absl::StrCat("prefetch '", prefetch, "' is not one of auto, on, off"));
-  }
-  if (options.prefetch_horizon < 1 || options.prefetch_horizon > 16) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "prefetch_horizon ", options.prefetch_horizon, " is not in 1..16"));
-  }
-  return absl::OkStatus();
 }
 
 // Rotation angles as transformers computes them: the product in float32.
@@ -113,12 +88,8 @@ struct Model::State {
   absl::Status PlanAndAllocate(Metrics& metrics);
   absl::Status PinByProfile();
   void MakeLayers();
-  void MakePrefetcher(Metrics& metrics);
+  bool HoldsAllExperts() const;
   void FillKvSequences(std::span<const SequenceRows> sequences);
-  void BeginStep(const Pass& pass, std::span<const int32_t> ids);
-  void AfterRoute(const Pass& pass, int32_t layer);
-  // See RoutingPredictor::Query::router_margins.
-  std::span<const float> LookAhead(const Pass& pass, int32_t layer);
   absl::Status RunLayers(const Pass& pass);
   absl::Status RunHead(const Pass& pass, const ForwardBatch& batch);
 
@@ -139,10 +110,9 @@ struct Model::State {
   std::unique_ptr<BlobReader> reader;
   std::unique_ptr<TransferQueue> transfers;
   std::unique_ptr<ExpertCache> cache;
-  std::unique_ptr<Prefetcher> prefetcher;  // null: nothing to load ahead
-  RouterPeek peek;
   std::vector<AttentionLayer> attention;
   std::vector<MoeLayer> moe;
+  std::unique_ptr<LookAhead> look_ahead;  // null: nothing to load ahead
   kernels::PanelMatrix embed;
   kernels::PanelMatrix head;
   const float* head_bias = nullptr;
@@ -178,7 +148,7 @@ absl::Status Model::State::Load(std::unique_ptr<BlobReader> blob_reader,
   ASSIGN_OR_RETURN(const bool round, RoundsActivations(options.activations));
   int8 = round && packed.has_block_types();
   ASSIGN_OR_RETURN(policy, ParsePolicy(options.policy));
-  RETURN_IF_ERROR(CheckPrefetch(options));
+  RETURN_IF_ERROR(LookAhead::Check(options));
   ASSIGN_OR_RETURN(const kernels::Isa isa, kernels::ParseIsa(options.isa));
   ops = &kernels::CpuOps(isa);
   reader = std::move(blob_reader);
@@ -187,7 +157,10 @@ absl::Status Model::State::Load(std::unique_ptr<BlobReader> blob_reader,
   if (options.measure_kernels) pool->MeasureTime();
   stream.pool = pool.get();
   MakeLayers();
-  if (options.prefetch != "off") MakePrefetcher(metrics);
+  if (options.prefetch != "off" && !HoldsAllExperts()) {
+    look_ahead = std::make_unique<LookAhead>(packed.config(), options, moe,
+                                             *cache, metrics);
+  }
   return absl::OkStatus();
 }
 
@@ -285,31 +258,13 @@ void Model::State::MakeLayers() {
   final_norm = NormWeights::Of(config, weights, "final_norm");
 }
 
-void Model::State::MakePrefetcher(Metrics& metrics) {
-  const ModelConfig& config = packed.config();
-  const int32_t layers = static_cast<int32_t>(config.layers.size());
-  PrefetchConfig prefetch{.shape = RoutingShapeOf(config),
-                          .always = options.prefetch == "on",
-                          .profile = options.profile};
-  prefetch.predictor.horizon = options.prefetch_horizon;
-  prefetch.predictor.min_probability = 0.15f;
-  // A hundredth of what experts have, so that the budget is kept; what a small
-  // model needs is lost in what the process takes anyway.
-  prefetch.predictor.table_bytes =
-      std::min(prefetch.predictor.table_bytes,
-               std::max(kLeastTableBytes, cache->arena_bytes() / 100));
-  prefetch.shape.max_rows = Prefetcher::kMaxRows;
-  prefetch.shape.vocab = config.vocab;
-  bool all_fit = true;
-  for (int32_t l = 0; l < layers; ++l) {
-    all_fit = all_fit && plan.slots[l] == config.experts_in(l);
+bool Model::State::HoldsAllExperts() const {
+  for (size_t l = 0; l < plan.slots.size(); ++l) {
+    if (plan.slots[l] < packed.config().experts_in(static_cast<int32_t>(l))) {
+      return false;
+    }
   }
-  if (all_fit) return;
-  prefetcher = std::make_unique<Prefetcher>(prefetch, *cache, metrics);
-  const size_t rows = static_cast<size_t>(Prefetcher::kMaxRows);
-  peek.normed.resize(rows * config.dim);
-  peek.margins.resize(rows * config.experts);
-  peek.order.reserve(static_cast<size_t>(config.experts));
+  return true;
 }
 
 void Model::State::FillKvSequences(std::span<const SequenceRows> sequences) {
@@ -324,36 +279,6 @@ void Model::State::FillKvSequences(std::span<const SequenceRows> sequences) {
                                  .first_position = sequence.first_position});
     }
   }
-}
-
-void Model::State::BeginStep(const Pass& pass, std::span<const int32_t> ids) {
-  prefetcher->BeginStep(
-      {.ids = ids, .phase = pass.phase},
-      [&](int32_t layer, int32_t) { return LookAhead(pass, layer); });
-}
-
-void Model::State::AfterRoute(const Pass& pass, int32_t layer) {
-  const size_t entries =
-      static_cast<size_t>(pass.rows) * packed.config().k_in(layer);
-  prefetcher->AfterRoute(
-      {.layer = layer,
-       .chosen = {scratch.chosen, entries},
-       .rows = pass.rows,
-       .phase = pass.phase,
-       .one_request = pass.sequences.size() == 1,
-       .begins = pass.sequences[0].first_position == 0},
-      [&](int32_t ahead, int32_t) { return LookAhead(pass, ahead); });
-}
-
-std::span<const float> Model::State::LookAhead(const Pass& pass,
-                                               int32_t layer) {
-  if (!moe[layer].Peek(pass, peek).ok()) return {};
-  const std::span<float> margins =
-      std::span(peek.margins)
-          .first(static_cast<size_t>(pass.rows) *
-                 packed.config().experts_in(layer));
-  if (reroute.look_ahead) reroute.look_ahead(layer, margins);
-  return margins;
 }
 
 absl::Status Model::State::RunLayers(const Pass& pass) {
@@ -443,18 +368,18 @@ absl::StatusOr<ForwardResult> Model::Forward(const ForwardBatch& batch) {
                     .scale = static_cast<float>(s.packed.config().embed_scale)},
                    s.stream));
   const std::function<void(int32_t)> after_route = [&](int32_t layer) {
-    s.AfterRoute(pass, layer);
+    s.look_ahead->AfterRoute(pass, layer);
   };
   const auto start = std::chrono::steady_clock::now();
-  if (s.prefetcher != nullptr) {
+  if (s.look_ahead != nullptr) {
     pass.after_route = &after_route;
-    s.BeginStep(pass, batch.ids);
+    s.look_ahead->BeginStep(pass, batch.ids);
   }
   RETURN_IF_ERROR(s.RunLayers(pass));
-  if (s.prefetcher != nullptr) {
+  if (s.look_ahead != nullptr) {
     const std::chrono::duration<double> seconds =
         std::chrono::steady_clock::now() - start;
-    s.prefetcher->EndStep(seconds.count(), rows, batch.phase);
+    s.look_ahead->EndStep(pass, seconds.count());
   }
   if (!batch.logit_rows.empty()) {
     RETURN_IF_ERROR(s.RunHead(pass, batch));

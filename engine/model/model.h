@@ -31,12 +31,13 @@ struct ModelOptions {
   std::string policy = "crf";   // who goes first: crf, lru, lfu or static
   double half_life_tokens = 0;  // of crf; 0: chosen on-line
   int32_t transfer_threads = 2;
-  std::string prefetch = "auto";  // auto: while it pays; on, off
-  int32_t prefetch_horizon = 2;   // layers ahead, 1..16
-  std::string profile;            // file of what was learnt; empty: none
-  int64_t io_limit = 0;           // bytes a second from disk; 0 = no limit
-  int32_t oracle_window = 256;    // tokens; see OracleWindow; 0: none
-  bool measure_kernels = false;   // for kernel_seconds()
+  std::string prefetch = "auto";   // auto: while it pays; on, off
+  int32_t prefetch_horizon = 2;    // layers ahead, 1..16
+  std::string predictors = "all";  // or a list: see ParseEvidence
+  std::string profile;             // file of what was learnt; empty: none
+  int64_t io_limit = 0;            // bytes a second from disk; 0 = no limit
+  int32_t oracle_window = 256;     // tokens; see OracleWindow; 0: none
+  bool measure_kernels = false;    // for kernel_seconds()
 };
 
 // What `bullpen logits --all` and tests look at. Called on the engine thread

@@ -125,6 +125,23 @@ TEST(LayerSlots, AGuessKeepsItsSlotUntilItsLayerHasRun) {
   EXPECT_EQ(slots.ClaimForDemand(6), slot);
 }
 
+TEST(LayerSlots, WhatIsExpectedStaysUntilItsLayerHasRunAndThenAsBefore) {
+  LayerSlots slots(6, 2, {.kind = PolicyKind::kLru});
+  slots.BeginStep(1, Phase::kDecode);
+  const int32_t old = Fill(slots, 0);
+  const int32_t fresh = Fill(slots, 1);
+  slots.Expect(old);
+  EXPECT_EQ(slots.ClaimForGuess(2), fresh);
+  slots.FinishLoad(fresh, true);
+  slots.Expect(fresh);  // a guess already: nothing changes
+  EXPECT_EQ(slots.ClaimForGuess(3), -1);
+  slots.BeginStep(1, Phase::kDecode);
+  // The guess that came to nothing goes first, not what was expected.
+  EXPECT_EQ(slots.ClaimForDemand(4), fresh);
+  slots.FinishLoad(fresh, true);
+  EXPECT_EQ(slots.ClaimForDemand(5), old);
+}
+
 TEST(LayerSlots, AnUnusedGuessIsTheFirstToGo) {
   LayerSlots slots(8, 3, {});
   slots.BeginStep(1, Phase::kDecode);

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <deque>
-#include <map>
 #include <new>
 #include <numeric>
 #include <random>
@@ -124,80 +122,6 @@ TEST(ConditionalTable, RestoresWhatItGaveAndRefusesWhatItCouldNotHave) {
   EXPECT_THAT(copy.counts(), ElementsAre(0, 0, 0, 1));
 }
 
-// Keeps whole choices in queues, by place.
-class PlainTokenExperts {
- public:
-  explicit PlainTokenExperts(int32_t places) : places_(places) {}
-  void Learn(int32_t id, const std::vector<int32_t>& chosen) {
-    Place& place = kept_[id % places_];
-    if (place.id != id && !place.choices.empty()) {
-      place.choices.pop_front();
-      return;
-    }
-    place.id = id;
-    place.choices.push_back(chosen);
-    if (place.choices.size() > 4) place.choices.pop_front();
-  }
-  const std::deque<std::vector<int32_t>>* Find(int32_t id) {
-    const Place& place = kept_[id % places_];
-    return place.id == id && !place.choices.empty() ? &place.choices : nullptr;
-  }
-
- private:
-  struct Place {
-    int32_t id = -1;
-    std::deque<std::vector<int32_t>> choices;
-  };
-  int32_t places_;
-  std::map<int32_t, Place> kept_;
-};
-
-TEST(TokenExperts, EstimatesAreTheSharesOfTheLastFourTokensOfAnId) {
-  constexpr int32_t kVocab = 60;
-  const std::vector<float> prior(kExperts, 0.25f);
-  for (uint32_t seed = 0; seed < 8; ++seed) {
-    SCOPED_TRACE(seed);
-    std::mt19937 random(seed);
-    TokenExperts ample(kExperts, 2, kVocab, 1 << 20);
-    const int64_t bytes = seed % 2 == 0 ? 1 << 20 : ample.bytes() / 4;
-    TokenExperts tokens(kExperts, 2, kVocab, bytes);
-    EXPECT_LE(tokens.bytes(), bytes);
-    PlainTokenExperts plain(seed % 2 == 0 ? kVocab : kVocab / 4);
-    std::vector<float> shares(kExperts);
-    int32_t known = 0;
-    for (int i = 0; i < 4000; ++i) {
-      const int32_t id = static_cast<int32_t>(random() % kVocab);
-      const int32_t a = static_cast<int32_t>(random() % kExperts);
-      const std::vector<int32_t> chosen = {a, (a + 1 + id) % kExperts};
-      const auto* const kept = plain.Find(id);
-      ASSERT_EQ(tokens.Estimate(id, prior, shares), kept != nullptr) << i;
-      if (kept != nullptr) {
-        ++known;
-        for (int32_t e = 0; e < kExperts; ++e) {
-          float uses = 0.25f;
-          for (const std::vector<int32_t>& one : *kept) {
-            uses += static_cast<float>(std::ranges::count(one, e));
-          }
-          ASSERT_NEAR(shares[e], uses / static_cast<float>(kept->size() + 1),
-                      1e-6f);
-        }
-      }
-      if (chosen[0] == chosen[1]) continue;
-      tokens.Learn(id, chosen);
-      plain.Learn(id, chosen);
-    }
-    EXPECT_GT(known, 500);
-  }
-}
-
-TEST(TokenExperts, HoldsNothingInNoBytes) {
-  TokenExperts tokens(kExperts, 1, /*vocab=*/100, /*bytes=*/19);
-  tokens.Learn(7, std::vector<int32_t>{3});
-  std::vector<float> shares(kExperts, 0.5f);
-  EXPECT_FALSE(tokens.Estimate(7, shares, shares));
-  EXPECT_EQ(tokens.bytes(), 0);
-}
-
 TEST(Popularity, FallsByHalfInItsHalfLife) {
   Popularity popularity(4, 1, /*half_life_tokens=*/10);
   const std::vector<int32_t> ones(1000, 1);
@@ -312,17 +236,49 @@ TEST(RoutingPredictor, TrustsARouterThatIsRightAndLearnsToIgnoreOneThatLies) {
   }
 }
 
-TEST(RoutingPredictor, RequestSharesRaiseWhatSuchRequestsUse) {
+// What is known of a request counts for its own rows.
+TEST(RoutingPredictor, EachRowIsGuessedByWhatItsOwnRequestsLikeUsed) {
   RoutingPredictor predictor(Shape(1, 1), {.min_probability = 0.2f});
-  RunChain(predictor, 1, 0);
-  std::vector<float> shares(kExperts, 0.001f);
-  shares[6] = 0.98f;
-  predictor.SetRequestShares(shares);
-  const auto guesses = predictor.Guess({.layer = 0});
-  ASSERT_FALSE(guesses.empty());
-  EXPECT_EQ(guesses[0].expert, 6);
-  predictor.SetRequestShares({});
+  std::vector<float> six(kExperts, LogOdds(0.001f));
+  std::vector<float> nine = six;
+  six[6] = LogOdds(0.98f);
+  nine[9] = LogOdds(0.95f);
+  const std::vector<int32_t> ids = {0, 0, 0};
+  const auto experts = [&](std::vector<const float*> odds) {
+    predictor.BeginStep(
+        {.ids = std::span(ids).first(odds.size()), .request_odds = odds});
+    std::vector<int32_t> all;
+    for (const ExpertGuess& guess : predictor.Guess({.layer = 0})) {
+      all.push_back(guess.expert);
+    }
+    return all;
+  };
+  EXPECT_THAT(experts({six.data()}), ElementsAre(6));
+  EXPECT_THAT(experts({nullptr, nine.data(), six.data()}), ElementsAre(6, 9));
+  EXPECT_THAT(experts({nullptr, nullptr}), IsEmpty());
+  predictor.BeginStep({.ids = ids});
   EXPECT_THAT(predictor.Guess({.layer = 0}), IsEmpty());
+}
+
+// Two rows that want an expert with probability a and b: one of them does with
+// 1 - (1 - a) (1 - b).
+TEST(RoutingPredictor, RowsAreMergedByTheProbabilityThatAnyUsesTheExpert) {
+  RoutingPredictor predictor(Shape(1, 1), {.evidence = Bit(Evidence::kRequest),
+                                           .min_probability = 0.01f});
+  std::vector<float> a(kExperts, -kMaxLogOdds);
+  std::vector<float> b = a;
+  a[2] = LogOdds(0.4f);
+  b[2] = LogOdds(0.3f);
+  b[5] = LogOdds(0.2f);
+  const std::vector<int32_t> ids = {0, 0};
+  const std::vector<const float*> odds = {a.data(), b.data()};
+  predictor.BeginStep({.ids = ids, .request_odds = odds});
+  const auto guesses = predictor.Guess({.layer = 0});
+  ASSERT_THAT(guesses, SizeIs(2));
+  EXPECT_EQ(guesses[0].expert, 2);
+  EXPECT_NEAR(guesses[0].probability, 1 - 0.6 * 0.7, 2e-3);
+  EXPECT_EQ(guesses[1].expert, 5);
+  EXPECT_NEAR(guesses[1].probability, 0.2, 2e-3);
 }
 
 // The experts of the first layers follow from the id alone, those behind from
@@ -343,7 +299,7 @@ TEST(RoutingPredictor, TheIdsOfAStepTellItsFirstLayersBeforeTheyRun) {
   for (int token = 0; token < 3000; ++token) {
     const std::vector<int32_t> ids = {static_cast<int32_t>(random() % kVocab),
                                       static_cast<int32_t>(random() % kVocab)};
-    predictor.BeginStep(ids);
+    predictor.BeginStep({.ids = ids});
     for (int32_t l = 0; l < RoutingPredictor::kTokenLayers; ++l) {
       std::vector<int32_t> experts;
       for (const ExpertGuess& guess :
@@ -376,13 +332,13 @@ TEST(RoutingPredictor, APromptTeachesAllItsIdsAndIsFollowedByItsLast) {
   std::vector<int32_t> chosen;
   for (const int32_t id : ids) chosen.push_back(id % kExperts);
   for (int i = 0; i < 100; ++i) {
-    predictor.BeginStep(ids);
+    predictor.BeginStep({.ids = ids});
     predictor.Observe(0, chosen, 40);
     predictor.Guess({.layer = 1});
     predictor.Observe(1, chosen, 40);
   }
   for (const int32_t id : {0, 13, 39}) {
-    predictor.BeginStep(std::span(&id, 1));
+    predictor.BeginStep({.ids = std::span(&id, 1)});
     const auto guesses = predictor.Guess({.layer = 0});
     ASSERT_FALSE(guesses.empty()) << id;
     EXPECT_EQ(guesses[0].expert, id % kExperts);
@@ -457,7 +413,7 @@ TEST(RoutingPredictor, AllocatesNothingOnceItIsMade) {
   std::iota(chosen.begin(), chosen.end(), 0);
   const int64_t before = allocations;
   for (int step = 0; step < 20; ++step) {
-    predictor.BeginStep(ids);
+    predictor.BeginStep({.ids = ids});
     predictor.Guess({.layer = 0});
     for (int32_t l = 0; l < 4; ++l) {
       predictor.Observe(l, chosen, kRows);

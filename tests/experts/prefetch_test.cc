@@ -94,6 +94,51 @@ TEST(PrefetchGovernorTest, StepsThatLoadNothingAheadAreNotJudged) {
   }
 }
 
+// Steps of a link that is busy for this share of the time, whose guesses were
+// used this often beside what they promised.
+void RunSteps(PrefetchRule& rule, int32_t steps, double busy, double expected,
+              double used) {
+  for (int32_t i = 0; i < steps; ++i) {
+    rule.EndStep({.seconds = 1,
+                  .busy_seconds = busy,
+                  .bytes = 1000,
+                  .layers = 10,
+                  .uses_expected = expected,
+                  .uses = used});
+  }
+}
+
+TEST(PrefetchRuleTest, AGuessMustBeSurerThanTheLinkIsBusy) {
+  PrefetchRule rule;
+  EXPECT_DOUBLE_EQ(rule.LeastProbability(0.15), 0.15);
+  RunSteps(rule, 100, /*busy=*/0.05, 0, 0);
+  EXPECT_DOUBLE_EQ(rule.LeastProbability(0.15), 0.15);
+  RunSteps(rule, 100, /*busy=*/0.7, 0, 0);
+  EXPECT_NEAR(rule.LeastProbability(0.15), 0.7, 1e-3);
+  RunSteps(rule, 200, /*busy=*/1, 0, 0);
+  EXPECT_NEAR(rule.LeastProbability(0.15), 1, 1e-3);
+}
+
+TEST(PrefetchRuleTest, GuessesThatPromiseTooMuchAreScaledAndTriedAgain) {
+  PrefetchRule rule;
+  RunSteps(rule, 300, /*busy=*/0.4, /*expected=*/4, /*used=*/1);
+  EXPECT_NEAR(rule.LeastProbability(0.15), 0.4 * 4, 0.1);
+  RunSteps(rule, 300, 0.4, /*expected=*/0, /*used=*/0);
+  EXPECT_LT(rule.LeastProbability(0.15), 0.5);
+  // More than was promised makes them no surer.
+  RunSteps(rule, 300, 0.4, /*expected=*/1, /*used=*/2);
+  EXPECT_NEAR(rule.LeastProbability(0.15), 0.4, 1e-3);
+}
+
+TEST(PrefetchRuleTest, AGuessOfWhichNotHalfWouldArriveIsNotWorthIt) {
+  PrefetchRule rule;
+  rule.EndStep({.seconds = 1, .busy_seconds = 0.5, .bytes = 500, .layers = 10});
+  // A layer computes for 0.1 s, and the link moves 1,000 bytes a second.
+  EXPECT_NEAR(rule.Room(2, 1000, 50), 150, 1e-6);
+  EXPECT_TRUE(PrefetchRule::Fits(300, 150));
+  EXPECT_FALSE(PrefetchRule::Fits(301, 150));
+}
+
 // A model whose layer l + 1 always wants the experts that layer l chose, and
 // whose routers say so.
 class PrefetcherTest : public testing::Test {
@@ -123,16 +168,14 @@ class PrefetcherTest : public testing::Test {
       for (const int32_t expert : chosen) margins_[expert] = 0.5f;
       return margins_;
     };
-    if (!ids_.empty()) prefetcher_->BeginStep({.ids = ids_}, look_ahead);
+    const RequestRows request{.rows = 1, .begins = begins_};
+    prefetcher_->BeginStep({.ids = ids_, .requests = {&request, 1}},
+                           look_ahead);
     for (int32_t layer = 0; layer < kLayers; ++layer) {
       while (transfers_.under_way() > 0) cache_->Prefetch({});
       ExpertCache::Acquisition step =
           cache_->Acquire(layer, chosen, counts, 1, Phase::kDecode);
-      prefetcher_->AfterRoute({.layer = layer,
-                               .chosen = chosen,
-                               .rows = 1,
-                               .one_request = true,
-                               .begins = begins_},
+      prefetcher_->AfterRoute({.layer = layer, .chosen = chosen, .rows = 1},
                               look_ahead);
       while (!step.Next().empty()) {
       }

@@ -260,7 +260,7 @@ TEST(Replay, LearnedGuessesRaiseTheHitRateWhereTheLinkIsIdle) {
   config.predictor.min_probability = 0.15f;
   const double without = Replay(trace, config).hit_rate();
   config.guesser = GuesserKind::kLearned;
-  config.link_bytes_per_second = 2e10;
+  config.link_bytes_per_second = 1e11;
   EXPECT_GT(Replay(trace, config).hit_rate(), without + 0.02);
 }
 
