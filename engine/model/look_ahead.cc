@@ -29,9 +29,8 @@ PrefetchConfig ConfigOf(const ModelConfig& config, const ModelOptions& options,
 }  // namespace
 
 RoutingShape RoutingShapeOf(const ModelConfig& config) {
-  RoutingShape shape{.layers = {},
-                     .max_rows = Prefetcher::kMaxRows,
-                     .vocab = config.vocab};
+  RoutingShape shape{
+      .layers = {}, .max_rows = Prefetcher::kMaxRows, .vocab = config.vocab};
   for (int32_t l = 0; l < std::ssize(config.layers); ++l) {
     shape.layers.push_back(
         {.experts = config.experts_in(l), .top_k = config.k_in(l)});
