@@ -11,6 +11,7 @@
 #include "benchmark/benchmark.h"
 #include "engine/experts/cache.h"
 #include "engine/experts/oracle_window.h"
+#include "engine/experts/request_follower.h"
 
 namespace bullpen {
 namespace {
@@ -79,6 +80,56 @@ void OracleWindowPerToken(benchmark::State& state) {
   state.SetItemsProcessed(state.iterations() * shape.layers);
 }
 BENCHMARK(OracleWindowPerToken)->DenseRange(0, 2)->MinTime(1);
+
+RoutingShape Routing(const Shape& shape) {
+  RoutingShape routing;
+  routing.layers.assign(static_cast<size_t>(shape.layers),
+                        {.experts = shape.experts, .top_k = shape.k});
+  return routing;
+}
+
+// Following eight requests that decode together, for one step of them.
+void FollowRequestsPerStep(benchmark::State& state) {
+  constexpr int32_t kRequests = 8;
+  const Shape& shape = kShapes[state.range(0)];
+  RequestFollower follower(Routing(shape), 64);
+  std::vector<RequestRows> requests;
+  std::vector<int32_t> chosen;
+  const auto tokens = Tokens(shape, kRequests);
+  for (int32_t i = 0; i < kRequests; ++i) {
+    requests.push_back(
+        {.request = i, .first_row = i, .rows = 1, .begins = true});
+    chosen.insert(chosen.end(), tokens[i].begin(), tokens[i].end());
+  }
+  for (auto _ : state) {
+    follower.BeginStep(requests, Phase::kDecode);
+    for (int32_t layer = 0; layer < shape.layers; ++layer) {
+      follower.Observe(layer, chosen);
+    }
+    for (RequestRows& request : requests) request.begins = false;
+  }
+  state.SetItemsProcessed(state.iterations() * kRequests);
+}
+BENCHMARK(FollowRequestsPerStep)->DenseRange(0, 2);
+
+// Comparing one prompt with 64 past requests, once for a request.
+void MatchRequest(benchmark::State& state) {
+  const Shape& shape = kShapes[state.range(0)];
+  ActivationStore past(Routing(shape), 64);
+  const auto tokens = Tokens(shape, 65 * 32);
+  ActivationMatrix last(Routing(shape));
+  for (size_t request = 0; request < 65; ++request) {
+    last = ActivationMatrix(Routing(shape));
+    for (size_t token = request * 32; token < (request + 1) * 32; ++token) {
+      for (int32_t layer = 0; layer < shape.layers; ++layer) {
+        last.Add(layer, tokens[token]);
+      }
+    }
+    if (request < 64) past.Add(last);
+  }
+  for (auto _ : state) benchmark::DoNotOptimize(past.Match(last));
+}
+BENCHMARK(MatchRequest)->DenseRange(0, 2)->Unit(benchmark::kMicrosecond);
 
 // Blobs of zeros.
 class ZeroReader : public BlobReader {

@@ -23,7 +23,8 @@ namespace bullpen {
 namespace {
 
 constexpr int32_t kContext = 512;
-constexpr int32_t kSlice = 16;  // tokens between two turns
+constexpr int32_t kSlice = 16;   // tokens between two turns
+constexpr size_t kRound = 1024;  // tokens of one load of the models
 constexpr int64_t kMaxFile = int64_t{1} << 30;
 
 class MemoryReader : public BlobReader {
@@ -90,6 +91,12 @@ double Seconds(clockid_t clock) {
          1e-9 * static_cast<double>(time.tv_nsec);
 }
 
+// Of each slice.
+struct Times {
+  std::vector<double> walls = {};
+  std::vector<double> cpus = {};
+};
+
 class Runner {
  public:
   Runner(const std::string& packed_dir, const Variant& variant, int32_t slots,
@@ -122,7 +129,7 @@ class Runner {
   }
 
   // Decodes the next tokens, each after the one before in its context.
-  void Decode(std::span<const int32_t> ids) {
+  void Decode(std::span<const int32_t> ids, Times& times) {
     const double wall = Seconds(CLOCK_MONOTONIC);
     const double cpu = Seconds(CLOCK_THREAD_CPUTIME_ID);
     const int32_t logit_row = 0;
@@ -138,11 +145,12 @@ class Runner {
       position_ = (position_ + 1) % kContext;
       request_ += position_ == 0;
     }
-    walls_.push_back(Seconds(CLOCK_MONOTONIC) - wall);
-    cpus_.push_back(Seconds(CLOCK_THREAD_CPUTIME_ID) - cpu);
+    times.walls.push_back(Seconds(CLOCK_MONOTONIC) - wall);
+    times.cpus.push_back(Seconds(CLOCK_THREAD_CPUTIME_ID) - cpu);
   }
 
-  void Print(const Runner& first) const {
+  // Beside the times of the first variant; hits are those of this load.
+  void Print(const Times& times, const Times& first) const {
     const CacheSnapshot cache = model_->cache_snapshot();
     const auto median = [](std::vector<double> values) {
       std::ranges::nth_element(values, values.begin() + std::ssize(values) / 2);
@@ -160,8 +168,8 @@ class Runner {
     std::printf(
         "%-24s %9.1f tokens/s  time x %.4f  CPU us %7.2f x %.4f  hits %.4f "
         "late %.4f missed %.4f\n",
-        name_, kSlice / median(walls_), ratio(walls_, first.walls_),
-        1e6 * median(cpus_) / kSlice, ratio(cpus_, first.cpus_),
+        name_, kSlice / median(times.walls), ratio(times.walls, first.walls),
+        1e6 * median(times.cpus) / kSlice, ratio(times.cpus, first.cpus),
         static_cast<double>(cache.decode.hits()) / lookups,
         static_cast<double>(cache.decode.prefetched_late) / lookups,
         static_cast<double>(cache.decode.missed) / lookups);
@@ -192,8 +200,6 @@ class Runner {
   std::vector<KvTable> tables_;
   int32_t position_ = 0;
   int32_t request_ = 0;
-  std::vector<double> walls_;
-  std::vector<double> cpus_;
 };
 
 int Run(const std::vector<std::string>& arguments) {
@@ -206,19 +212,26 @@ int Run(const std::vector<std::string>& arguments) {
   CHECK(text.ok()) << text.status();
   std::vector<int32_t> ids = (*tokenizer)->Encode(*text, false);
   ids.resize(std::min<size_t>(ids.size(), std::stoul(arguments[5])));
+  std::vector<Times> times(variants.size());
   std::vector<std::unique_ptr<Runner>> runners;
-  for (const Variant& variant : variants) {
-    runners.push_back(std::make_unique<Runner>(
-        packed, variant, std::stoi(arguments[3]), std::stoll(arguments[4])));
-  }
   size_t turn = 0;
   for (size_t at = 0; at + kSlice <= ids.size(); at += kSlice, ++turn) {
+    if (at % kRound == 0) {
+      runners.clear();
+      for (const Variant& variant : variants) {
+        runners.push_back(std::make_unique<Runner>(packed, variant,
+                                                   std::stoi(arguments[3]),
+                                                   std::stoll(arguments[4])));
+      }
+    }
     for (size_t i = 0; i < runners.size(); ++i) {
-      runners[(turn + i) % runners.size()]->Decode(
-          std::span(ids).subspan(at, kSlice));
+      const size_t next = (turn + i) % runners.size();
+      runners[next]->Decode(std::span(ids).subspan(at, kSlice), times[next]);
     }
   }
-  for (const auto& runner : runners) runner->Print(*runners[0]);
+  for (size_t i = 0; i < runners.size(); ++i) {
+    runners[i]->Print(times[i], times[0]);
+  }
   if (variants.size() > 3) runners[3]->PrintPredictors();
   return 0;
 }
