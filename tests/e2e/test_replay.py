@@ -76,6 +76,28 @@ def test_recorded_routing_goes_both_ways_and_replays(binary, cache_dir, tmp_path
     assert tokens == {("0", str(i)) for i in range(5)} | {("1", str(i)) for i in range(11)}
 
 
+def test_token_ids_are_recorded_only_where_they_are_asked_for(binary, cache_dir, tmp_path):
+    def run(*arguments):
+        command = [binary, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    for name, flags in (("plain", []), ("ids", ["--record-token-ids"])):
+        trace, table = tmp_path / f"{name}.trace", tmp_path / f"{name}.csv"
+        run("generate", "--ids", "11,22,33", "--max-tokens", 5, "--ignore-eos", "--cache-dir",
+            cache_dir, "--record-routing", trace, *flags).check_returncode()  # fmt: skip
+        run("trace", trace, table).check_returncode()
+        done = run("replay", trace, "--json", "--predictor", "token")
+        lines = [line for line in table.read_text().splitlines() if not line.startswith("#")]
+        if name == "plain":
+            assert "token_id" not in lines[0]
+            assert done.returncode != 0 and "has no token ids" in done.stderr
+            continue
+        assert json.loads(done.stdout)["lookups"] > 0
+        rows = list(csv.DictReader(lines))
+        prompt = {(row["step"], row["token_id"]) for row in rows if row["phase"] == "0"}
+        assert prompt == {("0", "11"), ("1", "22"), ("2", "33")}
+
+
 def test_analysis_gives_the_figures_of_the_paper_and_plots(binary, tmp_path):
     def run(*arguments):
         command = [binary, "analyze", TRACE, "--phase", "decode", *map(str, arguments)]
