@@ -169,7 +169,7 @@ int64_t TransferQueue::EndRead(const Chunk& chunk, absl::Status status) {
     work.read.push_back(chunk);
   } else {
     work.status.Update(absl::IsDataLoss(status)
-                           ? status
+                           ? std::move(status)
                            : absl::DataLossError(status.message()));
     for (WorkQueue* queue : {&demands_, &prefetches_}) {
       const auto found =
