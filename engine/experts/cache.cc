@@ -199,17 +199,19 @@ bool ExpertCache::StartLoad(ExpertKey key, Cause cause) {
   return true;
 }
 
-void ExpertCache::Prefetch(std::span<const ExpertKey> experts) {
+int32_t ExpertCache::Prefetch(std::span<const ExpertKey> experts) {
   owner_.Check();
   if (transfers_.under_way() > 0) TakeResults();
+  int32_t begun = 0;
   for (const ExpertKey& key : experts) {
     // Half of the queue stays free for demands.
     if (transfers_.under_way() >= transfers_.capacity() / 2) break;
     // The layer that runs knows what it needs.
     if (key.layer == layer_) continue;
     if (layers_[key.layer].slots.Find(key.expert) >= 0) continue;
-    StartLoad(key, Cause::kPrefetch);
+    if (StartLoad(key, Cause::kPrefetch)) ++begun;
   }
+  return begun;
 }
 
 bool ExpertCache::Expect(ExpertKey key) {

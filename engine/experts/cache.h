@@ -81,8 +81,8 @@ class ExpertCache {
   // Starts loads that are worth having when the link is idle, of those that are
   // in no slot, as far as the queue has room. Never evicts a leased slot or one
   // that a step has asked for. What it loads keeps its slot until its layer has
-  // run.
-  void Prefetch(std::span<const ExpertKey> experts);
+  // run. Returns how many loads have begun.
+  int32_t Prefetch(std::span<const ExpertKey> experts);
   // True if it is in a slot, or loads: then no guess takes that slot before its
   // layer has run.
   bool Expect(ExpertKey key);

@@ -96,18 +96,16 @@ void Prefetcher::Guess(const Ahead& ahead, RouterPeek peek) {
                                       : std::span<const float>()};
   const double least =
       rule_.LeastProbability(config_.predictor.min_probability);
-  wanted_.clear();
   for (const ExpertGuess& guess : predictor_.Guess(query)) {
     if (guess.probability < least || !PrefetchRule::Fits(blob_bytes, room)) {
       break;
     }
     const ExpertKey key{.layer = ahead.layer, .expert = guess.expert};
     if (cache_.Expect(key)) continue;
-    wanted_.push_back(key);
+    if (cache_.Prefetch({&key, 1}) == 0) break;
     uses_expected_ += guess.probability;
     room -= static_cast<double>(blob_bytes);
   }
-  cache_.Prefetch(wanted_);
 }
 
 void Prefetcher::EndStep(double seconds, int32_t rows, Phase phase) {

@@ -97,8 +97,7 @@ class Prefetcher {
   uint64_t guesses_used_ = 0;
   double uses_expected_ = 0;  // of the guesses since then
   int64_t steps_ = 0;
-  std::vector<ExpertKey> wanted_;  // scratch
-  std::vector<Gauges> gauges_;     // by horizon, then kind of evidence
+  std::vector<Gauges> gauges_;  // by horizon, then kind of evidence
 };
 
 }  // namespace bullpen
