@@ -7,14 +7,17 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/memory_policy.h"
 #include "base/strings.h"
+#include "spdlog/spdlog.h"
 
 namespace bullpen {
 namespace {
 constexpr int64_t kHugePage = int64_t{2} << 20;
 }
 
-absl::StatusOr<HugeBuffer> HugeBuffer::Allocate(int64_t bytes, Touch touch) {
+absl::StatusOr<HugeBuffer> HugeBuffer::Allocate(
+    int64_t bytes, Touch touch, std::span<const int32_t> nodes) {
   // A small buffer takes small pages: rounding it to 2 MiB would waste memory
   // that the budget does not know of.
   const int64_t page = bytes >= kHugePage ? kHugePage : 4096;
@@ -36,12 +39,23 @@ absl::StatusOr<HugeBuffer> HugeBuffer::Allocate(int64_t bytes, Touch touch) {
     start += head;
     const size_t tail = static_cast<size_t>(slack) - head;
     if (tail > 0) munmap(start + mapped, tail);
-    madvise(start, static_cast<size_t>(mapped), MADV_HUGEPAGE);
+  }
+  const bool in_turn = nodes.size() > 1;
+  if (in_turn || page == kHugePage) {
+    madvise(start, static_cast<size_t>(mapped),
+            in_turn ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
   }
   HugeBuffer buffer;
   buffer.data_ = start;
   buffer.size_ = bytes;
   buffer.mapped_ = mapped;
+  if (!nodes.empty()) {
+    const absl::Status bound = BindPages(buffer.pages(), nodes);
+    if (!bound.ok()) {
+      spdlog::warn("{} of memory is not placed: {}", FormatBytes(bytes),
+                   std::string(bound.message()));
+    }
+  }
   for (int64_t i = 0; touch == Touch::kNow && i < mapped; i += 4096) {
     start[i] = std::byte{0};
   }

@@ -10,15 +10,19 @@ namespace bullpen {
 
 // Anonymous memory that is 2 MiB aligned (less than 2 MiB: to 4 KiB), asks for
 // huge pages, and is touched once at creation, so that later use never faults.
-// Move-only.
+// Over several NUMA nodes its pages lie in turn and are small: workers read
+// within a few MiB of each other at any moment, so huge pages would let one
+// node after the other do all the work. Move-only.
 class HugeBuffer {
  public:
   // kLater: pages fault in at their first use, as when a disk fills them.
   enum class Touch : uint8_t { kNow, kLater };
 
-  // bytes > 0. ResourceExhausted says how much was asked.
-  static absl::StatusOr<HugeBuffer> Allocate(int64_t bytes,
-                                             Touch touch = Touch::kNow);
+  // bytes > 0. ResourceExhausted says how much was asked. nodes: as BindPages,
+  // or empty: as the kernel likes; if the kernel refuses them, it logs so.
+  static absl::StatusOr<HugeBuffer> Allocate(
+      int64_t bytes, Touch touch = Touch::kNow,
+      std::span<const int32_t> nodes = {});
 
   HugeBuffer() = default;
   HugeBuffer(HugeBuffer&& other) noexcept;

@@ -1,6 +1,5 @@
 #include "base/worker_pool.h"
 
-#include <pthread.h>
 #include <sched.h>
 
 #include <algorithm>
@@ -8,9 +7,10 @@
 #include <chrono>
 #include <optional>
 #include <thread>
-#include <vector>
+#include <utility>
 
 #include "base/check.h"
+#include "base/cpu_affinity.h"
 
 namespace bullpen {
 namespace {
@@ -44,37 +44,6 @@ bool SpinUntil(Done&& done) {
   return false;
 }
 
-void RestrictSelf(const cpu_set_t& set) {
-  pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
-}
-
-void PinSelf(int cpu) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(cpu, &set);
-  RestrictSelf(set);
-}
-
-// What the process may use, read before any pool has pinned a thread: a pool
-// that is made on a pinned thread must not inherit that one CPU.
-const cpu_set_t& AllowedSet() {
-  static const cpu_set_t allowed = [] {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    if (sched_getaffinity(0, sizeof(set), &set) != 0) CPU_ZERO(&set);
-    return set;
-  }();
-  return allowed;
-}
-
-std::vector<int> AllowedCpus() {
-  std::vector<int> cpus;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (CPU_ISSET(cpu, &AllowedSet())) cpus.push_back(cpu);
-  }
-  return cpus;
-}
-
 }  // namespace
 
 // One job at a time. A worker enters by raising `active` and then looking
@@ -98,9 +67,19 @@ struct WorkerPool::Shared {
   std::atomic<bool> measure{false};
   std::atomic<int64_t> nanoseconds{0};  // In ParallelFor, if `measure`.
 
-  std::vector<int> cpus;  // Empty: nobody is pinned.
-  std::optional<std::thread::id> pinned_caller;
+  std::vector<int32_t> cpus;  // Empty: the caller stays where it is.
+  bool one_cpu_each = false;
+  std::optional<std::thread::id> placed_caller;
   std::vector<std::thread> workers;
+
+  // Puts the calling thread where `worker` runs.
+  void Place(int worker) const {
+    if (one_cpu_each) {
+      RestrictThread({&cpus[worker], 1});
+    } else {
+      RestrictThread(cpus.empty() ? AllowedCpus() : cpus);
+    }
+  }
 
   void TakeChunks(int worker) {
     while (true) {
@@ -134,19 +113,18 @@ struct WorkerPool::Shared {
 };
 
 WorkerPool::WorkerPool(int threads, bool pin)
+    : WorkerPool(threads,
+                 pin && threads > 1 ? AllowedCpus() : std::vector<int32_t>()) {}
+
+WorkerPool::WorkerPool(int threads, std::vector<int32_t> cpus)
     : threads_(threads), shared_(std::make_unique<Shared>()) {
   CHECK(threads >= 1) << "threads = " << threads;
-  const cpu_set_t& allowed = AllowedSet();
-  if (pin) shared_->cpus = AllowedCpus();
-  // More workers than CPUs cannot each have their own.
-  if (static_cast<int>(shared_->cpus.size()) < threads) shared_->cpus.clear();
+  AllowedCpus();  // Read before anybody is pinned.
+  shared_->one_cpu_each = threads > 1 && std::ssize(cpus) >= threads;
+  shared_->cpus = std::move(cpus);
   for (int worker = 1; worker < threads; ++worker) {
-    shared_->workers.emplace_back([shared = shared_.get(), worker, &allowed] {
-      if (shared->cpus.empty()) {
-        RestrictSelf(allowed);
-      } else {
-        PinSelf(shared->cpus[worker]);
-      }
+    shared_->workers.emplace_back([shared = shared_.get(), worker] {
+      shared->Place(worker);
       shared->Run(worker);
     });
   }
@@ -157,8 +135,8 @@ WorkerPool::~WorkerPool() {
   shared_->generation.fetch_add(1);
   shared_->generation.notify_all();
   for (std::thread& worker : shared_->workers) worker.join();
-  if (shared_->pinned_caller == std::this_thread::get_id()) {
-    RestrictSelf(AllowedSet());
+  if (shared_->placed_caller == std::this_thread::get_id()) {
+    RestrictThread(AllowedCpus());
   }
 }
 
@@ -185,16 +163,16 @@ double WorkerPool::seconds() const {
 
 void WorkerPool::Run(int64_t count, int64_t chunk,
                      absl::FunctionRef<void(int64_t, int64_t, int)> fn) {
+  Shared& shared = *shared_;
+  if (!shared.cpus.empty() && !shared.placed_caller) {
+    shared.Place(0);
+    shared.placed_caller = std::this_thread::get_id();
+  }
   if (threads_ == 1 || count <= chunk) {
     fn(0, count, 0);
     return;
   }
-  Shared& shared = *shared_;
   CHECK(!shared.open.load()) << "ParallelFor inside a task";
-  if (!shared.cpus.empty() && !shared.pinned_caller) {
-    PinSelf(shared.cpus[0]);
-    shared.pinned_caller = std::this_thread::get_id();
-  }
   // A worker that woke for an earlier job may still be looking at `open`.
   shared.WaitUntilLeft();
   shared.fn = &fn;

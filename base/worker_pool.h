@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 
@@ -13,9 +14,12 @@ namespace bullpen {
 // not throw.
 class WorkerPool {
  public:
-  // threads >= 1. With `pin`, worker i runs on the i-th CPU this process may
-  // use; the caller's own thread is pinned at its first ParallelFor, and freed
-  // again if it also destroys the pool. With fewer CPUs than threads nobody is.
+  // threads >= 1. Worker i runs on cpus[i], or, where there are fewer CPUs than
+  // threads or one thread alone, on any of them; with no `cpus`, on any that
+  // this process may use. The caller's own thread goes there at its first
+  // ParallelFor, and is freed again if it also destroys the pool.
+  WorkerPool(int threads, std::vector<int32_t> cpus);
+  // With `pin`, on the CPUs of this process in their order.
   explicit WorkerPool(int threads, bool pin = true);
   ~WorkerPool();
   WorkerPool(const WorkerPool&) = delete;

@@ -78,6 +78,7 @@ absl::StatusOr<ModelOptions> ToModelOptions(const ModelFlags& flags) {
       CheckFlag("oracle-window", flags.oracle_window, 0, kMaxOracleWindow));
   ModelOptions options;
   options.threads = flags.threads;
+  options.numa = flags.numa;
   options.isa = flags.isa;
   options.activations = flags.activations;
   options.kv_type = flags.kv_type;

@@ -74,6 +74,7 @@ struct ModelFlags {
   Bytes kv_memory;
   Bytes expert_memory;
   int32_t threads = 0;
+  std::string numa = "auto";
   std::string isa = "auto";
   std::string activations = "int8";
   std::string kv_type = "f32";
@@ -99,6 +100,9 @@ struct ModelFlags {
     visit("expert_memory", expert_memory,
           "the part of it for experts; 0: what is left");
     visit("threads", threads, "compute threads; 0: all CPUs");
+    visit("numa", numa,
+          "several NUMA nodes: distribute (threads and memory over them), "
+          "isolate (both on one), off, or auto (distribute if there are two)");
     visit("isa", isa, "instruction set: auto, oracle, avx2 or avx512");
     visit("activations", activations,
           "what quantised weights multiply: int8 (8-bit blocks, fast) or f32 "

@@ -22,7 +22,9 @@ absl::StatusOr<std::unique_ptr<ExpertCache>> ExpertCache::Create(
     CHECK(blob_bytes > 0 && blob_bytes % 4096 == 0) << blob_bytes;
     bytes += config.slots[l] * blob_bytes;
   }
-  ASSIGN_OR_RETURN(HugeBuffer arena, HugeBuffer::Allocate(bytes));
+  ASSIGN_OR_RETURN(HugeBuffer arena,
+                   HugeBuffer::Allocate(bytes, HugeBuffer::Touch::kNow,
+                                        config.memory_nodes));
 
   auto cache = std::unique_ptr<ExpertCache>(
       new ExpertCache(catalog, transfers, metrics, std::move(arena)));

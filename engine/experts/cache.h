@@ -22,10 +22,11 @@
 namespace bullpen {
 
 struct CacheConfig {
-  std::vector<int32_t> slots;            // per layer, 1..experts
-  PolicyKind policy = PolicyKind::kCrf;  // not kBelady
-  double half_life_tokens = 0;           // 0: chosen on-line
-  int32_t oracle_window = 256;           // see OracleWindow; 0: none
+  std::vector<int32_t> slots;              // per layer, 1..experts
+  PolicyKind policy = PolicyKind::kCrf;    // not kBelady
+  double half_life_tokens = 0;             // 0: chosen on-line
+  int32_t oracle_window = 256;             // see OracleWindow; 0: none
+  std::vector<int32_t> memory_nodes = {};  // of the arena; see HugeBuffer
 };
 
 // An expert whose weights are in its slot, or that could not be loaded.

@@ -95,9 +95,12 @@ int64_t Activations::Bytes(const ModelConfig& config,
 }
 
 absl::StatusOr<Activations> Activations::Allocate(
-    const ModelConfig& config, const ActivationLimits& limits) {
+    const ModelConfig& config, const ActivationLimits& limits,
+    std::span<const int32_t> memory_nodes) {
   Activations result;
-  ASSIGN_OR_RETURN(result.buffer_, HugeBuffer::Allocate(Bytes(config, limits)));
+  ASSIGN_OR_RETURN(result.buffer_,
+                   HugeBuffer::Allocate(Bytes(config, limits),
+                                        HugeBuffer::Touch::kNow, memory_nodes));
   Carve(config, limits, result.buffer_.data(), result);
   return result;
 }

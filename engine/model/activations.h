@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "absl/status/statusor.h"
 #include "base/huge_buffer.h"
@@ -21,8 +22,10 @@ struct ActivationLimits {
 struct Activations {
   static int64_t Bytes(const ModelConfig& config,
                        const ActivationLimits& limits);
-  static absl::StatusOr<Activations> Allocate(const ModelConfig& config,
-                                              const ActivationLimits& limits);
+  // memory_nodes: see HugeBuffer.
+  static absl::StatusOr<Activations> Allocate(
+      const ModelConfig& config, const ActivationLimits& limits,
+      std::span<const int32_t> memory_nodes = {});
 
   float* hidden = nullptr;  // [rows, dim]: the residual stream
   float* normed = nullptr;  // [rows, dim]

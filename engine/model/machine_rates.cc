@@ -9,6 +9,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "base/huge_buffer.h"
+#include "base/placement.h"
 #include "base/status.h"
 #include "base/worker_pool.h"
 #include "engine/experts/transfer.h"
@@ -138,12 +139,16 @@ absl::StatusOr<MachineRates> MeasureRates(const PackedModel& model,
   ASSIGN_OR_RETURN(const kernels::Isa parsed, kernels::ParseIsa(isa));
   ASSIGN_OR_RETURN(const std::unique_ptr<BlobReader> reader,
                    OpenBlobFiles(model.catalog().files));
-  ASSIGN_OR_RETURN(HugeBuffer arena,
-                   HugeBuffer::Allocate(Measurement::ArenaBytes(model)));
+  const Placement placement =
+      Placement::Of(NumaTopology::Read(), NumaPolicy::kAuto, threads);
+  ASSIGN_OR_RETURN(
+      HugeBuffer arena,
+      HugeBuffer::Allocate(Measurement::ArenaBytes(model),
+                           HugeBuffer::Touch::kNow, placement.memory_nodes));
   Measurement measurement(model, std::move(arena), *reader);
   MachineRates rates;
   ASSIGN_OR_RETURN(rates.disk_bytes_per_second, measurement.Disk());
-  WorkerPool pool(threads);
+  WorkerPool pool(threads, placement.cpus);
   const kernels::Ops& ops = kernels::CpuOps(parsed);
   ASSIGN_OR_RETURN(rates.decode_bytes_per_second,
                    measurement.Compute(ops, pool, 1));

@@ -80,7 +80,10 @@ int64_t Splitter::Total(const MemoryPlan& least) const {
     return least.resident_bytes + least.activation_bytes + budget_.kv_bytes +
            budget_.expert_bytes;
   }
-  return static_cast<int64_t>(static_cast<double>(AvailableBytes()) *
+  const int64_t available = budget_.node_bytes > 0
+                                ? std::min(AvailableBytes(), budget_.node_bytes)
+                                : AvailableBytes();
+  return static_cast<int64_t>(static_cast<double>(available) *
                               kDefaultShareOfAvailable);
 }
 
@@ -101,6 +104,12 @@ absl::Status Splitter::CheckFits(const MemoryPlan& least, int64_t total) const {
         what, " of ", FormatBytes(given), " is below the ", FormatBytes(needed),
         " that are needed at least:\n", plan.Table()));
   };
+  if (budget_.node_bytes > 0 && total > budget_.node_bytes) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("a memory budget of ", FormatBytes(total),
+                     " is above the ", FormatBytes(budget_.node_bytes),
+                     " that the one NUMA node of policy isolate has left"));
+  }
   if (budget_.kv_bytes > 0 && budget_.kv_bytes < least.kv_bytes) {
     return refuse("KV memory for one whole context", budget_.kv_bytes,
                   least.kv_bytes, least);

@@ -15,6 +15,8 @@ struct MemoryBudget {
   int64_t total_bytes = 0;   // --memory; 0 = 80 % of what is available
   int64_t kv_bytes = 0;      // --kv-memory
   int64_t expert_bytes = 0;  // --expert-memory
+  // What the one NUMA node has that all of it must come from; 0: no such limit.
+  int64_t node_bytes = 0;
 };
 
 struct MemoryPlan {
@@ -36,7 +38,8 @@ struct MemoryPlan {
 // context at least, as many as may run at most), then expert slots, dealt
 // evenly over the layers. ResourceExhausted carries the table when less is
 // left than resident + one context of KV + one slot (two, where the layer has
-// two experts) for each layer.
+// two experts) for each layer; FailedPrecondition when it is more than the node
+// has.
 absl::StatusOr<MemoryPlan> PlanMemory(const PackedModel& model,
                                       const MemoryBudget& budget,
                                       int64_t activation_bytes,

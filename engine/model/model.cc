@@ -1,7 +1,5 @@
 #include "engine/model/model.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -10,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/memory_policy.h"
 #include "base/status.h"
 #include "base/worker_pool.h"
 #include "engine/experts/profile.h"
@@ -23,11 +22,25 @@
 namespace bullpen {
 namespace {
 
-int32_t AllowedCpuCount() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
-  return std::max(1, CPU_COUNT(&set));
+// Where workers and memory go on this machine.
+absl::StatusOr<Placement> PlaceHere(const ModelOptions& options) {
+  ASSIGN_OR_RETURN(const NumaPolicy policy, ParseNumaPolicy(options.numa));
+  const NumaTopology topology = NumaTopology::Read();
+  Placement placement = Placement::Of(topology, policy, options.threads);
+  if (!placement.memory_nodes.empty()) {
+    const absl::Status allowed = TryBindPages(placement.memory_nodes);
+    if (!allowed.ok()) {
+      spdlog::warn("memory lies where the kernel likes: {}{}",
+                   std::string(allowed.message()),
+                   absl::IsPermissionDenied(allowed)
+                       ? "; a container needs CAP_SYS_NICE for it"
+                       : "");
+      placement.memory_nodes.clear();
+      placement.memory_bytes = 0;
+    }
+  }
+  spdlog::info("{}", placement.Describe(topology));
+  return placement;
 }
 
 absl::StatusOr<bool> RoundsActivations(const std::string& name) {
@@ -96,6 +109,7 @@ struct Model::State {
   PackedModel packed;
   ModelOptions options;
   RopeTable rope;
+  Placement placement;
   int32_t context = 0;
   kernels::KvLayer kv_shape;  // of every layer
   bool int8 = false;          // activations are rounded for block types
@@ -131,7 +145,9 @@ absl::Status Model::State::Load(std::unique_ptr<BlobReader> blob_reader,
     return absl::InvalidArgumentError(
         absl::StrCat("threads ", options.threads, " is not in 0..1024"));
   }
-  if (options.threads == 0) options.threads = AllowedCpuCount();
+  ASSIGN_OR_RETURN(placement, PlaceHere(options));
+  options.threads = placement.threads;
+  options.memory.node_bytes = placement.memory_bytes;
   if (options.max_batch_tokens < 1 || options.max_sequences < 1) {
     return absl::InvalidArgumentError(absl::StrCat(
         "max_batch_tokens ", options.max_batch_tokens, " and max_sequences ",
@@ -153,7 +169,7 @@ absl::Status Model::State::Load(std::unique_ptr<BlobReader> blob_reader,
   ops = &kernels::CpuOps(isa);
   reader = std::move(blob_reader);
   RETURN_IF_ERROR(PlanAndAllocate(metrics));
-  pool = std::make_unique<WorkerPool>(options.threads);
+  pool = std::make_unique<WorkerPool>(options.threads, placement.cpus);
   if (options.measure_kernels) pool->MeasureTime();
   stream.pool = pool.get();
   MakeLayers();
@@ -200,9 +216,11 @@ absl::Status Model::State::PlanAndAllocate(Metrics& metrics) {
                                 .threads = options.threads,
                                 .context = context,
                                 .int8 = int8};
-  ASSIGN_OR_RETURN(weights, packed.LoadResident());
-  ASSIGN_OR_RETURN(scratch, Activations::Allocate(config, limits));
-  ASSIGN_OR_RETURN(kv, HugeBuffer::Allocate(plan.kv_bytes));
+  const std::vector<int32_t>& nodes = placement.memory_nodes;
+  ASSIGN_OR_RETURN(weights, packed.LoadResident(nodes));
+  ASSIGN_OR_RETURN(scratch, Activations::Allocate(config, limits, nodes));
+  ASSIGN_OR_RETURN(
+      kv, HugeBuffer::Allocate(plan.kv_bytes, HugeBuffer::Touch::kNow, nodes));
   if (reader == nullptr) {
     ASSIGN_OR_RETURN(reader, OpenBlobFiles(packed.catalog().files));
   }
@@ -217,7 +235,8 @@ absl::Status Model::State::PlanAndAllocate(Metrics& metrics) {
                        CacheConfig{.slots = plan.slots,
                                    .policy = policy,
                                    .half_life_tokens = options.half_life_tokens,
-                                   .oracle_window = options.oracle_window},
+                                   .oracle_window = options.oracle_window,
+                                   .memory_nodes = nodes},
                        *transfers, metrics));
   return policy == PolicyKind::kStatic ? PinByProfile() : absl::OkStatus();
 }
@@ -413,6 +432,7 @@ std::string_view Model::activations() const {
 }
 const std::string& Model::kv_type() const { return state_->options.kv_type; }
 int32_t Model::threads() const { return state_->options.threads; }
+const Placement& Model::placement() const { return state_->placement; }
 double Model::kernel_seconds() const { return state_->pool->seconds(); }
 
 }  // namespace bullpen

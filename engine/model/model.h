@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "base/metrics.h"
+#include "base/placement.h"
 #include "engine/experts/cache.h"
 #include "engine/model/memory_plan.h"
 #include "engine/model/packed_model.h"
@@ -18,7 +19,8 @@
 namespace bullpen {
 
 struct ModelOptions {
-  int32_t threads = 0;  // 0 = all CPUs of this process
+  int32_t threads = 0;  // 0 = all CPUs of this process, or of its NUMA node
+  std::string numa = "auto";  // off, distribute or isolate: see NumaPolicy
   std::string isa = "auto";
   // What block-typed weights multiply: x rounded to 8-bit integers, or as it
   // is (kernels/int8_rows.h).
@@ -103,6 +105,7 @@ class Model {
   std::string_view activations() const;
   const std::string& kv_type() const;
   int32_t threads() const;
+  const Placement& placement() const;  // of workers and memory
   // Any thread: time in the parallel loops of kernels since it was loaded, with
   // ModelOptions::measure_kernels.
   double kernel_seconds() const;

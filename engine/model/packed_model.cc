@@ -229,7 +229,8 @@ bool PackedModel::has_block_types() const {
   });
 }
 
-absl::StatusOr<ResidentWeights> PackedModel::LoadResident() const {
+absl::StatusOr<ResidentWeights> PackedModel::LoadResident(
+    std::span<const int32_t> memory_nodes) const {
   using Clock = std::chrono::steady_clock;
   const Clock::time_point start = Clock::now();
   const fs::path path = dir_ / kResidentFile;
@@ -238,7 +239,8 @@ absl::StatusOr<ResidentWeights> PackedModel::LoadResident() const {
   weights.tensors_ = tensors_;
   ASSIGN_OR_RETURN(
       weights.buffer_,
-      HugeBuffer::Allocate(resident_bytes_, HugeBuffer::Touch::kLater));
+      HugeBuffer::Allocate(resident_bytes_, HugeBuffer::Touch::kLater,
+                           memory_nodes));
   XXH3_state_t hash;
   XXH3_64bits_reset(&hash);
   ReadQueue queue(kReads);

@@ -73,7 +73,8 @@ class PackedModel {
   }
 
   // Reads resident.safetensors into memory and verifies its checksum.
-  absl::StatusOr<ResidentWeights> LoadResident() const;
+  absl::StatusOr<ResidentWeights> LoadResident(
+      std::span<const int32_t> memory_nodes = {}) const;
 
  private:
   std::filesystem::path dir_;

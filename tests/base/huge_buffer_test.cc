@@ -1,14 +1,118 @@
 #include "base/huge_buffer.h"
 
-#include <gtest/gtest.h>
+#include <linux/mempolicy.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <fstream>
+#include <sstream>
+#include <string>
 #include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/memory_policy.h"
+#include "base/numa.h"
+#include "gtest/gtest.h"
 
 namespace bullpen {
 namespace {
 
 constexpr int64_t kHugePage = int64_t{2} << 20;
+
+// What the kernel says of the page at `address`.
+struct PagePolicy {
+  int mode = -1;
+  std::vector<int32_t> nodes;
+};
+
+PagePolicy PolicyAt(const std::byte* address) {
+  PagePolicy policy;
+  unsigned long mask[16] = {};
+  EXPECT_EQ(syscall(SYS_get_mempolicy, &policy.mode, mask, 1024UL, address,
+                    static_cast<unsigned long>(MPOL_F_ADDR)),
+            0);
+  for (int32_t node = 0; node < 1024; ++node) {
+    if (mask[node / 64] >> node % 64 & 1) policy.nodes.push_back(node);
+  }
+  return policy;
+}
+
+// Of the mapping that begins at `data`, from /proc/self/smaps; -1: none does.
+int64_t HugeKibOf(const std::byte* data) {
+  std::ifstream lines("/proc/self/smaps");
+  const std::string start =
+      absl::StrCat(absl::Hex(reinterpret_cast<uintptr_t>(data)), "-");
+  bool here = false;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with(start)) here = true;
+    if (!here || !line.starts_with("AnonHugePages:")) continue;
+    int64_t kib = -1;
+    std::istringstream(line.substr(14)) >> kib;
+    return kib;
+  }
+  return -1;
+}
+
+// Nodes of this machine, where the kernel lets this process choose them.
+class PlacedBufferTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    for (const NumaTopology::Node& node : NumaTopology::Read().nodes) {
+      nodes_.push_back(node.id);
+    }
+    const absl::Status status = TryBindPages(nodes_);
+    if (absl::IsUnimplemented(status) || absl::IsPermissionDenied(status)) {
+      GTEST_SKIP() << "this kernel or container refuses it: " << status;
+    }
+    ASSERT_TRUE(status.ok()) << status;
+  }
+
+  std::vector<int32_t> nodes_;
+};
+
+TEST_F(PlacedBufferTest, OneNodeIsBound) {
+  const std::vector<int32_t> first = {nodes_[0]};
+  for (const int64_t bytes : {int64_t{5000}, 3 * kHugePage + 1}) {
+    const HugeBuffer buffer =
+        *HugeBuffer::Allocate(bytes, HugeBuffer::Touch::kNow, first);
+    for (const std::byte* at : {buffer.data(), buffer.data() + bytes - 1}) {
+      const PagePolicy policy = PolicyAt(at);
+      EXPECT_EQ(policy.mode, MPOL_BIND);
+      EXPECT_EQ(policy.nodes, first);
+    }
+  }
+}
+
+TEST_F(PlacedBufferTest, SeveralNodesTakeTurnsInSmallPages) {
+  // The kernel leaves out those that the machine does not have.
+  std::vector<int32_t> asked = nodes_;
+  asked.push_back(nodes_.back() + 1);
+  for (const int64_t bytes : {int64_t{5000}, 3 * kHugePage + 1}) {
+    const HugeBuffer buffer =
+        *HugeBuffer::Allocate(bytes, HugeBuffer::Touch::kNow, asked);
+    for (const std::byte* at : {buffer.data(), buffer.data() + bytes - 1}) {
+      const PagePolicy policy = PolicyAt(at);
+      EXPECT_EQ(policy.mode, MPOL_INTERLEAVE);
+      EXPECT_EQ(policy.nodes, nodes_);
+    }
+    EXPECT_EQ(HugeKibOf(buffer.data()), 0);
+  }
+}
+
+TEST_F(PlacedBufferTest, WithoutNodesTheKernelChooses) {
+  const HugeBuffer buffer = *HugeBuffer::Allocate(kHugePage);
+  EXPECT_EQ(PolicyAt(buffer.data()).mode, MPOL_DEFAULT);
+}
+
+TEST_F(PlacedBufferTest, ANodeThatDoesNotExistIsOnlyLogged) {
+  const std::vector<int32_t> absent = {1023};
+  EXPECT_FALSE(TryBindPages(absent).ok());
+  const HugeBuffer buffer =
+      *HugeBuffer::Allocate(kHugePage, HugeBuffer::Touch::kNow, absent);
+  EXPECT_EQ(PolicyAt(buffer.data()).mode, MPOL_DEFAULT);
+}
 
 TEST(HugeBufferTest, LargeBuffersAreAlignedToHugePages) {
   for (int64_t bytes : {kHugePage, kHugePage + 1, 3 * kHugePage - 5}) {

@@ -11,6 +11,8 @@
 #include <thread>
 #include <vector>
 
+#include "base/cpu_affinity.h"
+
 namespace bullpen {
 namespace {
 
@@ -145,6 +147,61 @@ TEST(WorkerPoolTest, PoolMadeOnAPinnedThreadStillHasAllCpus) {
     if (worker != 0 && CpusOfThisThread() < 2) narrow.fetch_add(1);
   });
   EXPECT_EQ(narrow, 0);
+}
+
+// CPUs of the worker threads by number, the caller's first.
+std::vector<std::vector<int>> CpusOfWorkers(WorkerPool& pool) {
+  std::vector<std::vector<int>> cpus(pool.threads());
+  std::atomic<int> entered{0};
+  pool.ParallelFor(pool.threads(), 1, [&](int64_t, int64_t, int worker) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    sched_getaffinity(0, sizeof(set), &set);
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+      if (CPU_ISSET(cpu, &set)) cpus[worker].push_back(cpu);
+    }
+    // Each takes one chunk: none leaves before all have come.
+    entered.fetch_add(1);
+    while (entered.load() < pool.threads()) std::this_thread::yield();
+  });
+  return cpus;
+}
+
+TEST(WorkerPoolTest, EachWorkerRunsWhereItIsTold) {
+  std::vector<int32_t> cpus = AllowedCpus();
+  if (cpus.size() < 2) GTEST_SKIP() << "this process has one CPU";
+  std::ranges::reverse(cpus);
+  const int threads = static_cast<int>(cpus.size());
+  {
+    WorkerPool pool(threads, cpus);
+    const std::vector<std::vector<int>> got = CpusOfWorkers(pool);
+    for (int i = 0; i < threads; ++i) {
+      EXPECT_EQ(got[i], std::vector<int>{cpus[i]}) << "worker " << i;
+    }
+  }
+  EXPECT_EQ(CpusOfThisThread(), threads);
+}
+
+TEST(WorkerPoolTest, FewerCpusThanWorkersAreShared) {
+  if (AllowedCpus().size() < 2) GTEST_SKIP() << "this process has one CPU";
+  const int32_t last = AllowedCpus().back();
+  WorkerPool pool(3, std::vector<int32_t>{last});
+  for (const std::vector<int>& cpus : CpusOfWorkers(pool)) {
+    EXPECT_EQ(cpus, std::vector<int>{last});
+  }
+}
+
+TEST(WorkerPoolTest, OneWorkerMayUseAllItsCpus) {
+  const int before = CpusOfThisThread();
+  {
+    WorkerPool all(1, AllowedCpus());
+    EXPECT_EQ(CpusOfWorkers(all)[0].size(), AllowedCpus().size());
+  }
+  {
+    WorkerPool one(1, std::vector<int32_t>{AllowedCpus().back()});
+    EXPECT_EQ(CpusOfWorkers(one)[0], std::vector<int>{AllowedCpus().back()});
+  }
+  EXPECT_EQ(CpusOfThisThread(), before);
 }
 
 TEST(WorkerPoolTest, AddsUpTheTimeInJobsOnceAsked) {

@@ -22,6 +22,7 @@ def test_help_and_version_answer(run_bullpen):
 @pytest.mark.parametrize("arguments", [
     [], ["nonsense"], ["serve", "--no-such-flag"], ["serve", "--port", "70000"],
     ["serve", "--port", "x"], ["serve", "--threads", "-1"], ["serve", "--isa", "sse9"],
+    ["serve", "--numa", "numactl"],
     ["serve", "--memory", "lots"], ["serve", "--kv-type", "q1"], ["pack"],
     ["pack", "models/default"], ["perplexity", "models/default"],
     ["pack", "models/default", "-o", "no/such", "--calibrate", "README.md"],

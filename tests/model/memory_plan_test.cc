@@ -57,6 +57,22 @@ class MemoryPlanTest : public ::testing::Test {
 
 PackedModel* MemoryPlanTest::model_ = nullptr;
 
+TEST_F(MemoryPlanTest, TheMemoryOfOneNumaNodeIsALimit) {
+  const int64_t node = Least() + (8 << 20);
+  EXPECT_TRUE(Plan({.total_bytes = node, .node_bytes = node}).ok());
+  const absl::Status above =
+      Plan({.total_bytes = node + 1, .node_bytes = node}).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(above)) << above;
+  const absl::Status parts =
+      Plan({.kv_bytes = 16 << 20, .expert_bytes = node, .node_bytes = node})
+          .status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(parts)) << parts;
+  // The default is a share of the node's, however much the machine has.
+  const auto plan = Plan({.node_bytes = 2 * node});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_LE(Sum(*plan), 2 * node * 8 / 10);
+}
+
 TEST_F(MemoryPlanTest, StaysWithinEveryBudgetAndUsesIt) {
   int64_t last = 0;
   for (int64_t total = Least(); total < Least() + (40 << 20);

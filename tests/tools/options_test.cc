@@ -31,6 +31,7 @@ TEST(ModelFlagsTest, BecomeTheModelsOptions) {
   flags.expert_memory.count = 20;
   flags.threads = 3;
   flags.context = 512;
+  flags.numa = "isolate";
   const auto options = ToModelOptions(flags);
   ASSERT_TRUE(options.ok());
   EXPECT_EQ(options->memory.total_bytes, 100);
@@ -38,6 +39,7 @@ TEST(ModelFlagsTest, BecomeTheModelsOptions) {
   EXPECT_EQ(options->memory.expert_bytes, 20);
   EXPECT_EQ(options->threads, 3);
   EXPECT_EQ(options->context, 512);
+  EXPECT_EQ(options->numa, "isolate");
 }
 
 TEST(ModelFlagsTest, OutOfRangeNamesTheFlagTheValueAndTheLimit) {

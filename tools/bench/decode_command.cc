@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/metrics.h"
+#include "base/placement.h"
 #include "base/status.h"
 #include "base/strings.h"
 #include "base/worker_pool.h"
@@ -175,7 +176,7 @@ absl::Status DecodeCommand::RunModel(DramRoof& roof, Json& report) const {
     WorkerPool one(1);
     report["dram_bytes_per_second_1_thread"] = roof.Best(one);
   }
-  WorkerPool pool(model->threads());
+  WorkerPool pool(model->threads(), model->placement().cpus);
   report["dram_bytes_per_second"] = roof.Best(pool);
   report["lines"] = Json::array();
   const int32_t layers = static_cast<int32_t>(model->config().layers.size());
@@ -235,7 +236,10 @@ absl::Status DecodeCommand::Run() const {
   Json report = NewReport("decode");
   report["model"] = model_.string();
   std::printf("%s\n", MachineLine(report["machine"]).c_str());
-  ASSIGN_OR_RETURN(DramRoof roof, DramRoof::Allocate());
+  ASSIGN_OR_RETURN(const NumaPolicy numa, ParseNumaPolicy(flags_.numa));
+  const Placement placement =
+      Placement::Of(NumaTopology::Read(), numa, flags_.threads);
+  ASSIGN_OR_RETURN(DramRoof roof, DramRoof::Allocate(placement.memory_nodes));
   RETURN_IF_ERROR(RunModel(roof, report));
   RETURN_IF_ERROR(RunEngines(report));
   return WriteReport(report, json_);

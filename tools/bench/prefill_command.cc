@@ -79,7 +79,7 @@ absl::Status PrefillCommand::Run() const {
                    ModelCost::Of(model->packed(), flags.kv_type));
   Lockstep lockstep(*model, cost, 1);
   RETURN_IF_ERROR(lockstep.Warm());
-  WorkerPool pool(model->threads());
+  WorkerPool pool(model->threads(), model->placement().cpus);
   std::map<Peak, double> peaks = NewPeaks(isa);
   double best = 0;
   int prompts = 0;

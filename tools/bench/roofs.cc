@@ -147,12 +147,15 @@ Loop LoopOf(Peak peak, Isa isa) {
 
 }  // namespace
 
-absl::StatusOr<DramRoof> DramRoof::Allocate() {
+absl::StatusOr<DramRoof> DramRoof::Allocate(
+    std::span<const int32_t> memory_nodes) {
   if (!kernels::IsSupported(Isa::kAvx2)) {
     return absl::FailedPreconditionError(
         "this CPU has no AVX2, which measuring the memory's rate needs");
   }
-  ASSIGN_OR_RETURN(HugeBuffer memory, HugeBuffer::Allocate(kDramBytes));
+  ASSIGN_OR_RETURN(
+      HugeBuffer memory,
+      HugeBuffer::Allocate(kDramBytes, HugeBuffer::Touch::kNow, memory_nodes));
   return DramRoof(std::move(memory));
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <span>
 #include <utility>
 
 #include "absl/status/statusor.h"
@@ -41,7 +42,9 @@ double BestOfSlices(std::chrono::milliseconds least_time, Slice&& slice) {
 class DramRoof {
  public:
   // ResourceExhausted if there are no 512 MiB; FailedPrecondition without AVX2.
-  static absl::StatusOr<DramRoof> Allocate();
+  // memory_nodes: see HugeBuffer.
+  static absl::StatusOr<DramRoof> Allocate(
+      std::span<const int32_t> memory_nodes = {});
 
   // Bytes per second of one slice of 16 MiB (under a millisecond).
   double Slice(WorkerPool& pool);
