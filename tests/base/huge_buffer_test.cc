@@ -1,11 +1,17 @@
 #include "base/huge_buffer.h"
 
+#include <linux/filter.h>
 #include <linux/mempolicy.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstddef>
 #include <fstream>
+#include <iterator>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -104,6 +110,34 @@ TEST_F(PlacedBufferTest, SeveralNodesTakeTurnsInSmallPages) {
 TEST_F(PlacedBufferTest, WithoutNodesTheKernelChooses) {
   const HugeBuffer buffer = *HugeBuffer::Allocate(kHugePage);
   EXPECT_EQ(PolicyAt(buffer.data()).mode, MPOL_DEFAULT);
+}
+
+// From now on mbind fails in this process as it does in a container.
+bool ForbidMbind() {
+  sock_filter program[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mbind, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+  const sock_fprog filter = {.len = std::size(program), .filter = program};
+  return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+         prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+}
+
+TEST_F(PlacedBufferTest, AContainerThatForbidsItStillHasItsMemory) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        const bool forbidden = ForbidMbind();
+        const absl::Status status = TryBindPages(nodes_);
+        const auto buffer =
+            HugeBuffer::Allocate(kHugePage, HugeBuffer::Touch::kNow, nodes_);
+        _exit(!forbidden                          ? 2
+              : !absl::IsPermissionDenied(status) ? 3
+              : !buffer.ok()                      ? 4
+                                                  : 0);
+      },
+      testing::ExitedWithCode(0), "");
 }
 
 TEST_F(PlacedBufferTest, ANodeThatDoesNotExistIsOnlyLogged) {
