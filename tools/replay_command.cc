@@ -44,6 +44,8 @@ std::string Percent(double share) {
   return absl::StrFormat("%.2f %%", share * 100);
 }
 
+const char* Division(int32_t floor) { return floor > 0 ? "shared" : "layer"; }
+
 // What a perfect overlap of computing and moving would give with these loads.
 double BoundTokensPerSecond(const ReplayReport& report) {
   const double bound =
@@ -95,17 +97,33 @@ ReplayCommand::ReplayCommand(CLI::App& app, Command& chosen) {
       ->delimiter(',')
       ->check(CLI::IsMember(kPredictors))
       ->capture_default_str();
-  command
-      ->add_option("--slots-per-layer", slots_,
-                   "experts that each layer can hold; 0: twice those that a "
-                   "token uses. A list replays each")
-      ->delimiter(',')
-      ->capture_default_str();
+  AddSlotFlags(*command);
   AddRunFlags(*command);
   command->add_flag("--json", json_, "print one JSON object");
   command->add_option("--csv", csv_, "write a table to this file");
   command->add_option("--svg", svg_, "plot hit rate over slots to this file");
   command->callback([this, &chosen] { chosen = [this] { return Run(); }; });
+}
+
+void ReplayCommand::AddSlotFlags(CLI::App& command) {
+  command
+      .add_option("--slots-per-layer", slots_,
+                  "experts that each layer can hold; 0: twice those that a "
+                  "token uses. A list replays each")
+      ->delimiter(',')
+      ->capture_default_str();
+  command
+      .add_option("--expert-slots", divisions_,
+                  "whose the slots are: each layer's own (layer), or moving to "
+                  "the layers that need them (shared). A list replays each")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"layer", "shared"}))
+      ->capture_default_str();
+  command
+      .add_option("--layer-floor", layer_floor_,
+                  "of shared: slots that each layer keeps; 0: one for each "
+                  "expert that a token uses")
+      ->capture_default_str();
 }
 
 void ReplayCommand::AddRunFlags(CLI::App& command) {
@@ -154,8 +172,23 @@ void ReplayCommand::AddRunFlags(CLI::App& command) {
       ->capture_default_str();
 }
 
+absl::StatusOr<int32_t> ReplayCommand::FloorOf(
+    const std::string& division, int32_t slots,
+    const RoutingTrace& trace) const {
+  if (division == "layer") return 0;
+  if (layer_floor_ == 0) return std::min(trace.top_k(), slots);
+  if (layer_floor_ >= 1 && layer_floor_ <= slots) return layer_floor_;
+  return absl::InvalidArgumentError(
+      absl::StrCat("--layer-floor is ", layer_floor_, ", not 1 to ", slots,
+                   ", the slots of --slots-per-layer"));
+}
+
 absl::StatusOr<std::vector<ReplayCommand::Row>> ReplayCommand::Combinations(
     const RoutingTrace& trace) const {
+  if (layer_floor_ != 0 && std::ranges::count(divisions_, "shared") == 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--layer-floor is ", layer_floor_, " without --expert-slots shared"));
+  }
   std::vector<Row> rows;
   for (const std::string& policy : policies_) {
     for (const std::string& predictor : predictors_) {
@@ -172,8 +205,14 @@ absl::StatusOr<std::vector<ReplayCommand::Row>> ReplayCommand::Combinations(
               absl::StrCat("--slots-per-layer is ", slots, ", not 1 to ",
                            trace.experts(), ", the experts of a layer"));
         }
-        rows.push_back(
-            {.policy = policy, .predictor = predictor, .slots = slots});
+        for (const std::string& division : divisions_) {
+          ASSIGN_OR_RETURN(const int32_t floor,
+                           FloorOf(division, slots, trace));
+          rows.push_back({.policy = policy,
+                          .predictor = predictor,
+                          .slots = slots,
+                          .floor = floor});
+        }
       }
     }
   }
@@ -189,6 +228,7 @@ ReplayConfig ReplayCommand::ConfigOf(const Row& row) const {
   ReplayConfig config = config_;
   config.policy.kind = kPolicies.at(row.policy);
   config.slots_per_layer = row.slots;
+  config.layer_floor = row.floor;
   const PredictorChoice& predictor = kPredictors.at(row.predictor);
   config.guesser = predictor.kind;
   config.governed = prefetch_ == "auto";
@@ -205,23 +245,25 @@ ReplayConfig ReplayCommand::ConfigOf(const Row& row) const {
 
 void ReplayCommand::RunAll(const RoutingTrace& trace,
                            std::vector<Row>& rows) const {
-  std::map<int32_t, double> belady;
-  for (const Row& row : rows) belady[row.slots] = 0;
+  std::map<std::pair<int32_t, int32_t>, double> belady;  // by slots and floor
+  for (const Row& row : rows) belady[{row.slots, row.floor}] = 0;
   const int64_t runs = static_cast<int64_t>(rows.size() + belady.size());
   int64_t run = 0;
   Progress progress("replaying", Progress::Unit::kCount);
   const auto tell = [&](int64_t done, int64_t total) {
     progress.Update(run * total + done, runs * total);
   };
-  for (auto& [slots, hit_rate] : belady) {
-    ReplayConfig config = ConfigOf({.policy = "belady", .predictor = "none"});
-    config.slots_per_layer = slots;
+  for (auto& [division, hit_rate] : belady) {
+    const ReplayConfig config = ConfigOf({.policy = "belady",
+                                          .predictor = "none",
+                                          .slots = division.first,
+                                          .floor = division.second});
     hit_rate = Replay(trace, config, tell).hit_rate();
     ++run;
   }
   for (Row& row : rows) {
     row.report = Replay(trace, ConfigOf(row), tell);
-    row.belady_hit_rate = belady[row.slots];
+    row.belady_hit_rate = belady[{row.slots, row.floor}];
     ++run;
   }
 }
@@ -234,6 +276,8 @@ std::string ReplayCommand::Json(const RoutingTrace& trace,
         {"policy", row.policy},     {"predictor", row.predictor},
         {"phase", phase_},          {"slots_per_layer", row.slots},
         {"layers", trace.layers()}, {"experts", trace.experts()}};
+    object["expert_slots"] = Division(row.floor);
+    if (row.floor > 0) object["layer_floor"] = row.floor;
     object.update(ToJson(row.report));
     object["belady_hit_rate"] = row.belady_hit_rate;
     all.push_back(std::move(object));
@@ -245,13 +289,14 @@ std::string ReplayCommand::Json(const RoutingTrace& trace,
 absl::Status ReplayCommand::Write(const RoutingTrace& trace,
                                   const std::vector<Row>& rows) const {
   if (!csv_.empty()) {
-    std::string csv = "policy,predictor,slots_per_layer,belady_hit_rate";
+    std::string csv =
+        "policy,predictor,slots_per_layer,layer_floor,belady_hit_rate";
     const nlohmann::ordered_json names = ToJson({});
     for (const auto& item : names.items()) csv += "," + item.key();
     csv += "\n";
     for (const Row& row : rows) {
-      csv += absl::StrFormat("%s,%s,%d,%.6f", row.policy, row.predictor,
-                             row.slots, row.belady_hit_rate);
+      csv += absl::StrFormat("%s,%s,%d,%d,%.6f", row.policy, row.predictor,
+                             row.slots, row.floor, row.belady_hit_rate);
       const nlohmann::ordered_json values = ToJson(row.report);
       for (const auto& item : values.items()) {
         csv += "," + item.value().dump();
@@ -264,11 +309,13 @@ absl::Status ReplayCommand::Write(const RoutingTrace& trace,
   std::map<std::string, ChartSeries> lines;
   for (const Row& row : rows) {
     const double share = 100.0 * row.slots / trace.experts();
+    const std::string shared = row.floor > 0 ? ", shared" : "";
     const std::string name = row.predictor == "none"
-                                 ? row.policy
-                                 : row.policy + " + " + row.predictor;
+                                 ? row.policy + shared
+                                 : row.policy + " + " + row.predictor + shared;
     lines[name].points.emplace_back(share, 100 * row.report.hit_rate());
-    lines["belady"].points.emplace_back(share, 100 * row.belady_hit_rate);
+    lines["belady" + shared].points.emplace_back(share,
+                                                 100 * row.belady_hit_rate);
   }
   std::vector<ChartSeries> series;
   for (auto& [name, line] : lines) {
@@ -297,17 +344,17 @@ absl::Status ReplayCommand::Run() const {
   std::printf("%d layers of %d experts, %lld tokens (%s)\n", trace.layers(),
               trace.experts(), static_cast<long long>(rows[0].report.tokens),
               phase_.c_str());
-  std::printf("%-7s %-10s %5s %9s %9s %10s %9s %9s %9s %11s %9s\n", "policy",
-              "predictor", "slots", "hit rate", "belady", "prefetched", "late",
-              "missed", "loads", "bytes", "stall s");
+  std::printf("%-7s %-10s %5s %5s %9s %9s %10s %9s %9s %9s %11s %9s\n",
+              "policy", "predictor", "slots", "floor", "hit rate", "belady",
+              "prefetched", "late", "missed", "loads", "bytes", "stall s");
   for (const Row& row : rows) {
     const ReplayReport& report = row.report;
-    absl::PrintF("%-7s %-10s %5d %9s %9s %10d %9d %9d %9d %11s %9.3f",
-                 row.policy, row.predictor, row.slots,
-                 Percent(report.hit_rate()), Percent(row.belady_hit_rate),
-                 report.prefetched, report.prefetched_late, report.missed,
-                 report.loads, FormatBytes(report.bytes()),
-                 report.stall_seconds);
+    absl::PrintF(
+        "%-7s %-10s %5d %5s %9s %9s %10d %9d %9d %9d %11s %9.3f", row.policy,
+        row.predictor, row.slots, row.floor > 0 ? absl::StrCat(row.floor) : "-",
+        Percent(report.hit_rate()), Percent(row.belady_hit_rate),
+        report.prefetched, report.prefetched_late, report.missed, report.loads,
+        FormatBytes(report.bytes()), report.stall_seconds);
     if (report.seconds > 0) {
       absl::PrintF("  %.2f tokens/s (bound %.2f)", report.tokens_per_second(),
                    BoundTokensPerSecond(report));

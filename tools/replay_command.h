@@ -24,10 +24,14 @@ class ReplayCommand {
     std::string policy;
     std::string predictor;
     int32_t slots = 0;
+    int32_t floor = 0;  // 0: each layer keeps its slots
     ReplayReport report = {};
     double belady_hit_rate = 0;
   };
+  void AddSlotFlags(CLI::App& command);
   void AddRunFlags(CLI::App& command);
+  absl::StatusOr<int32_t> FloorOf(const std::string& division, int32_t slots,
+                                  const RoutingTrace& trace) const;
   absl::StatusOr<std::vector<Row>> Combinations(
       const RoutingTrace& trace) const;
   ReplayConfig ConfigOf(const Row& row) const;
@@ -42,6 +46,8 @@ class ReplayCommand {
   std::vector<std::string> policies_ = {"crf"};
   std::vector<std::string> predictors_ = {"none"};
   std::vector<int32_t> slots_ = {0};
+  std::vector<std::string> divisions_ = {"layer"};  // of slots over layers
+  int32_t layer_floor_ = 0;
   std::string prefetch_ = "on";
   std::string phase_ = "all";
   Rate link_rate_;

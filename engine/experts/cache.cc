@@ -228,7 +228,7 @@ void ExpertCache::SetScores(int32_t layer, std::span<const float> scores) {
   LayerSlots& slots = layers_[layer].slots;
   CHECK(std::ssize(scores) == slots.experts()) << scores.size();
   for (int32_t e = 0; e < slots.experts(); ++e) {
-    slots.policy().SetScore(e, scores[e]);
+    slots.SetScore(e, scores[e]);
   }
 }
 

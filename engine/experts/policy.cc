@@ -26,6 +26,7 @@ EvictionPolicy::EvictionPolicy(int32_t experts, int32_t slots,
     : config_(config),
       slots_(static_cast<size_t>(slots)),
       last_(static_cast<size_t>(experts)),
+      last_time_(static_cast<size_t>(experts)),
       scores_(static_cast<size_t>(experts)) {
   CHECK(experts > 0) << experts;
   CHECK(config.half_life_tokens >= 0) << config.half_life_tokens;
@@ -34,7 +35,8 @@ EvictionPolicy::EvictionPolicy(int32_t experts, int32_t slots,
     counts_.emplace_back(experts, config.half_life_tokens);
     return;
   }
-  if (slots >= experts) return;  // nothing ever goes: there is no choice
+  // Where nothing ever goes there is no choice.
+  if (slots >= experts && !config.slots_move) return;
   for (const double half_life : kHalfLives) {
     counts_.emplace_back(experts, half_life);
     Shadow& shadow = shadows_.emplace_back();
@@ -54,6 +56,7 @@ void EvictionPolicy::Use(int32_t expert, int64_t now, double count) {
     if (last_[expert] <= step_start_) step_uses_.push_back(expert);
   }
   last_[expert] = ++uses_;
+  last_time_[expert] = now;
   if (config_.kind == PolicyKind::kLfu) scores_[expert] += count;
   for (DecayedCounts& counts : counts_) counts.Add(expert, now, count);
 }
@@ -64,19 +67,18 @@ void EvictionPolicy::SetScore(int32_t expert, double score) {
 
 double EvictionPolicy::Score(int32_t expert, int64_t now) const {
   if (counts_.empty()) return scores_[expert];
-  return counts_[best()].Score(expert, now);
+  return counts_[half_life()].Score(expert, now);
 }
 
 int32_t EvictionPolicy::Victim(std::span<const int32_t> candidates) const {
   CHECK(!candidates.empty());
-  const size_t half_life = best();
-  return *std::ranges::min_element(candidates,
-                                   [this, half_life](int32_t a, int32_t b) {
-                                     return GoesBefore(a, b, half_life);
-                                   });
+  const size_t rule = half_life();
+  return *std::ranges::min_element(
+      candidates,
+      [this, rule](int32_t a, int32_t b) { return GoesBefore(a, b, rule); });
 }
 
-size_t EvictionPolicy::best() const {
+size_t EvictionPolicy::half_life() const {
   if (!chooses()) return 0;
   return config_.choice != nullptr ? config_.choice->best()
                                    : own_choice_.best();

@@ -42,6 +42,9 @@ struct PolicyConfig {
   // them. Null: each layer chooses by itself.
   HalfLifeChoice* choice = nullptr;
   int32_t layers = 1;
+  // The layer may lose slots later: one that has a slot for each expert now
+  // needs a half-life too.
+  bool slots_move = false;
 };
 
 // Which resident expert of a layer goes first: the one with the least score,
@@ -52,7 +55,8 @@ struct PolicyConfig {
 // live cache and the trace simulator share it.
 class EvictionPolicy {
  public:
-  // For a layer of `slots` slots.
+  // For a layer of `slots` slots; where slots move, its fair share of them: the
+  // shadows have as many.
   EvictionPolicy(int32_t experts, int32_t slots, const PolicyConfig& config);
 
   // `count` tokens used `expert` at time `now` (tokens seen by the layer),
@@ -63,8 +67,14 @@ class EvictionPolicy {
   double Score(int32_t expert, int64_t now) const;
   // Grows from use to use; 0: never used.
   int64_t LastUse(int32_t expert) const { return last_[expert]; }
+  // The time of its last use; 0: never used.
+  int64_t LastUseTime(int32_t expert) const { return last_time_[expert]; }
   // The first to go among `candidates` (not empty).
   int32_t Victim(std::span<const int32_t> candidates) const;
+  PolicyKind kind() const { return config_.kind; }
+  // The half-life at work: where it is chosen, another one means another order
+  // and other scores.
+  size_t half_life() const;
 
  private:
   // What the slots would hold under one half-life.
@@ -76,7 +86,6 @@ class EvictionPolicy {
   HalfLifeChoice& choice() {
     return config_.choice != nullptr ? *config_.choice : own_choice_;
   }
-  size_t best() const;
   double Order(int32_t expert, size_t half_life) const;
   bool GoesBefore(int32_t a, int32_t b, size_t half_life) const;
   void EndStep();
@@ -86,6 +95,7 @@ class EvictionPolicy {
   size_t slots_;
   int64_t uses_ = 0;
   std::vector<int64_t> last_;          // by expert: its last use; 0: never
+  std::vector<int64_t> last_time_;     // by expert: when that was
   std::vector<double> scores_;         // by expert: kLfu, kStatic, kBelady
   std::vector<DecayedCounts> counts_;  // kCrf: one per half-life
   HalfLifeChoice own_choice_;

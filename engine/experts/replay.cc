@@ -7,10 +7,10 @@
 
 #include "base/check.h"
 #include "engine/experts/guesser.h"
-#include "engine/experts/layer_slots.h"
 #include "engine/experts/prefetch_governor.h"
 #include "engine/experts/prefetch_rule.h"
 #include "engine/experts/simulated_link.h"
+#include "engine/experts/slot_pool.h"
 #include "engine/experts/trace_steps.h"
 
 namespace bullpen {
@@ -45,6 +45,20 @@ class FutureUses {
   std::vector<std::vector<double>> scores_;
 };
 
+std::vector<SlotPool::LayerShape> Shapes(const RoutingTrace& trace,
+                                         const ReplayConfig& config) {
+  std::vector<SlotPool::LayerShape> shapes;
+  for (int32_t l = 0; l < trace.layers(); ++l) {
+    const int64_t bytes = trace.expert_bytes(l);
+    shapes.push_back({.experts = trace.experts(),
+                      .slots = config.slots_per_layer,
+                      .floor = config.layer_floor > 0 ? config.layer_floor
+                                                      : config.slots_per_layer,
+                      .blob_bytes = bytes > 0 ? bytes : config.expert_bytes});
+  }
+  return shapes;
+}
+
 class CacheReplay {
  public:
   CacheReplay(const TraceSteps& steps, const ReplayConfig& config)
@@ -52,17 +66,13 @@ class CacheReplay {
         config_(config),
         guesser_(MakeGuesser(steps, config)),
         link_(config.link_bytes_per_second, config.chunk_bytes),
+        pool_(Shapes(steps.trace(), config), config.policy),
         needs_(steps.trace().experts()) {
     const RoutingTrace& trace = steps.trace();
-    PolicyConfig policy = config.policy;
-    policy.choice = &half_life_;
-    policy.layers = trace.layers();
     layers_.reserve(static_cast<size_t>(trace.layers()));
-    for (int32_t l = 0; l < trace.layers(); ++l) {
-      const int64_t bytes = trace.expert_bytes(l);
+    for (const SlotPool::LayerShape& shape : Shapes(trace, config)) {
       layers_.push_back(
-          {.slots = LayerSlots(trace.experts(), config.slots_per_layer, policy),
-           .expert_bytes = bytes > 0 ? bytes : config.expert_bytes,
+          {.expert_bytes = shape.blob_bytes,
            .guessed = std::vector<bool>(static_cast<size_t>(trace.experts()))});
     }
     if (belady()) future_ = std::make_unique<FutureUses>(steps, needs_);
@@ -88,7 +98,6 @@ class CacheReplay {
 
  private:
   struct Layer {
-    LayerSlots slots;
     int64_t expert_bytes = 0;
     int64_t tokens = 0;
     std::vector<bool> guessed;  // loaded by a guess that was not used yet
@@ -108,8 +117,8 @@ class CacheReplay {
     }
     for (size_t l = 0; l < counts.size(); ++l) {
       for (size_t e = 0; e < counts[l].size(); ++e) {
-        layers_[l].slots.policy().SetScore(static_cast<int32_t>(e),
-                                           counts[l][e]);
+        pool_.layer(static_cast<int32_t>(l))
+            .SetScore(static_cast<int32_t>(e), counts[l][e]);
       }
     }
   }
@@ -174,16 +183,15 @@ class CacheReplay {
   void LookUp(int64_t index, Phase phase) {
     const TraceSteps::Run& run = steps_.all_runs()[index];
     Layer& layer = layers_[layer_];
+    LayerSlots& slots = pool_.layer(layer_);
     needs_.Assign(steps_, run);
     // The oracle is a bound on what any rule does with these slots, and so
     // does not hold itself to the prefill ring.
-    layer.slots.BeginStep(run.rows, belady() ? Phase::kDecode : phase);
+    pool_.BeginStep(layer_, run.rows, belady() ? Phase::kDecode : phase);
     for (size_t j = 0; j < needs_.experts().size(); ++j) {
       const int32_t expert = needs_.experts()[j];
-      const int32_t slot = layer.slots.Use(expert, needs_.counts()[j]);
-      if (belady()) {
-        layer.slots.policy().SetScore(expert, future_->scores(index)[j]);
-      }
+      const int32_t slot = slots.Use(expert, needs_.counts()[j]);
+      if (belady()) slots.SetScore(expert, future_->scores(index)[j]);
       if (slot < 0) {
         waiting_.push_back(expert);
         ++report_.missed;
@@ -194,8 +202,8 @@ class CacheReplay {
         layer.guessed[expert] = false;
         report_.bytes_prefetch_used += layer.expert_bytes;
       }
-      layer.slots.Lease(slot);
-      if (layer.slots.state(slot) == SlotState::kResident) {
+      slots.Lease(slot);
+      if (slots.state(slot) == SlotState::kResident) {
         ++(guessed ? report_.prefetched : report_.resident);
         ready_.push_back(slot);
       } else {
@@ -211,7 +219,7 @@ class CacheReplay {
     Layer& layer = layers_[layer_];
     while (!waiting_.empty()) {
       const int32_t expert = waiting_.back();
-      if (layer.slots.ClaimForDemand(expert) < 0) return;
+      if (pool_.ClaimForDemand({layer_, expert}) < 0) return;
       waiting_.pop_back();
       layer.guessed[expert] = false;
       ++report_.loads;
@@ -222,7 +230,7 @@ class CacheReplay {
 
   // Computes each needed expert, `seconds` each, as they come.
   void Compute(double seconds) {
-    LayerSlots& slots = layers_[layer_].slots;
+    LayerSlots& slots = pool_.layer(layer_);
     while (remaining_ > 0) {
       StartDemands();
       TakeArrivals();
@@ -238,7 +246,7 @@ class CacheReplay {
   }
 
   void Wait() {
-    const LayerSlots& slots = layers_[layer_].slots;
+    const LayerSlots& slots = pool_.layer(layer_);
     if (!waiting_.empty()) {
       // Guesses may fill the layer: the step needs one of their slots.
       for (int32_t slot = 0; slot < slots.slots(); ++slot) {
@@ -263,7 +271,7 @@ class CacheReplay {
   }
 
   void Settle(ExpertKey key) {
-    LayerSlots& slots = layers_[key.layer].slots;
+    LayerSlots& slots = pool_.layer(key.layer);
     const int32_t slot = slots.Find(key.expert);
     slots.FinishLoad(slot, /*ok=*/true);
     moved_bytes_ += layers_[key.layer].expert_bytes;
@@ -286,17 +294,18 @@ class CacheReplay {
         instant ? 0 : rule_.LeastProbability(config_.predictor.min_probability);
     const TraceSteps::Run& run = steps_.all_runs()[index];
     Layer& layer = layers_[run.layer];
+    LayerSlots& slots = pool_.layer(run.layer);
     double room =
         rule_.Room(horizon, layer.expert_bytes, link_.queued_guess_bytes());
     for (const ExpertGuess& guess : guesser_->Guess(run, horizon)) {
       const bool fits = instant || PrefetchRule::Fits(layer.expert_bytes, room);
       if (guess.probability < least || !fits) break;
-      if (const int32_t slot = layer.slots.Find(guess.expert); slot >= 0) {
-        layer.slots.Expect(slot);
+      if (const int32_t slot = slots.Find(guess.expert); slot >= 0) {
+        slots.Expect(slot);
         continue;
       }
       room -= static_cast<double>(layer.expert_bytes);
-      if (layer.slots.ClaimForGuess(guess.expert) < 0) break;
+      if (pool_.ClaimForGuess({run.layer, guess.expert}) < 0) break;
       layer.guessed[guess.expert] = true;
       uses_expected_ += guess.probability;
       ++report_.loads;
@@ -310,7 +319,7 @@ class CacheReplay {
   const ReplayConfig& config_;
   std::unique_ptr<Guesser> guesser_;
   SimulatedLink link_;
-  HalfLifeChoice half_life_;
+  SlotPool pool_;
   std::vector<Layer> layers_;
   std::unique_ptr<FutureUses> future_;  // of Belady
   PrefetchRule rule_;
@@ -340,6 +349,8 @@ ReplayReport Replay(const RoutingTrace& trace, const ReplayConfig& config,
   CHECK(config.slots_per_layer >= 1 &&
         config.slots_per_layer <= trace.experts())
       << config.slots_per_layer;
+  CHECK(config.layer_floor >= 0 && config.layer_floor <= config.slots_per_layer)
+      << config.layer_floor;
   const bool prefill = config.phase != Phase::kDecode;
   const bool decode = config.phase != Phase::kPrefill;
   const TraceSteps steps(trace, prefill, decode);

@@ -20,7 +20,10 @@ enum class GuesserKind : uint8_t {
 struct ReplayConfig {
   // kStatic pins by the counts of the whole trace: hindsight, as kBelady.
   PolicyConfig policy = {};
-  int32_t slots_per_layer = 0;      // 1..experts
+  int32_t slots_per_layer = 0;  // 1..experts
+  // 1..slots_per_layer: the slots above it move between layers, as SlotPool
+  // has it. 0: none moves.
+  int32_t layer_floor = 0;
   std::optional<Phase> phase = {};  // only these rows; unset: all
 
   GuesserKind guesser = GuesserKind::kNone;

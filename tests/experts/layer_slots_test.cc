@@ -150,7 +150,7 @@ TEST(LayerSlots, AnUnusedGuessIsTheFirstToGo) {
   slots.FinishLoad(slots.ClaimForGuess(6), true);
   // 5 has the best score of all, and 6 is used now: 5 is still what was
   // guessed wrong.
-  slots.policy().Use(5, 1, 100);
+  slots.Use(5, 100);
   slots.BeginStep(1, Phase::kDecode);
   slots.Use(6, 1);
   Fill(slots, 1);

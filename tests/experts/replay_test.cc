@@ -169,6 +169,139 @@ TEST(Replay, EqualsAnIndependentSimulation) {
   }
 }
 
+ReplayConfig Timed(GuesserKind guesser) {
+  return {.slots_per_layer = 24,
+          .guesser = guesser,
+          .link_bytes_per_second = 4e9,
+          .layer_seconds = 1e-3,
+          .prompt_row_seconds = 1e-4};
+}
+
+// A cache of all layers' experts that keeps no slots, only who is in and when
+// each was used: the one used least recently goes, in tokens of its layer. Not
+// one that this token or, in another layer, the layer's last token used, nor
+// one of a layer that has `floor` experts or fewer.
+int64_t HitsOfOneLru(const RoutingTrace& trace, int32_t slots, int32_t floor) {
+  struct Use {
+    int64_t token = -1;
+    int64_t order = 0;
+    bool held = false;
+  };
+  const int32_t layers = trace.layers();
+  std::vector<std::vector<Use>> uses(
+      static_cast<size_t>(layers),
+      std::vector<Use>(static_cast<size_t>(trace.experts())));
+  std::vector<int64_t> tokens(static_cast<size_t>(layers));
+  int64_t clock = 0;
+  int64_t hits = 0;
+  const auto holds = [&](int32_t layer) {
+    return std::ranges::count(uses[layer], true, &Use::held);
+  };
+  const auto room = [&](int64_t bytes) {
+    int64_t taken = 0;
+    int64_t all = 0;
+    for (int32_t l = 0; l < layers; ++l) {
+      if (trace.expert_bytes(l) != bytes) continue;
+      all += slots;
+      taken += std::max<int64_t>(floor, holds(l));
+    }
+    return taken < all;
+  };
+  const auto evict = [&](int32_t home) {
+    Use* victim = nullptr;
+    int64_t oldest = 0;
+    for (int32_t back = 0; back < layers; ++back) {
+      const int32_t l = (home + layers - back) % layers;
+      if (trace.expert_bytes(l) != trace.expert_bytes(home)) continue;
+      if (l != home && holds(l) <= floor) continue;
+      Use* least = nullptr;
+      for (Use& use : uses[l]) {
+        if (!use.held || use.token == tokens[l]) continue;
+        if (least == nullptr || use.order < least->order) least = &use;
+      }
+      if (least == nullptr || tokens[l] - least->token <= oldest) continue;
+      oldest = tokens[l] - least->token;
+      victim = least;
+    }
+    CHECK(victim != nullptr);
+    victim->held = false;
+  };
+  for (const RoutingTrace::Choice& choice : trace.choices()) {
+    if (choice.phase != Phase::kDecode) continue;
+    const int32_t layer = choice.layer;
+    ++tokens[layer];
+    std::vector<int32_t> missing;
+    for (const int32_t expert : trace.chosen(choice)) {
+      Use& use = uses[layer][expert];
+      use.token = tokens[layer];
+      use.order = ++clock;
+      hits += use.held;
+      if (!use.held) missing.push_back(expert);
+    }
+    for (const int32_t expert : missing) {
+      if (holds(layer) >= floor && !room(trace.expert_bytes(layer))) {
+        evict(layer);
+      }
+      uses[layer][expert].held = true;
+    }
+  }
+  return hits;
+}
+
+TEST(Replay, ASharedPoolHitsWhatOneLruOfAllLayersHits) {
+  const RoutingTrace trace = Recorded();
+  for (const int32_t slots : {8, 12, 24, 48}) {
+    int64_t before = -1;
+    for (const int32_t floor : {6, 8, slots}) {
+      const ReplayReport report =
+          Replay(trace, {.policy = {.kind = PolicyKind::kLru},
+                         .slots_per_layer = slots,
+                         .layer_floor = floor,
+                         .phase = Phase::kDecode});
+      EXPECT_EQ(report.lookups, 3600);
+      EXPECT_EQ(report.hits(), HitsOfOneLru(trace, slots, floor))
+          << slots << " slots, floor " << floor;
+      EXPECT_EQ(report.loads, 3600 - report.hits());
+      if (floor == slots && slots > 8) {
+        EXPECT_NE(report.hits(), before);
+      }
+      before = report.hits();
+    }
+  }
+}
+
+TEST(Replay, AFloorOfAllSlotsIsAsIfNoneMoved) {
+  const RoutingTrace trace = Recorded();
+  for (const PolicyKind kind :
+       {PolicyKind::kCrf, PolicyKind::kLru, PolicyKind::kLfu,
+        PolicyKind::kStatic, PolicyKind::kBelady}) {
+    ReplayConfig config = Timed(GuesserKind::kLearned);
+    config.policy.kind = kind;
+    const ReplayReport own = Replay(trace, config);
+    config.layer_floor = config.slots_per_layer;
+    const ReplayReport shared = Replay(trace, config);
+    EXPECT_EQ(own.hits(), shared.hits());
+    EXPECT_EQ(own.seconds, shared.seconds);
+  }
+}
+
+TEST(Replay, NoRuleBeatsBeladyInASharedPool) {
+  const RoutingTrace trace = Recorded();
+  for (const int32_t slots : {12, 24, 64}) {
+    ReplayConfig config{.slots_per_layer = slots, .phase = Phase::kDecode};
+    config.policy.kind = PolicyKind::kBelady;
+    const int64_t apart = Replay(trace, config).hits();
+    config.layer_floor = 1;
+    const int64_t best = Replay(trace, config).hits();
+    EXPECT_GE(best, apart);
+    for (const PolicyKind kind : {PolicyKind::kCrf, PolicyKind::kLru,
+                                  PolicyKind::kLfu, PolicyKind::kStatic}) {
+      config.policy.kind = kind;
+      EXPECT_LE(Replay(trace, config).hits(), best) << slots;
+    }
+  }
+}
+
 TEST(Replay, NoRuleBeatsBeladyAndEverySlotHelpsIt) {
   const RoutingTrace trace = Recorded();
   int64_t fewer_slots = 0;
@@ -184,14 +317,6 @@ TEST(Replay, NoRuleBeatsBeladyAndEverySlotHelpsIt) {
       EXPECT_LE(Replay(trace, config).hits(), best) << slots;
     }
   }
-}
-
-ReplayConfig Timed(GuesserKind guesser) {
-  return {.slots_per_layer = 24,
-          .guesser = guesser,
-          .link_bytes_per_second = 4e9,
-          .layer_seconds = 1e-3,
-          .prompt_row_seconds = 1e-4};
 }
 
 TEST(Replay, WhatALookupFindsIsOneOfFourAndTheBytesAreThoseOfTheLoads) {
