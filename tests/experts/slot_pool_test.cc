@@ -197,7 +197,8 @@ TEST(SlotPool, TheLayerThatRunsGivesNothing) {
 }
 
 TEST(SlotPool, APromptStreamsThroughItsOwnRing) {
-  SlotPool pool(Alike(2, {.experts = 32, .slots = 8, .floor = 2}), {});
+  SlotPool pool(Alike(2, {.experts = 32, .slots = 8, .floor = 2}),
+                {.kind = PolicyKind::kLfu});
   for (int32_t e = 0; e < 8; ++e) {
     Step(pool, 0, {e});
     Step(pool, 1, {e});
@@ -210,7 +211,7 @@ TEST(SlotPool, APromptStreamsThroughItsOwnRing) {
   pool.BeginStep(0, 100, Phase::kPrefill);
   std::set<int32_t> places;
   for (int32_t e = 8; e < 32; ++e) {
-    pool.layer(0).Use(e, 3);
+    pool.layer(0).Use(e, 9);
     const int32_t slot = pool.ClaimForDemand({0, e});
     ASSERT_GE(slot, 0);
     EXPECT_EQ(pool.giver(), -1);
