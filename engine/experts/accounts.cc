@@ -89,6 +89,20 @@ void CacheAccounts::LoadEnded(ExpertKey key, bool ok, double seconds) {
       .Increment(static_cast<double>(layer.blob_bytes));
 }
 
+void CacheAccounts::GivenUp(ExpertKey key) {
+  LayerBooks& layer = layers_[key.layer];
+  if (std::exchange(layer.guesses[key.expert], Guess::kNone) == Guess::kOpen) {
+    guess_bytes_under_way_ -= layer.blob_bytes;
+  }
+}
+
+void CacheAccounts::LoadCancelled(int64_t bytes) {
+  metrics_.expert_slots_loading.Decrement();
+  bytes_loaded_ += static_cast<uint64_t>(bytes);
+  transferred_.prefetch_wasted += bytes;
+  metrics_.transfer_bytes.prefetch_wasted.Increment(static_cast<double>(bytes));
+}
+
 void CacheAccounts::Evicted(ExpertKey key, bool by_guess) {
   metrics_.expert_slots_resident.Decrement();
   (by_guess ? metrics_.evictions_prefetch : metrics_.evictions_demand)

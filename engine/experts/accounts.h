@@ -46,6 +46,10 @@ class CacheAccounts {
   void EndLookups(int32_t layer, Phase phase);
   void LoadStarted(ExpertKey key, bool guess);
   void LoadEnded(ExpertKey key, bool ok, double seconds);
+  // A load by a guess is not wanted any more; and it has ended, having moved
+  // so many bytes.
+  void GivenUp(ExpertKey key);
+  void LoadCancelled(int64_t bytes);
   void Evicted(ExpertKey key, bool by_guess);
   void Stalled(double seconds, Phase phase);
   void SetLinkBusy(double seconds);  // since the start

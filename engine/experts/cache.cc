@@ -126,6 +126,7 @@ ExpertCache::Acquisition ExpertCache::Acquire(int32_t layer_index,
                      .hits = static_cast<int32_t>(ready_.size())},
                     layer.slots);
   }
+  CancelUnused(layer_index);
   std::reverse(waiting_.begin(), waiting_.end());
   StartLoads();
   if (judge) oracle_->Settle(layer_index, layer.slots.slots());
@@ -135,8 +136,9 @@ ExpertCache::Acquisition ExpertCache::Acquire(int32_t layer_index,
 std::span<const ReadyExpert> ExpertCache::NextGroup() {
   owner_.Check();
   ReleaseGroup();
-  StartLoads();
+  // A cancelled guess that is wanted after all has to be asked for again.
   if (arriving_ > 0) TakeResults();
+  StartLoads();
   // Loads of other layers end here too: wait until one of ours has.
   while (ready_.empty() && (arriving_ > 0 || !waiting_.empty())) {
     WaitForLoads();
@@ -199,6 +201,27 @@ bool ExpertCache::StartLoad(ExpertKey key, Cause cause) {
        .cause = cause});
   CHECK(status.ok()) << status.ToString();
   return true;
+}
+
+// Guesses of the layer that it did not take up: the link has better to do.
+void ExpertCache::CancelUnused(int32_t layer_index) {
+  const Layer& layer = layers_[layer_index];
+  if (layer.slots.loading() == 0) return;
+  bool cancelled = false;
+  for (int32_t slot = 0; slot < layer.slots.slots(); ++slot) {
+    if (layer.slots.state(slot) != SlotState::kLoading ||
+        layer.slots.leased(slot)) {
+      continue;
+    }
+    if (!transfers_.Cancel(layer.first_ticket + static_cast<uint64_t>(slot))) {
+      continue;
+    }
+    accounts_.GivenUp(
+        {.layer = layer_index, .expert = layer.slots.expert(slot)});
+    cancelled = true;
+  }
+  // The slots of those of which nothing was being read are free already.
+  if (cancelled) TakeResults();
 }
 
 int32_t ExpertCache::Prefetch(std::span<const ExpertKey> experts) {
@@ -273,9 +296,19 @@ void ExpertCache::Settle(const TransferResult& result) {
   const int32_t layer_index = static_cast<int32_t>(&layer - layers_.data());
   const int32_t slot = static_cast<int32_t>(result.ticket - layer.first_ticket);
   const int32_t expert = layer.slots.expert(slot);
+  const bool cancelled = absl::IsCancelled(result.status);
   const bool asked_for = layer_index == layer_ && layer.slots.leased(slot);
   layer.slots.FinishLoad(slot, result.status.ok());
 
+  if (cancelled) {
+    accounts_.LoadCancelled(result.bytes);
+    // Asked for once more before it had ended: from the start.
+    if (asked_for) {
+      --arriving_;
+      waiting_.push_back(expert);
+    }
+    return;
+  }
   accounts_.LoadEnded({.layer = layer_index, .expert = expert},
                       result.status.ok(), result.seconds);
   ReadyExpert arrived{.expert = expert};

@@ -91,6 +91,8 @@ class ExpertCache {
   // stays longer.
   void SetScores(int32_t layer, std::span<const float> scores);
   const CacheAccounts& accounts() const { return accounts_; }
+  // Time in which demands were under way.
+  double demand_seconds() const { return transfers_.demand_seconds(); }
   const ExpertCatalog& catalog() const { return catalog_; }
 
   CacheSnapshot Snapshot() const;
@@ -110,6 +112,7 @@ class ExpertCache {
   void ReleaseGroup();
   void StartLoads();
   bool StartLoad(ExpertKey key, Cause cause);
+  void CancelUnused(int32_t layer);
   void WaitForLoads();
   void TakeResults();
   void SettleResults();

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "engine/experts/transfer.h"
+
 namespace bullpen {
 namespace {
 
@@ -14,6 +16,9 @@ constexpr double kFirstExperts = 8;
 constexpr double kTrustDecay = 0.98;
 // Uses that are taken to have come as expected.
 constexpr double kTrustedUses = 2;
+// What a wrong guess costs, in its chunks: a demand waits for one or two
+// halves.
+constexpr double kWrongGuessChunks = 1.5;
 
 void Average(double& known, double seen) {
   known = known == 0 ? seen : kDecay * known + (1 - kDecay) * seen;
@@ -23,11 +28,10 @@ void Average(double& known, double seen) {
 
 void PrefetchRule::EndStep(const Step& step) {
   if (step.seconds <= 0 || step.layers <= 0) return;
-  Average(layer_seconds_,
-          std::max(step.seconds - step.stall_seconds, 0.0) / step.layers);
   uses_expected_ = kTrustDecay * uses_expected_ + step.uses_expected;
   uses_ = kTrustDecay * uses_ + step.uses;
-  Average(link_use_, std::min(step.busy_seconds / step.seconds, 1.0));
+  Average(free_seconds_,
+          std::max(step.seconds - step.demand_seconds, 0.0) / step.layers);
   if (step.busy_seconds > 0) {
     Average(link_rate_, static_cast<double>(step.bytes) / step.busy_seconds);
   }
@@ -35,22 +39,28 @@ void PrefetchRule::EndStep(const Step& step) {
 
 double PrefetchRule::Room(int32_t horizon, int64_t blob_bytes,
                           int64_t under_way) const {
-  const bool measured = link_rate_ > 0 && layer_seconds_ > 0;
-  const double room = measured
-                          ? horizon * layer_seconds_ * link_rate_
+  const double room = link_rate_ > 0
+                          ? horizon * free_seconds_ * link_rate_
                           : kFirstExperts * static_cast<double>(blob_bytes);
   return room - static_cast<double>(under_way);
 }
 
-// Where the link would be idle, with probability 1 - use, a guess that is right
-// with probability p saves p loads; where it would not, it costs 1 - p. It pays
-// if p > use. But what is in no slot is used less often than its probability
-// says, as who is likely is there already: so it is scaled by what became of
-// those before.
-double PrefetchRule::LeastProbability(double on_an_idle_link) const {
-  const double trust =
-      std::min((uses_ + kTrustedUses) / (uses_expected_ + kTrustedUses), 1.0);
-  return std::max(on_an_idle_link, link_use_) / trust;
+// What is in no slot is used less often than its probability says, as who is
+// likely is there already: so it is scaled by what became of those before.
+double PrefetchRule::Trust() const {
+  return std::min((uses_ + kTrustedUses) / (uses_expected_ + kTrustedUses),
+                  1.0);
+}
+
+// One that is right saves the demand what it has moved until then.
+double PrefetchRule::Worth(double probability, int64_t blob_bytes,
+                           double room) const {
+  const double likely = probability * Trust();
+  if (likely < min_probability_) return 0;
+  const double bytes = static_cast<double>(blob_bytes);
+  const double cost =
+      kWrongGuessChunks * static_cast<double>(GuessChunkBytes(blob_bytes));
+  return (likely * std::min(room, bytes) - (1 - likely) * cost) / bytes;
 }
 
 }  // namespace bullpen

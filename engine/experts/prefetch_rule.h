@@ -4,17 +4,22 @@
 
 namespace bullpen {
 
-// How much may be loaded ahead, and how sure a guess must be: what the link can
-// move until the layer runs, judged by the steps of late. Pure: the caller
-// measures; the live engine and the trace simulator share it. One thread.
+// Which guesses are loaded ahead: those that move more in the time in which
+// the link has nothing else to do than they hold up when they are wrong, as
+// measured in the steps of late. Pure: the caller measures; the live engine and
+// the trace simulator share it. One thread.
 class PrefetchRule {
  public:
+  // Guesses that are surer than `min_probability` at least.
+  explicit PrefetchRule(double min_probability)
+      : min_probability_(min_probability) {}
+
   // Of one decode step of all layers.
   struct Step {
     double seconds = 0;
-    double stall_seconds = 0;  // of these: waiting for experts
-    double busy_seconds = 0;   // of the link
-    int64_t bytes = 0;         // that it moved
+    double demand_seconds = 0;  // of these: a demand was under way
+    double busy_seconds = 0;    // of the link
+    int64_t bytes = 0;          // that it moved
     int32_t layers = 0;
     // Loads by guesses that were used: by their probabilities, and in fact.
     double uses_expected = 0;
@@ -22,23 +27,21 @@ class PrefetchRule {
   };
   void EndStep(const Step& step);
 
-  // Bytes of further guesses for a layer `horizon` layers ahead, when those of
-  // `under_way` are ahead of them.
+  // Bytes of guesses that the link can move until a layer runs that is
+  // `horizon` layers ahead, when those of `under_way` are ahead of them.
   double Room(int32_t horizon, int64_t blob_bytes, int64_t under_way) const;
-  // Half of an expert at least must arrive in time: less is hardly worth that a
-  // demand waits for the chunk of a wrong guess.
-  static bool Fits(int64_t blob_bytes, double room) {
-    return 2 * room >= static_cast<double>(blob_bytes);
-  }
-  // The busier the link, the surer a guess must be that uses it; and where
-  // those loaded of late were used less than they promised, by so much more.
-  double LeastProbability(double on_an_idle_link) const;
+  // What to load a guess is expected to save, as a part of an expert's load:
+  // also, how likely another expert must be wanted that is not evicted for it.
+  // 0 or less: it does not pay.
+  double Worth(double probability, int64_t blob_bytes, double room) const;
 
  private:
+  double Trust() const;
+
+  double min_probability_;
   // Decayed; 0: not known.
   double link_rate_ = 0;      // bytes a second, while it moves any
-  double layer_seconds_ = 0;  // that a layer computes
-  double link_use_ = 0;       // share of the time in which the link is busy
+  double free_seconds_ = 0;   // of the link, for each layer: no demand waits
   double uses_expected_ = 0;  // these two are decayed sums
   double uses_ = 0;
 };

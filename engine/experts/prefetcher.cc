@@ -22,7 +22,8 @@ Prefetcher::Prefetcher(const PrefetchConfig& config, ExpertCache& cache,
       metrics_(metrics),
       uses_routers_((config.predictor.evidence & Bit(Evidence::kRouter)) != 0),
       predictor_(config.shape, config.predictor),
-      requests_(config.shape, kPastRequests) {
+      requests_(config.shape, kPastRequests),
+      rule_(config.predictor.min_probability) {
   if (!config_.profile.empty()) {
     const absl::Status loaded =
         LoadProfile(config_.profile, predictor_, requests_.past());
@@ -85,20 +86,20 @@ void Prefetcher::Guess(const Ahead& ahead, RouterPeek peek) {
   const int64_t blob_bytes = cache_.catalog().layers[ahead.layer].blob_bytes;
   double room = rule_.Room(ahead.horizon, blob_bytes,
                            cache_.accounts().guess_bytes_under_way());
-  if (config_.shape.layers[ahead.layer].experts < 2 ||
-      !PrefetchRule::Fits(blob_bytes, room)) {
-    return;
-  }
+  if (config_.shape.layers[ahead.layer].experts < 2 || room <= 0) return;
   const RoutingPredictor::Query query{
       .layer = ahead.layer,
       .horizon = ahead.horizon,
       .router_margins = uses_routers_ ? peek(ahead.layer, ahead.rows)
                                       : std::span<const float>()};
-  const double least =
-      rule_.LeastProbability(config_.predictor.min_probability);
-  for (const ExpertGuess& guess : predictor_.Guess(query)) {
-    if (guess.probability < least || !PrefetchRule::Fits(blob_bytes, room)) {
-      break;
+  const std::span<const ExpertGuess> guesses = predictor_.Guess(query);
+  size_t kept = 0;
+  for (const ExpertGuess& guess : guesses) {
+    const double worth = rule_.Worth(guess.probability, blob_bytes, room);
+    if (worth <= 0) break;
+    for (; kept < guesses.size() && guesses[kept].probability >= worth;
+         ++kept) {
+      cache_.Expect({.layer = ahead.layer, .expert = guesses[kept].expert});
     }
     const ExpertKey key{.layer = ahead.layer, .expert = guess.expert};
     if (cache_.Expect(key)) continue;
@@ -110,20 +111,20 @@ void Prefetcher::Guess(const Ahead& ahead, RouterPeek peek) {
 
 void Prefetcher::EndStep(double seconds, int32_t rows, Phase phase) {
   const CacheAccounts& accounts = cache_.accounts();
-  const double stalled = accounts.stall_seconds() - stall_seconds_;
   const double busy = accounts.link_busy_seconds() - busy_seconds_;
   const uint64_t bytes = accounts.bytes_loaded() - bytes_loaded_;
+  const double demand = cache_.demand_seconds() - demand_seconds_;
   const LookupCounts& lookups = accounts.decode();
   const uint64_t uses =
       lookups.prefetched + lookups.prefetched_late - guesses_used_;
   const double uses_expected = std::exchange(uses_expected_, 0);
-  stall_seconds_ += stalled;
   busy_seconds_ += busy;
   bytes_loaded_ += bytes;
+  demand_seconds_ += demand;
   guesses_used_ += uses;
   if (phase != Phase::kDecode || seconds <= 0) return;
   rule_.EndStep({.seconds = seconds,
-                 .stall_seconds = stalled,
+                 .demand_seconds = demand,
                  .busy_seconds = busy,
                  .bytes = static_cast<int64_t>(bytes),
                  .layers = static_cast<int32_t>(config_.shape.layers.size()),

@@ -91,9 +91,9 @@ class Prefetcher {
   PrefetchGovernor governor_;
   PrefetchRule rule_;
   // At the end of the last step.
-  double stall_seconds_ = 0;
   double busy_seconds_ = 0;
   uint64_t bytes_loaded_ = 0;
+  double demand_seconds_ = 0;
   uint64_t guesses_used_ = 0;
   double uses_expected_ = 0;  // of the guesses since then
   int64_t steps_ = 0;

@@ -67,6 +67,7 @@ class CacheReplay {
         guesser_(MakeGuesser(steps, config)),
         link_(config.link_bytes_per_second, config.chunk_bytes),
         pool_(Shapes(steps.trace(), config), config.policy),
+        rule_(config.predictor.min_probability),
         needs_(steps.trace().experts()) {
     const RoutingTrace& trace = steps.trace();
     layers_.reserve(static_cast<size_t>(trace.layers()));
@@ -130,9 +131,9 @@ class CacheReplay {
 
   void RunStep(const TraceSteps::Step& step) {
     const double start = now_;
-    const double stalled = report_.stall_seconds;
     const double busy = link_.busy_seconds();
-    const int64_t moved = moved_bytes_;
+    const int64_t moved = link_.moved_bytes();
+    const double demand = link_.demand_seconds();
     const int64_t guessed = report_.prefetched + report_.prefetched_late;
     uses_expected_ = 0;
     BeginStep(step);
@@ -142,9 +143,9 @@ class CacheReplay {
     if (step.phase != Phase::kDecode) return;
     rule_.EndStep(
         {.seconds = now_ - start,
-         .stall_seconds = report_.stall_seconds - stalled,
+         .demand_seconds = link_.demand_seconds() - demand,
          .busy_seconds = link_.busy_seconds() - busy,
-         .bytes = moved_bytes_ - moved,
+         .bytes = link_.moved_bytes() - moved,
          .layers = step.runs,
          .uses_expected = uses_expected_,
          .uses = static_cast<double>(report_.prefetched +
@@ -155,7 +156,8 @@ class CacheReplay {
   void BeginStep(const TraceSteps::Step& step) {
     if (guesser_ == nullptr) return;
     guesser_->BeginStep(step);
-    loads_ahead_ = step.phase == Phase::kDecode &&
+    loads_ahead_ = (!config_.governed || governor_.on()) &&
+                   step.phase == Phase::kDecode &&
                    steps_.runs(step)[0].rows <= PrefetchGovernor::kMaxRows;
     step_end_ = step.first_run + step.runs;
     Prefetch(step.first_run - 1, guesser_->reach());
@@ -211,8 +213,27 @@ class CacheReplay {
         link_.Promote({layer_, expert}, now_);
       }
     }
+    CancelGuesses();
     std::ranges::reverse(waiting_);
     remaining_ = static_cast<int32_t>(needs_.experts().size());
+  }
+
+  // Those that still load and that the layer does not want.
+  void CancelGuesses() {
+    LayerSlots& slots = pool_.layer(layer_);
+    if (slots.loading() == 0) return;
+    for (int32_t slot = 0; slot < slots.slots(); ++slot) {
+      if (slots.state(slot) != SlotState::kLoading || slots.leased(slot)) {
+        continue;
+      }
+      const int32_t expert = slots.expert(slot);
+      const int64_t dropped = link_.Cancel({layer_, expert}, now_);
+      if (dropped == 0) continue;
+      --report_.loads;
+      guess_bytes_ -= dropped;
+      slots.FinishLoad(slot, /*ok=*/false);
+      layers_[layer_].guessed[expert] = false;
+    }
   }
 
   void StartDemands() {
@@ -274,7 +295,6 @@ class CacheReplay {
     LayerSlots& slots = pool_.layer(key.layer);
     const int32_t slot = slots.Find(key.expert);
     slots.FinishLoad(slot, /*ok=*/true);
-    moved_bytes_ += layers_[key.layer].expert_bytes;
     if (key.layer == layer_ && slots.leased(slot)) ready_.push_back(slot);
   }
 
@@ -290,20 +310,24 @@ class CacheReplay {
   // Where transfers take no time, all guesses are loaded.
   void LoadAhead(int64_t index, int32_t horizon) {
     const bool instant = config_.link_bytes_per_second <= 0;
-    const double least =
-        instant ? 0 : rule_.LeastProbability(config_.predictor.min_probability);
     const TraceSteps::Run& run = steps_.all_runs()[index];
     Layer& layer = layers_[run.layer];
     LayerSlots& slots = pool_.layer(run.layer);
     double room =
         rule_.Room(horizon, layer.expert_bytes, link_.queued_guess_bytes());
-    for (const ExpertGuess& guess : guesser_->Guess(run, horizon)) {
-      const bool fits = instant || PrefetchRule::Fits(layer.expert_bytes, room);
-      if (guess.probability < least || !fits) break;
-      if (const int32_t slot = slots.Find(guess.expert); slot >= 0) {
-        slots.Expect(slot);
-        continue;
+    const std::span<const ExpertGuess> guesses = guesser_->Guess(run, horizon);
+    size_t kept = 0;
+    for (const ExpertGuess& guess : guesses) {
+      const double worth =
+          instant ? guess.probability
+                  : rule_.Worth(guess.probability, layer.expert_bytes, room);
+      if (worth <= 0) break;
+      for (; kept < guesses.size() && guesses[kept].probability >= worth;
+           ++kept) {
+        const int32_t slot = slots.Find(guesses[kept].expert);
+        if (slot >= 0) slots.Expect(slot);
       }
+      if (slots.Find(guess.expert) >= 0) continue;
       room -= static_cast<double>(layer.expert_bytes);
       if (pool_.ClaimForGuess({run.layer, guess.expert}) < 0) break;
       layer.guessed[guess.expert] = true;
@@ -326,7 +350,6 @@ class CacheReplay {
   PrefetchGovernor governor_;
   double now_ = 0;
   int64_t guess_bytes_ = 0;
-  int64_t moved_bytes_ = 0;   // that have arrived
   double uses_expected_ = 0;  // of this step's guesses
   bool loads_ahead_ = false;  // in this step
   int64_t step_end_ = 0;      // its last run, and one

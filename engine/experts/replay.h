@@ -48,7 +48,7 @@ struct ReplayReport {
   int64_t prefetched_late = 0;  // one that was under way
   int64_t missed = 0;
 
-  int64_t loads = 0;  // of demands and guesses together
+  int64_t loads = 0;  // of demands, and of guesses that were not cancelled
   int64_t bytes_demand = 0;
   int64_t bytes_prefetch_used = 0;
   int64_t bytes_prefetch_wasted = 0;

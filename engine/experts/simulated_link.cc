@@ -13,7 +13,9 @@ void SimulatedLink::Submit(ExpertKey key, int64_t bytes, Cause cause,
   }
   free_at_ = std::max(free_at_, now);
   const bool guess = cause == Cause::kPrefetch;
-  (guess ? guesses_ : demands_).push_back({key, bytes});
+  const int64_t chunk =
+      guess ? std::min(GuessChunkBytes(bytes), chunk_bytes_) : chunk_bytes_;
+  (guess ? guesses_ : demands_).push_back({key, bytes, chunk, now});
   if (guess) guess_bytes_ += bytes;
 }
 
@@ -21,10 +23,27 @@ void SimulatedLink::Promote(ExpertKey key, double now) {
   while (MoveChunk(now, early_)) {
   }
   const auto found = std::ranges::find(guesses_, key, &Transfer::key);
-  if (found == guesses_.end()) return;
+  if (found == guesses_.end()) {
+    // Its last chunk moves.
+    const auto last = std::ranges::find(early_, key, &Arrival::key);
+    if (last != early_.end()) DemandRuns(now, last->time);
+    return;
+  }
+  found->wanted_at = now;
   guess_bytes_ -= found->bytes_left;
   demands_.push_back(*found);
   guesses_.erase(found);
+}
+
+int64_t SimulatedLink::Cancel(ExpertKey key, double now) {
+  while (MoveChunk(now, early_)) {
+  }
+  const auto found = std::ranges::find(guesses_, key, &Transfer::key);
+  if (found == guesses_.end()) return 0;
+  const int64_t left = found->bytes_left;
+  guess_bytes_ -= left;
+  guesses_.erase(found);
+  return left;
 }
 
 void SimulatedLink::RunUntil(double now, std::vector<Arrival>& out) {
@@ -47,6 +66,11 @@ void SimulatedLink::RunUntilArrival(std::vector<Arrival>& out) {
   early_.clear();
 }
 
+void SimulatedLink::DemandRuns(double from, double until) {
+  demand_seconds_ += std::max(0.0, until - std::max(from, demand_until_));
+  demand_until_ = std::max(demand_until_, until);
+}
+
 bool SimulatedLink::MoveChunk(double limit, std::vector<Arrival>& out) {
   const bool instant = rate_ <= 0;
   if (!instant && free_at_ >= limit) return false;
@@ -54,13 +78,17 @@ bool SimulatedLink::MoveChunk(double limit, std::vector<Arrival>& out) {
   std::deque<Transfer>& queue = guess ? guesses_ : demands_;
   if (queue.empty()) return false;
   Transfer& transfer = queue.front();
-  const int64_t bytes = std::min(transfer.bytes_left, chunk_bytes_);
+  const int64_t bytes = std::min(transfer.bytes_left, transfer.chunk_bytes);
   transfer.bytes_left -= bytes;
-  if (guess) guess_bytes_ -= bytes;
+  moved_bytes_ += bytes;
+  if (guess) {
+    guess_bytes_ -= bytes;
+  }
   if (!instant) {
     const double seconds = static_cast<double>(bytes) / rate_;
     free_at_ += seconds;
     busy_seconds_ += seconds;
+    if (!guess) DemandRuns(transfer.wanted_at, free_at_);
   }
   if (transfer.bytes_left == 0) {
     out.push_back({transfer.key, free_at_});

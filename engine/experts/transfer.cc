@@ -47,6 +47,14 @@ struct TransferQueue::Work {
   XXH3_state_t hash = {};
 };
 
+int64_t GuessChunkBytes(int64_t blob_bytes) {
+  // Smaller ones are slower to read than what a demand saves.
+  constexpr int64_t kLeast = int64_t{256} << 10;
+  constexpr int64_t kMost = int64_t{1} << 20;
+  return std::min(blob_bytes,
+                  std::clamp(blob_bytes / 4 / 4096 * 4096, kLeast, kMost));
+}
+
 TransferQueue::TransferQueue(BlobReader& reader, const TransferConfig& config)
     : reader_(reader), config_(config) {
   CHECK(config.threads >= 1 && config.capacity >= 1);
@@ -77,8 +85,12 @@ absl::Status TransferQueue::Submit(const TransferJob& job) {
   XXH3_64bits_reset(&work->hash);
   ++under_way_;
   absl::MutexLock lock(&mutex_);
-  (job.cause == Cause::kDemand ? demands_ : prefetches_)
-      .push_back(std::move(work));
+  if (job.cause == Cause::kDemand) {
+    BeginDemand();
+    demands_.push_back(std::move(work));
+  } else {
+    prefetches_.push_back(std::move(work));
+  }
   queued_.fetch_add(1, std::memory_order_relaxed);
   work_there_.Signal();
   return absl::OkStatus();
@@ -90,12 +102,45 @@ void TransferQueue::Promote(uint64_t ticket) {
     return work->job.ticket == ticket;
   };
   const auto leaving = std::ranges::find_if(leaving_, of_ticket);
-  if (leaving != leaving_.end()) (*leaving)->job.cause = Cause::kDemand;
+  if (leaving != leaving_.end() && (*leaving)->job.cause != Cause::kDemand) {
+    (*leaving)->job.cause = Cause::kDemand;
+    BeginDemand();
+  }
   const auto found = std::ranges::find_if(prefetches_, of_ticket);
   if (found == prefetches_.end()) return;
   (*found)->job.cause = Cause::kDemand;
+  BeginDemand();
   demands_.push_back(std::move(*found));
   prefetches_.erase(found);
+}
+
+bool TransferQueue::Cancel(uint64_t ticket) {
+  absl::MutexLock lock(&mutex_);
+  const auto found =
+      std::ranges::find_if(prefetches_, [&](const std::unique_ptr<Work>& work) {
+        return work->job.ticket == ticket;
+      });
+  if (found == prefetches_.end()) return false;
+  Work& work = **found;
+  work.status.Update(absl::CancelledError("nobody wants it any more"));
+  if (work.handed_out == 0) {
+    work.started = SteadyClock::now();
+    if (started_++ == 0) busy_since_ = work.started;
+  }
+  Leave(prefetches_, found);
+  if (work.reading == 0 && !work.hashing) Finish(work);
+  return true;
+}
+
+double TransferQueue::demand_seconds() const {
+  absl::MutexLock lock(&mutex_);
+  SteadyClock::duration demand = demand_;
+  if (demanded_ > 0) demand += SteadyClock::now() - demand_since_;
+  return std::chrono::duration<double>(demand).count();
+}
+
+void TransferQueue::BeginDemand() {
+  if (demanded_++ == 0) demand_since_ = SteadyClock::now();
 }
 
 double TransferQueue::busy_seconds() const {
@@ -125,7 +170,9 @@ void TransferQueue::Wait(std::vector<TransferResult>& out) {
 }
 
 int64_t TransferQueue::ChunkBytes(const Work& work) const {
-  if (work.job.cause == Cause::kPrefetch) return config_.chunk_bytes;
+  if (work.job.cause == Cause::kPrefetch) {
+    return std::min(GuessChunkBytes(work.job.bytes), config_.chunk_bytes);
+  }
   const int64_t part = work.job.bytes / config_.threads;
   return std::clamp((part + 4095) / 4096 * 4096, config_.chunk_bytes,
                     kDemandChunks * config_.chunk_bytes);
@@ -202,6 +249,9 @@ int64_t TransferQueue::NextToHash(Work& work) {
 void TransferQueue::Finish(Work& work) {
   const SteadyClock::time_point now = SteadyClock::now();
   if (--started_ == 0) busy_ += now - busy_since_;
+  if (work.job.cause == Cause::kDemand && --demanded_ == 0) {
+    demand_ += now - demand_since_;
+  }
   const uint64_t checksum = XXH3_64bits_digest(&work.hash);
   const uint64_t expected = work.job.source.checksum;
   if (work.status.ok() && checksum != expected) {
@@ -213,6 +263,7 @@ void TransferQueue::Finish(Work& work) {
   results_.push_back(
       {.ticket = work.job.ticket,
        .status = std::move(work.status),
+       .bytes = work.handed_out,
        .seconds = std::chrono::duration<double>(now - work.started).count(),
        .cause = work.job.cause});
   leaving_.erase(

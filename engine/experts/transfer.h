@@ -31,16 +31,21 @@ struct TransferJob {
 
 struct TransferResult {
   uint64_t ticket = 0;
-  absl::Status status;  // DataLoss: unreadable, or a wrong checksum
-  double seconds = 0;   // from the first byte asked to the last one checked
+  // DataLoss: unreadable, or a wrong checksum. Cancelled: by Cancel.
+  absl::Status status;
+  int64_t bytes = 0;   // that were read
+  double seconds = 0;  // from the first byte asked to the last one checked
   Cause cause = Cause::kDemand;  // at its end: it may have been promoted
 };
+
+// A prefetch is read in such chunks: a demand waits for one in each thread.
+int64_t GuessChunkBytes(int64_t blob_bytes);
 
 struct TransferConfig {
   int32_t threads = 2;
   int32_t capacity = 1024;  // jobs queued, running, or not yet polled
-  // A multiple of 4096. A demand waits for one such chunk of a prefetch in each
-  // thread, and is itself read in larger ones.
+  // A multiple of 4096. Demands are read in chunks of this to four times this;
+  // prefetches in none larger.
   int64_t chunk_bytes = int64_t{1} << 20;
 };
 
@@ -62,6 +67,10 @@ class TransferQueue {
   // A prefetch that is now needed becomes a demand. One that has ended, or is
   // a demand already, stays as it is.
   void Promote(uint64_t ticket);
+  // A prefetch that nobody wants any more is read no further: it ends, as
+  // Cancelled, with the chunks that are being read. False, and it goes on: it
+  // is a demand, or all of it was handed out.
+  bool Cancel(uint64_t ticket);
   // Moves finished jobs into `out` (appended). Wait blocks until at least one
   // is there; CHECKs that something is under way.
   void Poll(std::vector<TransferResult>& out);
@@ -71,6 +80,8 @@ class TransferQueue {
   int32_t capacity() const { return config_.capacity; }
   // Any thread: time in which at least one job was being read.
   double busy_seconds() const;
+  // The same for demands, from Submit or Promote on.
+  double demand_seconds() const;
 
  private:
   struct Work;
@@ -94,6 +105,7 @@ class TransferQueue {
   int64_t EndRead(const Chunk& chunk, absl::Status status);
   int64_t EndHash(Work& work, int64_t bytes);
   int64_t NextToHash(Work& work) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void BeginDemand() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Finish(Work& work) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   BlobReader& reader_;
@@ -109,7 +121,10 @@ class TransferQueue {
   WorkQueue prefetches_ ABSL_GUARDED_BY(mutex_);
   WorkQueue leaving_ ABSL_GUARDED_BY(mutex_);
   std::vector<TransferResult> results_ ABSL_GUARDED_BY(mutex_);
-  int32_t started_ ABSL_GUARDED_BY(mutex_) = 0;  // and not finished
+  int32_t started_ ABSL_GUARDED_BY(mutex_) = 0;   // and not finished
+  int32_t demanded_ ABSL_GUARDED_BY(mutex_) = 0;  // and not finished
+  std::chrono::steady_clock::duration demand_ ABSL_GUARDED_BY(mutex_) = {};
+  std::chrono::steady_clock::time_point demand_since_ ABSL_GUARDED_BY(mutex_);
   std::chrono::steady_clock::duration busy_ ABSL_GUARDED_BY(mutex_) = {};
   std::chrono::steady_clock::time_point busy_since_ ABSL_GUARDED_BY(mutex_);
   // Sizes of the queues, to look at without the mutex.

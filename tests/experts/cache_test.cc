@@ -315,6 +315,50 @@ TEST_F(CacheTest, ALatePrefetchIsPromotedAndAwaited) {
   EXPECT_EQ(cache_->Snapshot().layers[0].hits, 0u);
 }
 
+TEST_F(CacheTest, AGuessThatItsLayerDidNotWantIsReadNoFurther) {
+  Create({4, 4, 4});
+  reader_.CloseGate();
+  cache_->Prefetch(std::vector<ExpertKey>{{1, 4}, {1, 5}});
+  reader_.AwaitAtGate(2);  // two of the chunks of 4, nothing of 5
+  cache_->Prefetch(std::vector<ExpertKey>{{1, 6}, {2, 7}});
+  {
+    ExpertCache::Acquisition step = Acquire(1, {5});
+    EXPECT_THAT(cache_->Snapshot().layers[1].loading, ElementsAre(4, 5));
+    reader_.OpenGate();
+    EXPECT_THAT(Ids(step.Next()), ElementsAre(5));
+    EXPECT_THAT(step.Next(), IsEmpty());
+  }
+  while (transfers_.under_way() > 0) cache_->Prefetch({});
+  EXPECT_THAT(Resident(1), ElementsAre(5));  // the layer of 7 has not run
+  EXPECT_THAT(Resident(2), ElementsAre(7));
+  EXPECT_EQ(cache_->accounts().guess_bytes_under_way(), 0);
+  EXPECT_EQ(cache_->accounts().transferred().prefetch_used, 16384);
+  EXPECT_EQ(cache_->accounts().transferred().prefetch_wasted, 2 * 4096);
+}
+
+TEST_F(CacheTest, ACancelledGuessThatIsWantedAfterAllLoadsFromItsStart) {
+  TransferQueue one_thread(reader_, {.threads = 1, .chunk_bytes = 4096});
+  auto created = ExpertCache::Create(model_.catalog, {.slots = {4, 4, 4}},
+                                     one_thread, metrics_);
+  ASSERT_TRUE(created.ok()) << created.status();
+  cache_ = *std::move(created);
+  reader_.CloseGate();
+  cache_->Prefetch(std::vector<ExpertKey>{{1, 4}});
+  reader_.AwaitAtGate(1);  // the first of its chunks
+  {
+    ExpertCache::Acquisition step = Acquire(1, {});
+  }
+  ExpertCache::Acquisition step = Acquire(1, {4});
+  EXPECT_EQ(cache_->accounts().decode().missed, 1u);
+  reader_.OpenGate();
+  const std::span<const ReadyExpert> group = step.Next();
+  ASSERT_THAT(Ids(group), ElementsAre(4));
+  EXPECT_TRUE(group[0].status.ok()) << group[0].status;
+  EXPECT_TRUE(Right(1, group[0]));
+  EXPECT_EQ(cache_->accounts().transferred().prefetch_wasted, 4096);
+  EXPECT_EQ(cache_->accounts().transferred().demand, 16384);
+}
+
 TEST_F(CacheTest, GuessesThatFillALayerDoNotBlockItsStep) {
   Create({1, 1, 1});
   reader_.CloseGate();

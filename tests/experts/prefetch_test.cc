@@ -94,49 +94,65 @@ TEST(PrefetchGovernorTest, StepsThatLoadNothingAheadAreNotJudged) {
   }
 }
 
-// Steps of a link that is busy for this share of the time, whose guesses were
-// used this often beside what they promised.
-void RunSteps(PrefetchRule& rule, int32_t steps, double busy, double expected,
-              double used) {
+constexpr int64_t kBlob = int64_t{4} << 20;  // a wrong one costs 1.5 MiB
+constexpr double kMiB = 1 << 20;
+
+// Steps of ten layers and ten seconds, of which demands are under way for this
+// long, and whose guesses were used this often beside what they promised. The
+// link moves 2 MiB a second.
+void RunSteps(PrefetchRule& rule, int32_t steps, double demand_seconds,
+              double expected = 0, double used = 0) {
   for (int32_t i = 0; i < steps; ++i) {
-    rule.EndStep({.seconds = 1,
-                  .busy_seconds = busy,
-                  .bytes = 1000,
+    rule.EndStep({.seconds = 10,
+                  .demand_seconds = demand_seconds,
+                  .busy_seconds = 4,
+                  .bytes = 8 << 20,
                   .layers = 10,
                   .uses_expected = expected,
                   .uses = used});
   }
 }
 
-TEST(PrefetchRuleTest, AGuessMustBeSurerThanTheLinkIsBusy) {
-  PrefetchRule rule;
-  EXPECT_DOUBLE_EQ(rule.LeastProbability(0.15), 0.15);
-  RunSteps(rule, 100, /*busy=*/0.05, 0, 0);
-  EXPECT_DOUBLE_EQ(rule.LeastProbability(0.15), 0.15);
-  RunSteps(rule, 100, /*busy=*/0.7, 0, 0);
-  EXPECT_NEAR(rule.LeastProbability(0.15), 0.7, 1e-3);
-  RunSteps(rule, 200, /*busy=*/1, 0, 0);
-  EXPECT_NEAR(rule.LeastProbability(0.15), 1, 1e-3);
+TEST(PrefetchRuleTest, ThereIsRoomForWhatTheLinkMovesWhileNoDemandWaits) {
+  PrefetchRule rule(0.15);
+  EXPECT_GE(rule.Room(1, kBlob, 0), static_cast<double>(kBlob));
+  RunSteps(rule, 1, /*demand_seconds=*/5);
+  EXPECT_NEAR(rule.Room(1, kBlob, 0), kMiB, 1);
+  EXPECT_NEAR(rule.Room(3, kBlob, 1 << 20), 2 * kMiB, 1);
+  RunSteps(rule, 200, 10);
+  EXPECT_NEAR(rule.Room(4, kBlob, 0), 0, 1);
+}
+
+TEST(PrefetchRuleTest, AGuessPaysIfItSavesMoreThanAWrongOneHoldsUp) {
+  const PrefetchRule rule(0.15);
+  EXPECT_EQ(GuessChunkBytes(kBlob), 1 << 20);
+  // With room for all of it: p * 4 > (1 - p) * 1.5.
+  EXPECT_LE(rule.Worth(0.27, kBlob, 10 * kMiB), 0);
+  EXPECT_GT(rule.Worth(0.28, kBlob, 10 * kMiB), 0);
+  // With room for an eighth: p * 0.5 > (1 - p) * 1.5.
+  EXPECT_LE(rule.Worth(0.74, kBlob, 0.5 * kMiB), 0);
+  EXPECT_GT(rule.Worth(0.76, kBlob, 0.5 * kMiB), 0);
+  EXPECT_LE(rule.Worth(1, kBlob, 0), 0);
+  EXPECT_LE(rule.Worth(1, kBlob, -kMiB), 0);
+  EXPECT_LE(PrefetchRule(0.5).Worth(0.49, kBlob, 10 * kMiB), 0);
+}
+
+TEST(PrefetchRuleTest, WorthIsThePartOfALoadThatIsSaved) {
+  const PrefetchRule rule(0.15);
+  EXPECT_NEAR(rule.Worth(1, kBlob, 10 * kMiB), 1, 1e-9);
+  EXPECT_NEAR(rule.Worth(1, kBlob, kMiB), 0.25, 1e-9);
+  EXPECT_NEAR(rule.Worth(0.5, kBlob, 10 * kMiB), (2 - 0.75) / 4, 1e-9);
 }
 
 TEST(PrefetchRuleTest, GuessesThatPromiseTooMuchAreScaledAndTriedAgain) {
-  PrefetchRule rule;
-  RunSteps(rule, 300, /*busy=*/0.4, /*expected=*/4, /*used=*/1);
-  EXPECT_NEAR(rule.LeastProbability(0.15), 0.4 * 4, 0.1);
-  RunSteps(rule, 300, 0.4, /*expected=*/0, /*used=*/0);
-  EXPECT_LT(rule.LeastProbability(0.15), 0.5);
+  PrefetchRule rule(0.15);
+  RunSteps(rule, 300, 5, /*expected=*/4, /*used=*/1);
+  EXPECT_LE(rule.Worth(0.9, kBlob, 10 * kMiB), 0);  // as much as 0.23
+  RunSteps(rule, 300, 5, /*expected=*/0, /*used=*/0);
+  EXPECT_GT(rule.Worth(0.35, kBlob, 10 * kMiB), 0);
   // More than was promised makes them no surer.
-  RunSteps(rule, 300, 0.4, /*expected=*/1, /*used=*/2);
-  EXPECT_NEAR(rule.LeastProbability(0.15), 0.4, 1e-3);
-}
-
-TEST(PrefetchRuleTest, AGuessOfWhichNotHalfWouldArriveIsNotWorthIt) {
-  PrefetchRule rule;
-  rule.EndStep({.seconds = 1, .busy_seconds = 0.5, .bytes = 500, .layers = 10});
-  // A layer computes for 0.1 s, and the link moves 1,000 bytes a second.
-  EXPECT_NEAR(rule.Room(2, 1000, 50), 150, 1e-6);
-  EXPECT_TRUE(PrefetchRule::Fits(300, 150));
-  EXPECT_FALSE(PrefetchRule::Fits(301, 150));
+  RunSteps(rule, 300, 5, /*expected=*/1, /*used=*/2);
+  EXPECT_LE(rule.Worth(0.27, kBlob, 10 * kMiB), 0);
 }
 
 // A model whose layer l + 1 always wants the experts that layer l chose, and

@@ -55,6 +55,39 @@ TEST(SimulatedLink, APromotedGuessKeepsWhatItHas) {
   EXPECT_EQ(link.queued_guess_bytes(), 100);
 }
 
+TEST(SimulatedLink, ACancelledGuessMovesNoFurther) {
+  SimulatedLink link(1000, kChunk);
+  std::vector<SimulatedLink::Arrival> arrived;
+  link.Submit(kFirst, 1000, Cause::kPrefetch, 0);
+  EXPECT_EQ(link.Cancel(kFirst, 0.05), 900);  // one chunk is moving
+  EXPECT_EQ(link.queued_guess_bytes(), 0);
+  link.Submit(kSecond, 200, Cause::kDemand, 0.05);
+  EXPECT_EQ(link.Cancel(kSecond, 0.06), 0);
+  link.RunUntil(10, arrived);
+  ASSERT_THAT(arrived, SizeIs(1));
+  EXPECT_EQ(arrived[0].key, kSecond);
+  EXPECT_NEAR(arrived[0].time, 0.3, 1e-12);
+  EXPECT_EQ(link.moved_bytes(), 300);
+}
+
+TEST(SimulatedLink, CountsTheTimeInWhichDemandsAreUnderWay) {
+  SimulatedLink link(1000, kChunk);
+  std::vector<SimulatedLink::Arrival> arrived;
+  link.Submit(kFirst, 300, Cause::kPrefetch, 0);
+  link.Submit(kSecond, 100, Cause::kDemand, 0.05);  // waits until 0.1
+  link.RunUntil(0.25, arrived);
+  EXPECT_NEAR(link.demand_seconds(), 0.15, 1e-12);
+  EXPECT_NEAR(link.busy_seconds(), 0.3, 1e-12);
+  link.Promote(kFirst, 0.25);  // its second chunk is moving
+  link.RunUntil(1, arrived);
+  EXPECT_NEAR(link.demand_seconds(), 0.15 + 0.15, 1e-12);
+  EXPECT_NEAR(link.busy_seconds(), 0.4, 1e-12);
+  // A guess whose last chunk moves is waited for as well.
+  link.Submit(kFirst, 100, Cause::kPrefetch, 2);
+  link.Promote(kFirst, 2.04);
+  EXPECT_NEAR(link.demand_seconds(), 0.3 + 0.06, 1e-12);
+}
+
 TEST(SimulatedLink, WithoutARateArrivesAtOnce) {
   SimulatedLink link(0, kChunk);
   std::vector<SimulatedLink::Arrival> arrived;

@@ -112,6 +112,66 @@ TEST_F(TransferTest, AllThreadsReadTheFirstJob) {
   EXPECT_THAT(ReadOrder(), ElementsAre(0, 2));
 }
 
+TEST_F(TransferTest, ACancelledPrefetchIsReadNoFurther) {
+  reader_.CloseGate();
+  TransferQueue queue(reader_, one_thread_);
+  ASSERT_TRUE(queue.Submit(Job(0, Cause::kPrefetch)).ok());
+  ASSERT_TRUE(queue.Submit(Job(1, Cause::kPrefetch)).ok());
+  ASSERT_TRUE(queue.Submit(Job(2, Cause::kPrefetch)).ok());
+  reader_.AwaitAtGate(1);  // the first chunk of 0
+  EXPECT_TRUE(queue.Cancel(0));
+  EXPECT_FALSE(queue.Cancel(0));
+  EXPECT_TRUE(queue.Cancel(1));
+  std::vector<TransferResult> results;
+  queue.Poll(results);  // of 1 nothing was being read
+  ASSERT_EQ(results.size(), 1u);
+  EXPECT_EQ(results[0].ticket, 1u);
+  EXPECT_EQ(results[0].bytes, 0);
+  EXPECT_TRUE(absl::IsCancelled(results[0].status)) << results[0].status;
+  reader_.OpenGate();
+  results.clear();
+  while (queue.under_way() > 0) queue.Wait(results);
+  ASSERT_EQ(results.size(), 2u);
+  EXPECT_EQ(results[0].ticket, 0u);
+  EXPECT_EQ(results[0].bytes, 4096);
+  EXPECT_TRUE(absl::IsCancelled(results[0].status)) << results[0].status;
+  EXPECT_TRUE(results[1].status.ok()) << results[1].status;
+  EXPECT_TRUE(Arrived(2));
+  EXPECT_THAT(ReadOrder(), ElementsAre(0, 2));
+}
+
+TEST_F(TransferTest, ADemandIsNotCancelled) {
+  reader_.CloseGate();
+  TransferQueue queue(reader_, one_thread_);
+  ASSERT_TRUE(queue.Submit(Job(0, Cause::kDemand)).ok());
+  ASSERT_TRUE(queue.Submit(Job(1, Cause::kPrefetch)).ok());
+  queue.Promote(1);
+  EXPECT_FALSE(queue.Cancel(0));
+  EXPECT_FALSE(queue.Cancel(1));
+  reader_.OpenGate();
+  for (const auto& [ticket, status] : WaitFor(queue, 2)) {
+    EXPECT_TRUE(status.ok()) << ticket << ": " << status;
+  }
+}
+
+TEST_F(TransferTest, DemandTimeRunsFromSubmitOrPromoteToTheEnd) {
+  reader_.CloseGate();
+  TransferQueue queue(reader_, one_thread_);
+  ASSERT_TRUE(queue.Submit(Job(0, Cause::kPrefetch)).ok());
+  reader_.AwaitAtGate(1);
+  EXPECT_EQ(queue.demand_seconds(), 0);
+  queue.Promote(0);
+  const double before = queue.demand_seconds();
+  while (queue.demand_seconds() == before) {
+  }
+  reader_.OpenGate();
+  WaitFor(queue, 1);
+  const double after = queue.demand_seconds();
+  EXPECT_GT(after, before);
+  EXPECT_EQ(queue.demand_seconds(), after);
+  EXPECT_LE(after, queue.busy_seconds());
+}
+
 TEST_F(TransferTest, AJobFailsOnceHoweverManyOfItsChunksAreBeingRead) {
   const ExpertLocation& place = model_.catalog.layers[0].experts[0];
   for (const int64_t offset : {0, 4096, 8192, 12288}) {
