@@ -126,6 +126,10 @@ Metrics::Metrics()
                      .Name("bullpen_expert_cache_layer_hits_total")
                      .Help("Those of them that were there.")
                      .Register(registry_)),
+      layer_slots(BuildGauge()
+                      .Name("bullpen_expert_cache_layer_slots")
+                      .Help("Slots that each layer has now.")
+                      .Register(registry_)),
       transfer_bytes(TransferBytesOf(registry_)),
       stall_seconds_decode(
           Count(registry_, kStalls, kStallsHelp, {{"phase", "decode"}})),

@@ -70,6 +70,8 @@ class Metrics {
       layer_lookups;  // bullpen_expert_cache_layer_lookups_total{layer="0"}
   prometheus::Family<prometheus::Counter>&
       layer_hits;  // bullpen_expert_cache_layer_hits_total{layer="0"}
+  prometheus::Family<prometheus::Gauge>&
+      layer_slots;  // bullpen_expert_cache_layer_slots{layer="0"}
   struct TransferBytes {
     prometheus::Counter& demand;
     prometheus::Counter& prefetch_used;

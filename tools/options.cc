@@ -86,6 +86,8 @@ absl::StatusOr<ModelOptions> ToModelOptions(const ModelFlags& flags) {
   options.max_sequences = flags.max_sequences;
   options.max_batch_tokens = flags.max_batch_tokens;
   options.policy = flags.policy;
+  options.expert_slots = flags.expert_slots;
+  options.layer_floor = flags.layer_floor;
   options.prefetch = flags.prefetch;
   options.prefetch_horizon = flags.prefetch_horizon;
   options.predictors = flags.predictors;

@@ -82,6 +82,8 @@ struct ModelFlags {
   int32_t max_sequences = 8;
   int32_t max_batch_tokens = 256;
   std::string policy = "crf";
+  std::string expert_slots = "layer";
+  int32_t layer_floor = 0;
   std::string prefetch = "auto";
   std::string predictors = "all";
   int32_t prefetch_horizon = 2;
@@ -115,6 +117,10 @@ struct ModelFlags {
     visit("policy", policy,
           "which expert leaves memory first: crf (least decayed use), lru, lfu "
           "or static (what the requests of --profile used least)");
+    visit("expert_slots", expert_slots,
+          "each layer's own (layer), or moving between layers (shared)");
+    visit("layer_floor", layer_floor,
+          "slots that a layer keeps of shared ones; 0: a token's experts");
     visit("prefetch", prefetch,
           "load experts before they are asked for: auto (while it pays), on "
           "or off");

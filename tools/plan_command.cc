@@ -69,6 +69,9 @@ PlanCommand::PlanCommand(CLI::App& app, const Environment& environment,
   command->add_flag("--json", json_, "print one JSON object");
   AddFlag(*command, "cache-dir", flags_.cache_dir,
           "where packed copies of models are kept");
+  AddFlag(*command, "expert-slots", flags_.expert_slots,
+          "with --trace: layer or shared, as the server's")
+      ->check(CLI::IsMember({"layer", "shared"}));
   AddFlag(*command, "threads", flags_.threads, "compute threads; 0: all CPUs");
   AddFlag(*command, "isa", flags_.isa,
           "instruction set: auto, oracle, avx2 or avx512");
@@ -108,7 +111,11 @@ double PlanCommand::HitRate(const std::optional<RoutingTrace>& trace,
   const int32_t scaled =
       std::clamp(static_cast<int32_t>(std::lround(share * trace->experts())), 1,
                  trace->experts());
-  return Replay(*trace, {.slots_per_layer = scaled, .phase = Phase::kDecode})
+  const bool shared = flags_.expert_slots == "shared";
+  return Replay(*trace,
+                {.slots_per_layer = scaled,
+                 .layer_floor = shared ? std::min(trace->top_k(), scaled) : 0,
+                 .phase = Phase::kDecode})
       .hit_rate();
 }
 

@@ -12,6 +12,7 @@
 #include "engine/experts/cache.h"
 #include "engine/experts/oracle_window.h"
 #include "engine/experts/request_follower.h"
+#include "engine/experts/slot_pool.h"
 
 namespace bullpen {
 namespace {
@@ -80,6 +81,48 @@ void OracleWindowPerToken(benchmark::State& state) {
   state.SetItemsProcessed(state.iterations() * shape.layers);
 }
 BENCHMARK(OracleWindowPerToken)->DenseRange(0, 2)->MinTime(1);
+
+// Giving slots to what a token misses, an item each: from its own layer
+// (shared 0), or from any layer that has more than the floor. A quarter of the
+// experts have slots.
+void ClaimSlots(benchmark::State& state) {
+  const Shape& shape = kShapes[state.range(0)];
+  const int32_t slots = shape.experts / 4;
+  const int32_t floor = state.range(1) > 0 ? shape.k : slots;
+  const std::vector<SlotPool::LayerShape> layers(
+      static_cast<size_t>(shape.layers),
+      {.experts = shape.experts, .slots = slots, .floor = floor});
+  SlotPool pool(layers, {});
+  const auto tokens = Tokens(shape, 1024);
+  std::vector<ExpertKey> missed;
+  size_t token = 0;
+  int64_t claims = 0;
+  for (auto _ : state) {
+    const std::vector<int32_t>& experts = tokens[token++ % tokens.size()];
+    for (int32_t l = 0; l < shape.layers; ++l) {
+      LayerSlots& layer = pool.layer(l);
+      pool.BeginStep(l, 1, Phase::kDecode);
+      missed.clear();
+      for (const int32_t expert : experts) {
+        const int32_t slot = layer.Use(expert, 1);
+        if (slot < 0) {
+          missed.push_back({.layer = l, .expert = expert});
+        } else {
+          layer.Lease(slot);
+        }
+      }
+      for (const ExpertKey& key : missed) {
+        layer.FinishLoad(pool.ClaimForDemand(key), /*ok=*/true);
+      }
+      claims += std::ssize(missed);
+      for (const int32_t expert : experts) layer.Release(layer.Find(expert));
+    }
+  }
+  state.SetItemsProcessed(claims);
+}
+BENCHMARK(ClaimSlots)
+    ->ArgsProduct({{0, 1, 2}, {0, 1}})
+    ->ArgNames({"shape", "shared"});
 
 RoutingShape Routing(const Shape& shape) {
   RoutingShape routing;

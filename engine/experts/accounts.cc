@@ -14,7 +14,8 @@ CacheAccounts::CacheAccounts(const ExpertCatalog& catalog, Metrics& metrics)
     layers_.push_back({.blob_bytes = layer.blob_bytes,
                        .guesses = std::vector<Guess>(layer.experts.size()),
                        .lookups = &metrics.layer_lookups.Add(label),
-                       .hits = &metrics.layer_hits.Add(label)});
+                       .hits = &metrics.layer_hits.Add(label),
+                       .slots = &metrics.layer_slots.Add(label)});
   }
 }
 
@@ -113,6 +114,10 @@ void CacheAccounts::Evicted(ExpertKey key, bool by_guess) {
   transferred_.prefetch_wasted += layer.blob_bytes;
   metrics_.transfer_bytes.prefetch_wasted.Increment(
       static_cast<double>(layer.blob_bytes));
+}
+
+void CacheAccounts::HasSlots(int32_t layer, int32_t slots) {
+  layers_[layer].slots->Set(slots);
 }
 
 void CacheAccounts::Stalled(double seconds, Phase phase) {

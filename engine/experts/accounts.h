@@ -51,6 +51,7 @@ class CacheAccounts {
   void GivenUp(ExpertKey key);
   void LoadCancelled(int64_t bytes);
   void Evicted(ExpertKey key, bool by_guess);
+  void HasSlots(int32_t layer, int32_t slots);
   void Stalled(double seconds, Phase phase);
   void SetLinkBusy(double seconds);  // since the start
 
@@ -78,6 +79,7 @@ class CacheAccounts {
     Layer sums = {};
     prometheus::Counter* lookups = nullptr;
     prometheus::Counter* hits = nullptr;
+    prometheus::Gauge* slots = nullptr;
   };
 
   Metrics& metrics_;

@@ -10,55 +10,75 @@
 
 namespace bullpen {
 
-absl::StatusOr<std::unique_ptr<ExpertCache>> ExpertCache::Create(
-    const ExpertCatalog& catalog, const CacheConfig& config,
-    TransferQueue& transfers, Metrics& metrics) {
+namespace {
+
+std::vector<SlotPool::LayerShape> Shapes(const ExpertCatalog& catalog,
+                                         const CacheConfig& config) {
   CHECK(config.slots.size() == catalog.layers.size())
       << config.slots.size() << " layers of slots for "
       << catalog.layers.size();
-  int64_t bytes = 0;
+  const std::vector<int32_t>& floors =
+      config.floors.empty() ? config.slots : config.floors;
+  CHECK(floors.size() == config.slots.size()) << floors.size();
+  std::vector<SlotPool::LayerShape> shapes;
   for (size_t l = 0; l < config.slots.size(); ++l) {
-    const int64_t blob_bytes = catalog.layers[l].blob_bytes;
-    CHECK(blob_bytes > 0 && blob_bytes % 4096 == 0) << blob_bytes;
-    bytes += config.slots[l] * blob_bytes;
+    const ExpertCatalog::Layer& layer = catalog.layers[l];
+    CHECK(layer.blob_bytes > 0 && layer.blob_bytes % 4096 == 0)
+        << layer.blob_bytes;
+    shapes.push_back({.experts = static_cast<int32_t>(layer.experts.size()),
+                      .slots = config.slots[l],
+                      .floor = floors[l],
+                      .blob_bytes = layer.blob_bytes});
+  }
+  return shapes;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ExpertCache>> ExpertCache::Create(
+    const ExpertCatalog& catalog, const CacheConfig& config,
+    TransferQueue& transfers, Metrics& metrics) {
+  const std::vector<SlotPool::LayerShape> shapes = Shapes(catalog, config);
+  int64_t bytes = 0;
+  for (const SlotPool::LayerShape& shape : shapes) {
+    bytes += shape.slots * shape.blob_bytes;
   }
   ASSIGN_OR_RETURN(HugeBuffer arena,
                    HugeBuffer::Allocate(bytes, HugeBuffer::Touch::kNow,
                                         config.memory_nodes));
-
-  auto cache = std::unique_ptr<ExpertCache>(
-      new ExpertCache(catalog, transfers, metrics, std::move(arena)));
-  PolicyConfig policy{.kind = config.policy,
-                      .half_life_tokens = config.half_life_tokens,
-                      .choice = &cache->half_life_,
-                      .layers = static_cast<int32_t>(config.slots.size())};
-  std::byte* next = cache->arena_.data();
-  uint64_t slots = 0;
-  cache->layers_.reserve(config.slots.size());
-  for (size_t l = 0; l < config.slots.size(); ++l) {
-    const int32_t experts =
-        static_cast<int32_t>(catalog.layers[l].experts.size());
-    cache->layers_.push_back(
-        {.slots = LayerSlots(experts, config.slots[l], policy),
-         .arena = next,
-         .first_ticket = slots});
-    next += config.slots[l] * catalog.layers[l].blob_bytes;
-    slots += static_cast<uint64_t>(config.slots[l]);
-  }
-  if (config.oracle_window > 0) {
-    cache->oracle_.emplace(catalog, config.oracle_window, metrics);
-  }
-  metrics.expert_slots.Set(static_cast<double>(slots));
-  metrics.expert_slot_bytes.Set(static_cast<double>(bytes));
-  return cache;
+  const Needs needs{catalog, config, transfers, metrics};
+  return std::unique_ptr<ExpertCache>(
+      new ExpertCache(needs, shapes, std::move(arena)));
 }
 
-ExpertCache::ExpertCache(const ExpertCatalog& catalog, TransferQueue& transfers,
-                         Metrics& metrics, HugeBuffer arena)
-    : catalog_(catalog),
-      transfers_(transfers),
-      accounts_(catalog, metrics),
-      arena_(std::move(arena)) {}
+ExpertCache::ExpertCache(const Needs& needs,
+                         std::span<const SlotPool::LayerShape> shapes,
+                         HugeBuffer arena)
+    : catalog_(needs.catalog),
+      transfers_(needs.transfers),
+      accounts_(needs.catalog, needs.metrics),
+      arena_(std::move(arena)),
+      slots_(shapes, {.kind = needs.config.policy,
+                      .half_life_tokens = needs.config.half_life_tokens}) {
+  std::byte* next = arena_.data();
+  uint64_t ticket = 0;
+  for (size_t l = 0; l < shapes.size(); ++l) {
+    const SlotPool::LayerShape& shape = shapes[l];
+    for (int32_t slot = 0; slot < shape.slots; ++slot) {
+      places_.push_back(next);
+      next += shape.blob_bytes;
+    }
+    first_tickets_.push_back(ticket);
+    ticket += static_cast<uint64_t>(shape.experts);
+    accounts_.HasSlots(static_cast<int32_t>(l), shape.slots);
+  }
+  if (needs.config.oracle_window > 0) {
+    oracle_.emplace(catalog_, needs.config.oracle_window, needs.metrics);
+  }
+  needs.metrics.expert_slots.Set(slots_.slots());
+  needs.metrics.expert_slot_bytes.Set(
+      static_cast<double>(next - arena_.data()));
+}
 
 ExpertCache::~ExpertCache() {
   CHECK(layer_ < 0) << "a lease of layer " << layer_ << " is out";
@@ -98,22 +118,22 @@ ExpertCache::Acquisition ExpertCache::Acquire(int32_t layer_index,
   if (transfers_.under_way() > 0) TakeResults();
   layer_ = layer_index;
   phase_ = phase;
-  Layer& layer = layers_[layer_index];
-  layer.slots.BeginStep(tokens, phase);
+  LayerSlots& slots = slots_.layer(layer_index);
+  slots_.BeginStep(layer_index, tokens, phase);
   for (size_t i = 0; i < experts.size(); ++i) {
     const int32_t expert = experts[i];
-    const int32_t slot = layer.slots.Use(expert, counts[i]);
-    accounts_.LookUp({.layer = layer_index, .expert = expert},
-                     slot < 0 ? SlotState::kEmpty : layer.slots.state(slot));
+    const ExpertKey key{.layer = layer_index, .expert = expert};
+    const int32_t slot = slots.Use(expert, counts[i]);
+    accounts_.LookUp(key, slot < 0 ? SlotState::kEmpty : slots.state(slot));
     if (slot < 0) {
       waiting_.push_back(expert);
       continue;
     }
-    layer.slots.Lease(slot);
-    if (layer.slots.state(slot) == SlotState::kResident) {
+    slots.Lease(slot);
+    if (slots.state(slot) == SlotState::kResident) {
       ready_.push_back({.expert = expert, .blob = Blob(layer_index, slot)});
     } else {
-      transfers_.Promote(layer.first_ticket + static_cast<uint64_t>(slot));
+      transfers_.Promote(Ticket(key));
       ++arriving_;
     }
   }
@@ -124,12 +144,12 @@ ExpertCache::Acquisition ExpertCache::Acquire(int32_t layer_index,
                      .experts = experts,
                      .tokens = tokens,
                      .hits = static_cast<int32_t>(ready_.size())},
-                    layer.slots);
+                    slots);
   }
   CancelUnused(layer_index);
   std::reverse(waiting_.begin(), waiting_.end());
   StartLoads();
-  if (judge) oracle_->Settle(layer_index, layer.slots.slots());
+  if (judge) oracle_->Settle(layer_index, slots_.share(layer_index));
   return Acquisition(this);
 }
 
@@ -149,7 +169,7 @@ std::span<const ReadyExpert> ExpertCache::NextGroup() {
 }
 
 void ExpertCache::ReleaseGroup() {
-  LayerSlots& slots = layers_[layer_].slots;
+  LayerSlots& slots = slots_.layer(layer_);
   for (const ReadyExpert& given : group_) {
     if (given.status.ok()) slots.Release(slots.Find(given.expert));
   }
@@ -162,7 +182,7 @@ void ExpertCache::EndStep() {
   std::swap(group_, ready_);
   ReleaseGroup();
   if (arriving_ > 0) {
-    LayerSlots& slots = layers_[layer_].slots;
+    LayerSlots& slots = slots_.layer(layer_);
     for (int32_t slot = 0; slot < slots.slots(); ++slot) {
       if (slots.leased(slot)) slots.Release(slot);
     }
@@ -183,41 +203,39 @@ void ExpertCache::StartLoads() {
 
 bool ExpertCache::StartLoad(ExpertKey key, Cause cause) {
   if (transfers_.under_way() >= transfers_.capacity()) return false;
-  Layer& layer = layers_[key.layer];
   const bool guess = cause == Cause::kPrefetch;
-  const int32_t slot = guess ? layer.slots.ClaimForGuess(key.expert)
-                             : layer.slots.ClaimForDemand(key.expert);
+  const int32_t slot =
+      guess ? slots_.ClaimForGuess(key) : slots_.ClaimForDemand(key);
   if (slot < 0) return false;
-  if (const int32_t evicted = layer.slots.evicted(); evicted >= 0) {
-    accounts_.Evicted({.layer = key.layer, .expert = evicted}, guess);
+  if (slots_.evicted().expert >= 0) accounts_.Evicted(slots_.evicted(), guess);
+  if (const int32_t giver = slots_.giver(); giver >= 0) {
+    accounts_.HasSlots(giver, slots_.layer(giver).slots());
+    accounts_.HasSlots(key.layer, slots_.layer(key.layer).slots());
   }
   accounts_.LoadStarted(key, guess);
   const ExpertCatalog::Layer& source = catalog_.layers[key.layer];
-  const absl::Status status = transfers_.Submit(
-      {.ticket = layer.first_ticket + static_cast<uint64_t>(slot),
-       .source = source.experts[key.expert],
-       .target = layer.arena + slot * source.blob_bytes,
-       .bytes = source.blob_bytes,
-       .cause = cause});
+  const absl::Status status =
+      transfers_.Submit({.ticket = Ticket(key),
+                         .source = source.experts[key.expert],
+                         .target = places_[slots_.layer(key.layer).place(slot)],
+                         .bytes = source.blob_bytes,
+                         .cause = cause});
   CHECK(status.ok()) << status.ToString();
   return true;
 }
 
 // Guesses of the layer that it did not take up: the link has better to do.
 void ExpertCache::CancelUnused(int32_t layer_index) {
-  const Layer& layer = layers_[layer_index];
-  if (layer.slots.loading() == 0) return;
+  const LayerSlots& slots = slots_.layer(layer_index);
+  if (slots.loading() == 0) return;
   bool cancelled = false;
-  for (int32_t slot = 0; slot < layer.slots.slots(); ++slot) {
-    if (layer.slots.state(slot) != SlotState::kLoading ||
-        layer.slots.leased(slot)) {
+  for (int32_t slot = 0; slot < slots.slots(); ++slot) {
+    if (slots.state(slot) != SlotState::kLoading || slots.leased(slot)) {
       continue;
     }
-    if (!transfers_.Cancel(layer.first_ticket + static_cast<uint64_t>(slot))) {
-      continue;
-    }
-    accounts_.GivenUp(
-        {.layer = layer_index, .expert = layer.slots.expert(slot)});
+    const ExpertKey key{.layer = layer_index, .expert = slots.expert(slot)};
+    if (!transfers_.Cancel(Ticket(key))) continue;
+    accounts_.GivenUp(key);
     cancelled = true;
   }
   // The slots of those of which nothing was being read are free already.
@@ -233,7 +251,7 @@ int32_t ExpertCache::Prefetch(std::span<const ExpertKey> experts) {
     if (transfers_.under_way() >= transfers_.capacity() / 2) break;
     // The layer that runs knows what it needs.
     if (key.layer == layer_) continue;
-    if (layers_[key.layer].slots.Find(key.expert) >= 0) continue;
+    if (slots_.layer(key.layer).Find(key.expert) >= 0) continue;
     if (StartLoad(key, Cause::kPrefetch)) ++begun;
   }
   return begun;
@@ -241,14 +259,14 @@ int32_t ExpertCache::Prefetch(std::span<const ExpertKey> experts) {
 
 bool ExpertCache::Expect(ExpertKey key) {
   owner_.Check();
-  LayerSlots& slots = layers_[key.layer].slots;
+  LayerSlots& slots = slots_.layer(key.layer);
   const int32_t slot = slots.Find(key.expert);
   if (slot >= 0 && key.layer != layer_) slots.Expect(slot);
   return slot >= 0;
 }
 
 void ExpertCache::SetScores(int32_t layer, std::span<const float> scores) {
-  LayerSlots& slots = layers_[layer].slots;
+  LayerSlots& slots = slots_.layer(layer);
   CHECK(std::ssize(scores) == slots.experts()) << scores.size();
   for (int32_t e = 0; e < slots.experts(); ++e) {
     slots.SetScore(e, scores[e]);
@@ -259,10 +277,11 @@ void ExpertCache::WaitForLoads() {
   using SteadyClock = std::chrono::steady_clock;
   if (arriving_ == 0) {
     // Guesses fill the layer: the step needs one of their slots.
-    const Layer& layer = layers_[layer_];
-    for (int32_t slot = 0; slot < layer.slots.slots(); ++slot) {
-      if (layer.slots.state(slot) == SlotState::kLoading) {
-        transfers_.Promote(layer.first_ticket + static_cast<uint64_t>(slot));
+    const LayerSlots& slots = slots_.layer(layer_);
+    for (int32_t slot = 0; slot < slots.slots(); ++slot) {
+      if (slots.state(slot) == SlotState::kLoading) {
+        transfers_.Promote(
+            Ticket({.layer = layer_, .expert = slots.expert(slot)}));
       }
     }
   }
@@ -288,36 +307,31 @@ void ExpertCache::SettleResults() {
 }
 
 void ExpertCache::Settle(const TransferResult& result) {
-  // The layer whose tickets begin at or before this one.
-  const auto after = std::upper_bound(
-      layers_.begin(), layers_.end(), result.ticket,
-      [](uint64_t ticket, const Layer& l) { return ticket < l.first_ticket; });
-  Layer& layer = *std::prev(after);
-  const int32_t layer_index = static_cast<int32_t>(&layer - layers_.data());
-  const int32_t slot = static_cast<int32_t>(result.ticket - layer.first_ticket);
-  const int32_t expert = layer.slots.expert(slot);
+  const ExpertKey key = KeyOf(result.ticket);
+  LayerSlots& slots = slots_.layer(key.layer);
+  const int32_t slot = slots.Find(key.expert);
   const bool cancelled = absl::IsCancelled(result.status);
-  const bool asked_for = layer_index == layer_ && layer.slots.leased(slot);
-  layer.slots.FinishLoad(slot, result.status.ok());
+  const bool asked_for = key.layer == layer_ && slots.leased(slot);
+  slots.FinishLoad(slot, result.status.ok());
 
   if (cancelled) {
     accounts_.LoadCancelled(result.bytes);
     // Asked for once more before it had ended: from the start.
     if (asked_for) {
       --arriving_;
-      waiting_.push_back(expert);
+      waiting_.push_back(key.expert);
     }
     return;
   }
-  accounts_.LoadEnded({.layer = layer_index, .expert = expert},
-                      result.status.ok(), result.seconds);
-  ReadyExpert arrived{.expert = expert};
+  accounts_.LoadEnded(key, result.status.ok(), result.seconds);
+  ReadyExpert arrived{.expert = key.expert};
   if (result.status.ok()) {
-    arrived.blob = Blob(layer_index, slot);
+    arrived.blob = Blob(key.layer, slot);
   } else {
-    const ExpertLocation& source = catalog_.layers[layer_index].experts[expert];
+    const ExpertLocation& source =
+        catalog_.layers[key.layer].experts[key.expert];
     arrived.status = absl::DataLossError(absl::StrCat(
-        "expert ", expert, " of layer ", layer_index, " in ",
+        "expert ", key.expert, " of layer ", key.layer, " in ",
         catalog_.files[source.file], ": ", result.status.message()));
   }
   if (asked_for) {
@@ -327,7 +341,20 @@ void ExpertCache::Settle(const TransferResult& result) {
 }
 
 const std::byte* ExpertCache::Blob(int32_t layer, int32_t slot) const {
-  return layers_[layer].arena + slot * catalog_.layers[layer].blob_bytes;
+  return places_[slots_.layer(layer).place(slot)];
+}
+
+uint64_t ExpertCache::Ticket(ExpertKey key) const {
+  return first_tickets_[key.layer] + static_cast<uint64_t>(key.expert);
+}
+
+ExpertKey ExpertCache::KeyOf(uint64_t ticket) const {
+  const int32_t layer =
+      static_cast<int32_t>(std::ranges::upper_bound(first_tickets_, ticket) -
+                           first_tickets_.begin()) -
+      1;
+  return {.layer = layer,
+          .expert = static_cast<int32_t>(ticket - first_tickets_[layer])};
 }
 
 CacheSnapshot ExpertCache::Snapshot() const {
@@ -341,10 +368,10 @@ CacheSnapshot ExpertCache::Snapshot() const {
                          .stall_seconds = accounts_.stall_seconds(),
                          .link_busy_seconds = accounts_.link_busy_seconds()};
   if (oracle_.has_value()) snapshot.recent = oracle_->hits();
-  snapshot.layers.reserve(layers_.size());
-  for (size_t l = 0; l < layers_.size(); ++l) {
-    const LayerSlots& slots = layers_[l].slots;
-    const CacheAccounts::Layer& sums = accounts_.layer(static_cast<int32_t>(l));
+  snapshot.layers.reserve(catalog_.layers.size());
+  for (int32_t l = 0; l < slots_.layers(); ++l) {
+    const LayerSlots& slots = slots_.layer(l);
+    const CacheAccounts::Layer& sums = accounts_.layer(l);
     CacheSnapshot::Layer& view = snapshot.layers.emplace_back(
         CacheSnapshot::Layer{.experts = slots.experts(),
                              .slots = slots.slots(),

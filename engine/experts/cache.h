@@ -14,15 +14,16 @@
 #include "engine/experts/accounts.h"
 #include "engine/experts/cache_snapshot.h"
 #include "engine/experts/expert.h"
-#include "engine/experts/layer_slots.h"
 #include "engine/experts/oracle_window.h"
 #include "engine/experts/policy.h"
+#include "engine/experts/slot_pool.h"
 #include "engine/experts/transfer.h"
 
 namespace bullpen {
 
 struct CacheConfig {
   std::vector<int32_t> slots;              // per layer, 1..experts
+  std::vector<int32_t> floors = {};        // see SlotPool; empty: as slots
   PolicyKind policy = PolicyKind::kCrf;    // not kBelady
   double half_life_tokens = 0;             // 0: chosen on-line
   int32_t oracle_window = 256;             // see OracleWindow; 0: none
@@ -99,13 +100,14 @@ class ExpertCache {
   int64_t arena_bytes() const { return arena_.size(); }
 
  private:
-  struct Layer {
-    LayerSlots slots;
-    std::byte* arena = nullptr;  // of its first slot
-    uint64_t first_ticket = 0;   // a load's ticket is this plus its slot
+  struct Needs {
+    const ExpertCatalog& catalog;
+    const CacheConfig& config;
+    TransferQueue& transfers;
+    Metrics& metrics;
   };
-  ExpertCache(const ExpertCatalog& catalog, TransferQueue& transfers,
-              Metrics& metrics, HugeBuffer arena);
+  ExpertCache(const Needs& needs, std::span<const SlotPool::LayerShape> shapes,
+              HugeBuffer arena);
 
   std::span<const ReadyExpert> NextGroup();
   void EndStep();
@@ -117,6 +119,8 @@ class ExpertCache {
   void TakeResults();
   void SettleResults();
   void Settle(const TransferResult& result);
+  uint64_t Ticket(ExpertKey key) const;
+  ExpertKey KeyOf(uint64_t ticket) const;
   const std::byte* Blob(int32_t layer, int32_t slot) const;
 
   const ExpertCatalog& catalog_;
@@ -124,9 +128,12 @@ class ExpertCache {
   CacheAccounts accounts_;
   ThreadOwner owner_;
   HugeBuffer arena_;
-  HalfLifeChoice half_life_;  // of all layers' policies
+  SlotPool slots_;
+  std::vector<std::byte*> places_;  // of the arena, by LayerSlots' number
+  // By layer: of its first expert. The others' follow; an expert has one slot,
+  // so that a ticket has one load.
+  std::vector<uint64_t> first_tickets_;
   std::optional<OracleWindow> oracle_;
-  std::vector<Layer> layers_;
   std::vector<TransferResult> results_;  // scratch
 
   // The step that is open: `layer_` is -1 when none is. Each expert that it

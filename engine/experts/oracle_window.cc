@@ -91,8 +91,11 @@ void OracleWindow::Judge(Layer& layer, int32_t experts, int32_t slots) {
     steps_.push_back(std::span(layer.experts).subspan(begin, end - begin));
     begin = end;
   }
+  const std::span<const int32_t> held = layer.held;
   const OracleCache::Stream stream{
-      .steps = steps_, .slots = slots, .held = layer.held};
+      .steps = steps_,
+      .slots = slots,
+      .held = held.last(std::min(held.size(), static_cast<size_t>(slots)))};
   const HitCounts lru = oracle_.Segment(stream, 0);
   Hits now{.lookups = lru.lookups,
            .live = layer.live_hits,

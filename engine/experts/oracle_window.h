@@ -32,8 +32,9 @@ class OracleWindow {
   };
   void Record(const Step& step, const LayerSlots& slots);
   // Where the layer's window is complete: judges it, publishes, begins anew.
-  // Some ten microseconds for 256 tokens; best called while loads are under
-  // way.
+  // The other rules have `slots` slots, from the most recent of what was held
+  // on: where slots move between layers, each layer's fair share. Some ten
+  // microseconds for 256 tokens; best called while loads are under way.
   void Settle(int32_t layer, int32_t slots);
 
   struct Hits {

@@ -1,6 +1,7 @@
 #include "engine/model/memory_plan.h"
 
 #include <algorithm>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -174,6 +175,41 @@ std::string MemoryPlan::Table() const {
                                         slots.size(), " layers)"),
                            expert_bytes),
                       line("total", total_bytes()));
+}
+
+absl::StatusOr<std::vector<int32_t>> LayerFloors(
+    const ModelConfig& config, const SlotDivision& division,
+    std::span<const int32_t> slots) {
+  const int32_t floor = division.layer_floor;
+  if (division.expert_slots == "layer") {
+    if (floor == 0) return std::vector<int32_t>();
+    return absl::InvalidArgumentError(absl::StrCat(
+        "layer_floor ", floor, " needs expert_slots shared, not layer"));
+  }
+  if (division.expert_slots != "shared") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("expert_slots '", Absl(division.expert_slots),
+                     "' is not one of layer, shared"));
+  }
+  if (floor < 0 || floor > config.experts) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("layer_floor ", floor, " is not in 0..", config.experts,
+                     ", the experts of a layer"));
+  }
+  std::vector<int32_t> floors;
+  for (size_t l = 0; l < slots.size(); ++l) {
+    const int layer = static_cast<int>(l);
+    const int32_t asked = std::min(floor, config.experts_in(layer));
+    if (asked > slots[l]) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "layer_floor ", floor, ": ", slots.size(), " layers have ",
+          std::accumulate(slots.begin(), slots.end(), 0),
+          " slots in the memory given, of them layer ", l, " ", slots[l]));
+    }
+    floors.push_back(asked > 0 ? asked
+                               : std::min(config.k_in(layer), slots[l]));
+  }
+  return floors;
 }
 
 absl::StatusOr<MemoryPlan> PlanMemory(const PackedModel& model,

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -33,6 +35,19 @@ struct MemoryPlan {
   // The table of what needs how much, a line each.
   std::string Table() const;
 };
+
+// Whose the expert slots are.
+struct SlotDivision {
+  std::string_view expert_slots = "layer";  // each layer's own; or shared
+  // Of shared: slots that each layer keeps; 0: as many as a token uses experts.
+  int32_t layer_floor = 0;
+};
+
+// SlotPool's floors, for layers with `slots`; empty where none moves.
+// InvalidArgument names the field, its value and the limit.
+absl::StatusOr<std::vector<int32_t>> LayerFloors(
+    const ModelConfig& config, const SlotDivision& division,
+    std::span<const int32_t> slots);
 
 // Splits the budget: resident weights and scratch first, then KV (one full
 // context at least, as many as may run at most), then expert slots, dealt

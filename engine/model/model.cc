@@ -229,10 +229,16 @@ absl::Status Model::State::PlanAndAllocate(Metrics& metrics) {
   }
   transfers = std::make_unique<TransferQueue>(
       *reader, TransferConfig{.threads = options.transfer_threads});
+  ASSIGN_OR_RETURN(std::vector<int32_t> floors,
+                   LayerFloors(config,
+                               {.expert_slots = options.expert_slots,
+                                .layer_floor = options.layer_floor},
+                               plan.slots));
   ASSIGN_OR_RETURN(cache,
                    ExpertCache::Create(
                        packed.catalog(),
                        CacheConfig{.slots = plan.slots,
+                                   .floors = std::move(floors),
                                    .policy = policy,
                                    .half_life_tokens = options.half_life_tokens,
                                    .oracle_window = options.oracle_window,

@@ -79,3 +79,35 @@ def test_a_static_cache_needs_a_profile(start_server, tmp_path):
     server = start_server("--policy", "static", "--profile", tmp_path / "none", ready=False)
     assert server.wait() != 0
     assert "none" in server.log
+
+
+def test_shared_slots_move_between_layers_and_change_no_token(start_server, server, quarter):
+    room = 8 * 8 * server.expert_bytes()
+    shared = start_server("--expert-memory", room, "--prefetch", "off", "--policy", "lru",
+                          "--expert-slots", "shared", "--layer-floor", 5)
+    prompt = "The capital of the country"
+    texts = [where.complete(prompt, max_tokens=64, temperature=0, ignore_eos=True)
+             .json()["choices"][0]["text"] for where in (shared, quarter)]
+    assert texts[0] == texts[1]
+    shared.wait_idle()
+    layers = shared.get("/v1/experts").json()["layers"]
+    slots = [layer["slots"] for layer in layers]
+    assert sum(slots) == 64 and min(slots) >= 5 and len(set(slots)) > 1
+    for number, layer in enumerate(layers):
+        assert layer["resident"] + layer["loading"] <= layer["slots"]
+        assert shared.metric("bullpen_expert_cache_layer_slots", layer=str(number)) == slots[number]
+
+
+@pytest.mark.parametrize(("flags", "said"), [
+    (("--expert-slots", "pool"), ("expert_slots", "pool", "layer, shared")),
+    (("--layer-floor", 3), ("layer_floor 3", "expert_slots shared")),
+    (("--expert-slots", "shared", "--layer-floor", -1), ("layer_floor -1", "0..32")),
+    (("--expert-slots", "shared", "--layer-floor", 33), ("layer_floor 33", "0..32")),
+    (("--expert-slots", "shared", "--layer-floor", 9), ("layer_floor 9", "64 slots", "layer 0 8")),
+])
+def test_a_bad_floor_is_refused_by_name_and_limit(run_bullpen, server, flags, said):
+    result = run_bullpen("generate", "models/default", "--prompt", "x", "--expert-memory",
+                         str(8 * 8 * server.expert_bytes()), *map(str, flags))
+    assert result.returncode == 2
+    for words in said:
+        assert words in result.stderr

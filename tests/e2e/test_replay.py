@@ -60,6 +60,33 @@ def test_a_bad_value_is_named(binary):
         assert done.returncode != 0 and str(value) in done.stderr
 
 
+def test_slots_may_be_shared_by_all_layers(binary):
+    def runs(*flags):
+        out = replay(binary, "--json", "--policy", "lru", "--slots-per-layer", 24, "--phase",
+                     "decode", "--expert-slots", "layer,shared", *flags)
+        return json.loads(out)["runs"]
+
+    own, shared = runs()
+    assert (own["expert_slots"], own["hits"]) == ("layer", 2334)
+    assert (shared["expert_slots"], shared["layer_floor"]) == ("shared", 6)
+    assert shared["hits"] != own["hits"]
+    assert shared["belady_hit_rate"] >= own["belady_hit_rate"]
+    own, shared = runs("--layer-floor", 24)
+    assert own["hits"] == shared["hits"]
+
+
+def test_a_bad_floor_is_named(binary):
+    shared = ("--expert-slots", "shared", "--slots-per-layer", "12")
+    for flags, said in (((*shared, "--layer-floor", "13"), "--layer-floor is 13, not 1 to 12"),
+                        ((*shared, "--layer-floor", "-2"), "--layer-floor is -2, not 1 to 12"),
+                        (("--layer-floor", "2"), "--layer-floor is 2 without"),
+                        (("--expert-slots", "pool"), "pool")):
+        done = subprocess.run(
+            [binary, "replay", TRACE, *flags], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode != 0 and said in done.stderr
+
+
 def test_recorded_routing_goes_both_ways_and_replays(binary, cache_dir, tmp_path):
     def run(*arguments):
         subprocess.run([binary, *map(str, arguments)], check=True, capture_output=True, timeout=120)

@@ -415,6 +415,47 @@ TEST_F(CacheTest, DestructionWithALeaseOutIsABug) {
       "a lease of layer 1 is out");
 }
 
+// The slot of one layer serves another, bytes, metrics and snapshot included.
+TEST_F(CacheTest, ASharedSlotGoesToTheLayerThatNeedsIt) {
+  FakeModel model = MakeFakeModel({.layers = 2, .same_size = true}, 4);
+  FakeBlobReader reader(model.files);
+  TransferQueue transfers(reader, {.threads = 2, .chunk_bytes = 4096});
+  const CacheConfig config{
+      .slots = {3, 3}, .floors = {2, 2}, .policy = PolicyKind::kLru};
+  auto created =
+      ExpertCache::Create(model.catalog, config, transfers, metrics_);
+  ASSERT_TRUE(created.ok()) << created.status();
+  ExpertCache& cache = **created;
+  const auto step = [&](int32_t layer, std::vector<int32_t> experts) {
+    const std::vector<int32_t> counts(experts.size(), 1);
+    auto given = cache.Acquire(layer, experts, counts, 1, Phase::kDecode);
+    for (auto group = given.Next(); !group.empty(); group = given.Next()) {
+      for (const ReadyExpert& ready : group) {
+        const auto expected = model.Blob(layer, ready.expert);
+        EXPECT_TRUE(std::ranges::equal(std::span(ready.blob, expected.size()),
+                                       expected));
+      }
+    }
+  };
+  step(1, {5, 6, 7});
+  for (int round = 0; round < 3; ++round) step(1, {6, 7});
+  for (int round = 0; round < 3; ++round) step(0, {0, 1, 2});
+  step(0, {3});
+  step(0, {4});
+  const CacheSnapshot snapshot = cache.Snapshot();
+  EXPECT_EQ(snapshot.layers[0].slots, 4);
+  EXPECT_EQ(snapshot.layers[1].slots, 2);
+  EXPECT_THAT(snapshot.layers[0].resident, ElementsAre(1, 2, 3, 4));
+  EXPECT_THAT(snapshot.layers[1].resident, ElementsAre(6, 7));
+  EXPECT_EQ(metrics_.layer_slots.Add({{"layer", "0"}}).Value(), 4);
+  EXPECT_EQ(metrics_.layer_slots.Add({{"layer", "1"}}).Value(), 2);
+  EXPECT_EQ(metrics_.expert_slots.Value(), 6);
+  EXPECT_EQ(metrics_.expert_slots_resident.Value(), 6);
+  EXPECT_EQ(metrics_.evictions_demand.Value(), 2);
+  step(1, {6, 7});
+  EXPECT_EQ(cache.Snapshot().layers[1].hits, 8u);
+}
+
 TEST_F(CacheTest, AStepOfNoExpertsGivesNone) {
   Create({2, 2, 2});
   EXPECT_THAT(Step(0, {}), IsEmpty());

@@ -146,7 +146,7 @@ FakeModel MakeFakeModel(const FakeModelShape& shape, uint64_t seed) {
   model.catalog.files = {"memory-0", "memory-1"};
   for (int32_t l = 0; l < shape.layers; ++l) {
     ExpertCatalog::Layer& layer = model.catalog.layers.emplace_back();
-    layer.blob_bytes = shape.blob_bytes * (1 + l % 3);
+    layer.blob_bytes = shape.blob_bytes * (shape.same_size ? 1 : 1 + l % 3);
     for (int32_t e = 0; e < shape.experts; ++e) {
       std::vector<std::byte>& file = model.files[e % 2];
       const size_t offset = file.size();

@@ -89,6 +89,7 @@ struct FakeModelShape {
   int32_t layers = 2;
   int32_t experts = 8;
   int64_t blob_bytes = 4096;  // layer l has (1 + l % 3) times as many
+  bool same_size = false;     // all layers have as many
 };
 FakeModel MakeFakeModel(const FakeModelShape& shape, uint64_t seed);
 

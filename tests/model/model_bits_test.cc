@@ -67,7 +67,8 @@ TEST_P(BudgetTest, GivesTheSameBits) {
 
 INSTANTIATE_TEST_SUITE_P(Percent, BudgetTest, testing::Values(10, 25, 50, 100));
 
-// By seed: policy, prefetch, horizon, budget, disk rate and chunks.
+// By seed: policy, prefetch, horizon, budget, disk rate, chunks and whose the
+// slots are.
 TEST(ModelBitsTest, EveryWayToKeepExpertsGivesTheSameBits) {
   constexpr uint64_t kSeeds = 24;
   const absl::StatusOr<PackedModel> packed =
@@ -75,6 +76,7 @@ TEST(ModelBitsTest, EveryWayToKeepExpertsGivesTheSameBits) {
   ASSERT_TRUE(packed.ok()) << packed.status();
   uint64_t loads = 0;
   double prefetched = 0;
+  int uneven = 0;  // layers that have gained or lost slots
   for (uint64_t seed = 0; seed < kSeeds; ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     std::mt19937_64 random(seed);
@@ -88,14 +90,25 @@ TEST(ModelBitsTest, EveryWayToKeepExpertsGivesTheSameBits) {
     options.prefetch_horizon = draw(1, 4);
     options.io_limit = draw(0, 2) == 0 ? int64_t{400} << 20 : 0;
     options.memory.expert_bytes = ExpertBytesFor(*packed, draw(2, 31));
+    // One more draw after the others, so that these stay as they were.
+    const bool shared = draw(0, 1) == 1;
+    if (shared) {
+      options.expert_slots = "shared";
+      options.layer_floor = draw(0, 2);
+    }
     Decoder decoder(kSource, options);
     ExpectSameBits(decoder.Feed(Prompt(), draw(0, 2) == 0 ? draw(2, 9) : 1));
     const CacheSnapshot snapshot = decoder.model().cache_snapshot();
     loads += snapshot.loads;
     prefetched += static_cast<double>(snapshot.decode.prefetched);
+    for (const CacheSnapshot::Layer& layer : snapshot.layers) {
+      uneven += layer.slots != decoder.model().memory().slots[0];
+      EXPECT_TRUE(shared || layer.slots == decoder.model().memory().slots[0]);
+    }
   }
   EXPECT_GT(loads, kSeeds * 100);
   EXPECT_GT(prefetched, 100);
+  EXPECT_GT(uneven, 24);
 }
 
 TEST(ModelBitsTest, TwoThreadsGiveTheSameBits) {

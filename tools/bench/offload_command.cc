@@ -92,6 +92,7 @@ void OffloadCommand::Report(const RoutingTrace& route,
            : "the model's routers"},
       {"reads", mapped_ ? "mmap" : "direct"},
       {"slots_per_layer", slots},
+      {"expert_slots", flags_.expert_slots},
       {"tokens", result.tokens},
       {"tokens_per_second", tokens / result.seconds},
       {"bound_tokens_per_second", bound},
@@ -111,7 +112,12 @@ void OffloadCommand::Report(const RoutingTrace& route,
       {"missed", result.cache.decode.missed},
       {"peak_resident_bytes", PeakResidentBytes()}};
   if (result.tokens * route.layers() == std::ssize(route.choices())) {
-    const ReplayReport replay = Replay(route, {.slots_per_layer = slots});
+    const int32_t floor =
+        flags_.layer_floor > 0 ? flags_.layer_floor : route.top_k();
+    const bool shared = flags_.expert_slots == "shared";
+    const ReplayReport replay =
+        Replay(route, {.slots_per_layer = slots,
+                       .layer_floor = shared ? std::min(floor, slots) : 0});
     object["replay_hits"] = replay.hits();
   }
   std::printf("%s\n", object.dump(1).c_str());
