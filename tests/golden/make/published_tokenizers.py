@@ -6,12 +6,12 @@
 The normalizer, pre-tokenizer, post-processor, decoder and flags of added tokens are those of the models named below. A case has `pieces` too:
 what each of `special` adds when it is streamed, where the library's stream agrees with its decoder.
 """
-import argparse, json, pathlib, random
+import json, random
 
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 
 from tokenizer_goldens import pieces, strings
-from tokenizer_parts import CL100K, LLAMA3, O200K, TRAINING, cases
+from tokenizer_parts import CL100K, LLAMA3, O200K, TRAINING, cases, write_folders
 
 QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 GLM4 = LLAMA3
@@ -148,19 +148,4 @@ def lines(tokenizer, name, seed, count):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("out", type=pathlib.Path)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--cases", type=int, default=60)
-    parser.add_argument("--only")
-    arguments = parser.parse_args()
-    for name, parts in PUBLISHED.items():
-        if arguments.only and name not in arguments.only.split(","):
-            continue
-        folder = arguments.out / name
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "tokenizer.json").write_text(json.dumps(made(parts)) + "\n")
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        with open(folder / "cases.jsonl", "w") as file:
-            for line in lines(tokenizer, name, arguments.seed, arguments.cases):
-                file.write(json.dumps(line) + "\n")
+    write_folders({name: lambda parts=parts: made(parts) for name, parts in PUBLISHED.items()}, lines)

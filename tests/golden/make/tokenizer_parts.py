@@ -140,16 +140,25 @@ def cases(made, name, seed, count):
         yield line
 
 
-if __name__ == "__main__":
+def write_folders(made, lines):
+    """For each name in `made`, whose function gives the content of a tokenizer.json: that file and its cases.jsonl, in a folder of its own."""
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cases", type=int, default=60)
+    parser.add_argument("--only", help="a list of names")
     arguments = parser.parse_args()
-    for name, made in variants():
+    for name, content in made.items():
+        if arguments.only and name not in arguments.only.split(","):
+            continue
         folder = arguments.out / name
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "tokenizer.json").write_text(json.dumps(json.loads(made.to_str())) + "\n")
+        (folder / "tokenizer.json").write_text(json.dumps(content()) + "\n")
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         with open(folder / "cases.jsonl", "w") as file:
-            for line in cases(made, name, arguments.seed, arguments.cases):
+            for line in lines(tokenizer, name, arguments.seed, arguments.cases):
                 file.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    write_folders({name: lambda made=made: json.loads(made.to_str()) for name, made in variants()}, cases)
