@@ -75,7 +75,7 @@ class Metrics {
   struct TransferBytes {
     prometheus::Counter& demand;
     prometheus::Counter& prefetch_used;
-    prometheus::Counter& prefetch_wasted;  // evicted before any use
+    prometheus::Counter& prefetch_wasted;  // evicted unused, or cancelled
   };
   TransferBytes
       transfer_bytes;  // bullpen_expert_transfer_bytes_total{from="disk",to="ram",cause="demand"}
