@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <memory>
@@ -268,6 +269,42 @@ TEST_F(PrefetcherTest, LoadsNothingAheadThatWouldComeTooLate) {
   EXPECT_EQ(cache_->accounts().guess_bytes_under_way(), waiting);
   EXPECT_EQ(cache_->accounts().decode().prefetched, before);
   reader_.OpenGate();
+}
+
+TEST_F(PrefetcherTest, LoadsNothingAheadWhereDemandsKeepTheLinkBusy) {
+  Create(/*slots=*/4, /*always=*/true);
+  std::mt19937 random(11);
+  const auto draw = [&] {
+    const int32_t first = static_cast<int32_t>(random() % kExperts);
+    return std::vector<int32_t>{first, (first + 5) % kExperts};
+  };
+  for (int i = 0; i < 300; ++i) Step(draw(), 1e-3);
+  // Steps of nothing but waiting.
+  const std::vector<int32_t> counts(kTopK, 1);
+  for (int i = 0; i < 200; ++i) {
+    const double before = cache_->demand_seconds();
+    reader_.CloseGate();
+    {
+      ExpertCache::Acquisition step =
+          cache_->Acquire(0, draw(), counts, 1, Phase::kDecode);
+      while (step.waits() && cache_->demand_seconds() < before + 1e-4) {
+      }
+      reader_.OpenGate();
+      while (!step.Next().empty()) {
+      }
+    }
+    prefetcher_->EndStep(cache_->demand_seconds() - before, 1, Phase::kDecode);
+  }
+  const std::vector<int32_t> resident = cache_->Snapshot().layers[1].resident;
+  int32_t missing = 0;
+  while (std::ranges::count(resident, missing) > 0) ++missing;
+  margins_.assign(kExperts, -8.0f);
+  margins_[missing] = 0.5f;
+  const std::vector<int32_t> chosen = {missing, missing + 5};
+  prefetcher_->AfterRoute(
+      {.layer = 0, .chosen = chosen, .rows = 1},
+      [&](int32_t, int32_t) -> std::span<const float> { return margins_; });
+  EXPECT_EQ(transfers_.under_way(), 0);
 }
 
 TEST_F(PrefetcherTest, PublishesHowGoodItsGuessesWere) {
