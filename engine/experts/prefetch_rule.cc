@@ -1,6 +1,7 @@
 #include "engine/experts/prefetch_rule.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "engine/experts/transfer.h"
 
@@ -16,8 +17,8 @@ constexpr double kFirstExperts = 8;
 constexpr double kTrustDecay = 0.98;
 // Uses that are taken to have come as expected.
 constexpr double kTrustedUses = 2;
-// What a wrong guess costs, in its chunks: a demand waits for one or two
-// halves.
+// What a wrong guess costs, in its chunks: a demand waits for half of one in
+// each transfer thread, and some of those whose slots were taken are missed.
 constexpr double kWrongGuessChunks = 1.5;
 
 void Average(double& known, double seen) {
@@ -55,12 +56,33 @@ double PrefetchRule::Trust() const {
 // One that is right saves the demand what it has moved until then.
 double PrefetchRule::Worth(double probability, int64_t blob_bytes,
                            double room) const {
+  if (std::isinf(room)) return probability;
   const double likely = probability * Trust();
   if (likely < min_probability_) return 0;
   const double bytes = static_cast<double>(blob_bytes);
   const double cost =
       kWrongGuessChunks * static_cast<double>(GuessChunkBytes(blob_bytes));
   return (likely * std::min(room, bytes) - (1 - likely) * cost) / bytes;
+}
+
+double PrefetchRule::Load(std::span<const ExpertGuess> guesses,
+                          const Layer& layer) const {
+  double room = layer.room;
+  double uses = 0;
+  size_t kept = 0;
+  for (const ExpertGuess& guess : guesses) {
+    const double worth = Worth(guess.probability, layer.blob_bytes, room);
+    if (worth <= 0) break;
+    for (; kept < guesses.size() && guesses[kept].probability >= worth;
+         ++kept) {
+      layer.keep(guesses[kept].expert);
+    }
+    if (layer.keep(guess.expert)) continue;
+    if (!layer.load(guess.expert)) break;
+    uses += guess.probability;
+    room -= static_cast<double>(layer.blob_bytes);
+  }
+  return uses;
 }
 
 }  // namespace bullpen

@@ -1,6 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+
+#include "absl/functional/function_ref.h"
+#include "engine/experts/predictor_config.h"
 
 namespace bullpen {
 
@@ -10,7 +14,7 @@ namespace bullpen {
 // the trace simulator share it. One thread.
 class PrefetchRule {
  public:
-  // Guesses that are surer than `min_probability` at least.
+  // Guesses less likely than `min_probability` are worth nothing.
   explicit PrefetchRule(double min_probability)
       : min_probability_(min_probability) {}
 
@@ -30,6 +34,18 @@ class PrefetchRule {
   // Bytes of guesses that the link can move until a layer runs that is
   // `horizon` layers ahead, when those of `under_way` are ahead of them.
   double Room(int32_t horizon, int64_t blob_bytes, int64_t under_way) const;
+  // Where the guesses of a layer go.
+  struct Layer {
+    int64_t blob_bytes = 0;
+    double room = 0;  // infinite: loads take no time, and all guesses pay
+    // True if the expert is in a slot: then it keeps that until its layer runs.
+    absl::FunctionRef<bool(int32_t expert)> keep;
+    // Begins to load it; false: not now.
+    absl::FunctionRef<bool(int32_t expert)> load;
+  };
+  // Loads what pays of `guesses` (best first), evicting nobody who is wanted as
+  // much. How many uses the loads that have begun promise.
+  double Load(std::span<const ExpertGuess> guesses, const Layer& layer) const;
   // What to load a guess is expected to save, as a part of an expert's load:
   // also, how likely another expert must be wanted that is not evicted for it.
   // 0 or less: it does not pay.

@@ -84,29 +84,24 @@ void Prefetcher::AfterRoute(const Routed& routed, RouterPeek peek) {
 
 void Prefetcher::Guess(const Ahead& ahead, RouterPeek peek) {
   const int64_t blob_bytes = cache_.catalog().layers[ahead.layer].blob_bytes;
-  double room = rule_.Room(ahead.horizon, blob_bytes,
-                           cache_.accounts().guess_bytes_under_way());
+  const double room = rule_.Room(ahead.horizon, blob_bytes,
+                                 cache_.accounts().guess_bytes_under_way());
   if (config_.shape.layers[ahead.layer].experts < 2 || room <= 0) return;
   const RoutingPredictor::Query query{
       .layer = ahead.layer,
       .horizon = ahead.horizon,
       .router_margins = uses_routers_ ? peek(ahead.layer, ahead.rows)
                                       : std::span<const float>()};
-  const std::span<const ExpertGuess> guesses = predictor_.Guess(query);
-  size_t kept = 0;
-  for (const ExpertGuess& guess : guesses) {
-    const double worth = rule_.Worth(guess.probability, blob_bytes, room);
-    if (worth <= 0) break;
-    for (; kept < guesses.size() && guesses[kept].probability >= worth;
-         ++kept) {
-      cache_.Expect({.layer = ahead.layer, .expert = guesses[kept].expert});
-    }
-    const ExpertKey key{.layer = ahead.layer, .expert = guess.expert};
-    if (cache_.Expect(key)) continue;
-    if (cache_.Prefetch({&key, 1}) == 0) break;
-    uses_expected_ += guess.probability;
-    room -= static_cast<double>(blob_bytes);
-  }
+  const auto keep = [&](int32_t expert) {
+    return cache_.Expect({.layer = ahead.layer, .expert = expert});
+  };
+  const auto load = [&](int32_t expert) {
+    const ExpertKey key{.layer = ahead.layer, .expert = expert};
+    return cache_.Prefetch({&key, 1}) > 0;
+  };
+  uses_expected_ += rule_.Load(
+      predictor_.Guess(query),
+      {.blob_bytes = blob_bytes, .room = room, .keep = keep, .load = load});
 }
 
 void Prefetcher::EndStep(double seconds, int32_t rows, Phase phase) {

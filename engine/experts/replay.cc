@@ -313,30 +313,28 @@ class CacheReplay {
     const TraceSteps::Run& run = steps_.all_runs()[index];
     Layer& layer = layers_[run.layer];
     LayerSlots& slots = pool_.layer(run.layer);
-    double room =
-        rule_.Room(horizon, layer.expert_bytes, link_.queued_guess_bytes());
-    const std::span<const ExpertGuess> guesses = guesser_->Guess(run, horizon);
-    size_t kept = 0;
-    for (const ExpertGuess& guess : guesses) {
-      const double worth =
-          instant ? guess.probability
-                  : rule_.Worth(guess.probability, layer.expert_bytes, room);
-      if (worth <= 0) break;
-      for (; kept < guesses.size() && guesses[kept].probability >= worth;
-           ++kept) {
-        const int32_t slot = slots.Find(guesses[kept].expert);
-        if (slot >= 0) slots.Expect(slot);
-      }
-      if (slots.Find(guess.expert) >= 0) continue;
-      room -= static_cast<double>(layer.expert_bytes);
-      if (pool_.ClaimForGuess({run.layer, guess.expert}) < 0) break;
-      layer.guessed[guess.expert] = true;
-      uses_expected_ += guess.probability;
+    const double room = instant ? std::numeric_limits<double>::infinity()
+                                : rule_.Room(horizon, layer.expert_bytes,
+                                             link_.queued_guess_bytes());
+    const auto keep = [&](int32_t expert) {
+      const int32_t slot = slots.Find(expert);
+      if (slot >= 0) slots.Expect(slot);
+      return slot >= 0;
+    };
+    const auto load = [&](int32_t expert) {
+      const ExpertKey key{run.layer, expert};
+      if (pool_.ClaimForGuess(key) < 0) return false;
+      layer.guessed[expert] = true;
       ++report_.loads;
       guess_bytes_ += layer.expert_bytes;
-      link_.Submit({run.layer, guess.expert}, layer.expert_bytes,
-                   Cause::kPrefetch, now_);
-    }
+      link_.Submit(key, layer.expert_bytes, Cause::kPrefetch, now_);
+      return true;
+    };
+    uses_expected_ += rule_.Load(guesser_->Guess(run, horizon),
+                                 {.blob_bytes = layer.expert_bytes,
+                                  .room = room,
+                                  .keep = keep,
+                                  .load = load});
   }
 
   const TraceSteps& steps_;

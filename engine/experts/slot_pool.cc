@@ -50,17 +50,17 @@ void SlotPool::BeginStep(int32_t layer, int32_t tokens, Phase phase) {
 }
 
 int32_t SlotPool::ClaimForDemand(ExpertKey key) {
-  MoveSlotTo(key.layer);
-  LayerSlots& home = layers_[key.layer].slots;
-  const int32_t slot = home.ClaimForDemand(key.expert);
-  if (giver_ < 0) evicted_ = {.layer = key.layer, .expert = home.evicted()};
-  return slot;
+  return Claim(key, &LayerSlots::ClaimForDemand);
 }
 
 int32_t SlotPool::ClaimForGuess(ExpertKey key) {
+  return Claim(key, &LayerSlots::ClaimForGuess);
+}
+
+int32_t SlotPool::Claim(ExpertKey key, int32_t (LayerSlots::*claim)(int32_t)) {
   MoveSlotTo(key.layer);
   LayerSlots& home = layers_[key.layer].slots;
-  const int32_t slot = home.ClaimForGuess(key.expert);
+  const int32_t slot = (home.*claim)(key.expert);
   if (giver_ < 0) evicted_ = {.layer = key.layer, .expert = home.evicted()};
   return slot;
 }

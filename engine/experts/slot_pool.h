@@ -57,6 +57,7 @@ class SlotPool {
     int32_t floor = 1;
     int64_t blob_bytes = 0;
   };
+  int32_t Claim(ExpertKey key, int32_t (LayerSlots::*claim)(int32_t));
   void MoveSlotTo(int32_t home);
   int32_t FindGiver(int32_t home);
 

@@ -9,6 +9,7 @@
 #include "engine/experts/prefetch_governor.h"
 #include "engine/experts/prefetcher.h"
 #include "engine/experts/profile.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/fakes/fake_blob_reader.h"
 
@@ -143,6 +144,47 @@ TEST(PrefetchRuleTest, WorthIsThePartOfALoadThatIsSaved) {
   EXPECT_NEAR(rule.Worth(1, kBlob, 10 * kMiB), 1, 1e-9);
   EXPECT_NEAR(rule.Worth(1, kBlob, kMiB), 0.25, 1e-9);
   EXPECT_NEAR(rule.Worth(0.5, kBlob, 10 * kMiB), (2 - 0.75) / 4, 1e-9);
+}
+
+// Loads three guesses of a layer whose slots hold `resident`; who was kept.
+std::vector<int32_t> LoadGuesses(const std::vector<int32_t>& resident,
+                                 double room, std::vector<int32_t>& loaded) {
+  const PrefetchRule rule(0.15);
+  const ExpertGuess guesses[] = {{.expert = 3, .probability = 0.9f},
+                                 {.expert = 5, .probability = 0.8f},
+                                 {.expert = 4, .probability = 0.3f}};
+  std::vector<int32_t> kept;
+  rule.Load(guesses, {.blob_bytes = kBlob,
+                      .room = room,
+                      .keep =
+                          [&](int32_t expert) {
+                            const bool there =
+                                std::ranges::count(resident, expert) > 0;
+                            if (there) kept.push_back(expert);
+                            return there;
+                          },
+                      .load =
+                          [&](int32_t expert) {
+                            loaded.push_back(expert);
+                            return true;
+                          }});
+  return kept;
+}
+
+TEST(PrefetchRuleTest, EvictsNobodyWhoIsWantedAsMuchAsAGuessIsWorth) {
+  using testing::ElementsAre;
+  using testing::IsEmpty;
+  std::vector<int32_t> loaded;
+  // With room for half of it, 3 is worth 0.9 * 0.5 - 0.1 * 0.375.
+  EXPECT_THAT(LoadGuesses({5, 4}, 2 * kMiB, loaded), ElementsAre(5));
+  EXPECT_THAT(loaded, ElementsAre(3));
+  loaded.clear();
+  // With room for all of it 0.86, and nothing is left for the next.
+  EXPECT_THAT(LoadGuesses({4}, 4 * kMiB, loaded), IsEmpty());
+  EXPECT_THAT(loaded, ElementsAre(3));
+  loaded.clear();
+  EXPECT_THAT(LoadGuesses({}, 20 * kMiB, loaded), IsEmpty());
+  EXPECT_THAT(loaded, ElementsAre(3, 5, 4));
 }
 
 TEST(PrefetchRuleTest, GuessesThatPromiseTooMuchAreScaledAndTriedAgain) {
