@@ -83,7 +83,8 @@ ReplayCommand::ReplayCommand(CLI::App& app, Command& chosen) {
   command->add_option("TRACE", trace_, "the trace, binary or CSV")->required();
   command
       ->add_option("--policy", policies_,
-                   "crf (decayed frequency, what the server does), lru, lfu, "
+                   "crf (decayed frequency and who follows whom: what the "
+                   "server does), lru, lfu, "
                    "static or belady (these two know the future); a list such "
                    "as lru,crf replays each")
       ->delimiter(',')
@@ -129,7 +130,8 @@ void ReplayCommand::AddSlotFlags(CLI::App& command) {
 void ReplayCommand::AddRunFlags(CLI::App& command) {
   command
       .add_option("--half-life", config_.policy.half_life_tokens,
-                  "of crf, in tokens; 0: chosen while it runs")
+                  "of crf, in tokens, which is then frequency alone; 0: its "
+                  "rule is chosen while it runs")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command.add_option("--phase", phase_, "the rows to replay")

@@ -164,9 +164,9 @@ void LayerSlots::Release(int32_t index) {
 }
 
 const SlotLoss& LayerSlots::LeastLoss() {
-  if (loss_known_ && loss_half_life_ == policy_.half_life()) return loss_;
+  if (loss_known_ && loss_rule_ == policy_.rule()) return loss_;
   loss_known_ = true;
-  loss_half_life_ = policy_.half_life();
+  loss_rule_ = policy_.rule();
   // Who knows the future needs no second chance.
   loss_ = {.slot =
                Choose(policy_.kind() == PolicyKind::kBelady ? Among::kAll

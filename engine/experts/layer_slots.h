@@ -125,7 +125,7 @@ class LayerSlots {
   // LeastLoss, while nothing has changed since.
   SlotLoss loss_;
   bool loss_known_ = false;
-  size_t loss_half_life_ = 0;  // under which it was found
+  size_t loss_rule_ = 0;  // under which it was found
 };
 
 }  // namespace bullpen

@@ -11,8 +11,7 @@ namespace {
 constexpr double kChoiceHalfLife = 32;
 }  // namespace
 
-void HalfLifeChoice::Count(std::span<const int32_t, kHalfLives.size()> hits,
-                           double layers) {
+void RuleChoice::Count(std::span<const int32_t, kRules> hits, double layers) {
   const double keep = std::exp2(-1 / (kChoiceHalfLife * layers));
   for (size_t i = 0; i < hits.size(); ++i) {
     hits_[i] = hits_[i] * keep + hits[i];
@@ -37,9 +36,12 @@ EvictionPolicy::EvictionPolicy(int32_t experts, int32_t slots,
   }
   // Where nothing ever goes there is no choice.
   if (slots >= experts && !config.slots_move) return;
+  successors_.emplace(experts);
   for (const double half_life : kHalfLives) {
     counts_.emplace_back(experts, half_life);
-    Shadow& shadow = shadows_.emplace_back();
+  }
+  shadows_.resize(kRules);
+  for (Shadow& shadow : shadows_) {
     shadow.held.reserve(slots_);
     shadow.holds.resize(static_cast<size_t>(experts));
   }
@@ -53,7 +55,9 @@ void EvictionPolicy::Use(int32_t expert, int64_t now, double count) {
       step_time_ = now;
       step_start_ = uses_;
     }
-    if (last_[expert] <= step_start_) step_uses_.push_back(expert);
+    const bool first = last_[expert] <= step_start_;
+    if (first) step_uses_.push_back(expert);
+    successors_->Use(expert, now, count, first);
   }
   last_[expert] = ++uses_;
   last_time_[expert] = now;
@@ -67,30 +71,37 @@ void EvictionPolicy::SetScore(int32_t expert, double score) {
 
 double EvictionPolicy::Score(int32_t expert, int64_t now) const {
   if (counts_.empty()) return scores_[expert];
-  return counts_[half_life()].Score(expert, now);
+  if (!chooses()) return counts_[0].Score(expert, now);
+  const size_t at_work = rule();
+  return at_work == 0 ? successors_->Score(expert)
+                      : counts_[at_work - 1].Score(expert, now);
 }
 
 int32_t EvictionPolicy::Victim(std::span<const int32_t> candidates) const {
   CHECK(!candidates.empty());
-  const size_t rule = half_life();
-  return *std::ranges::min_element(
-      candidates,
-      [this, rule](int32_t a, int32_t b) { return GoesBefore(a, b, rule); });
+  const size_t at_work = rule();
+  return *std::ranges::min_element(candidates,
+                                   [this, at_work](int32_t a, int32_t b) {
+                                     return GoesBefore(a, b, at_work);
+                                   });
 }
 
-size_t EvictionPolicy::half_life() const {
+size_t EvictionPolicy::rule() const {
   if (!chooses()) return 0;
   return config_.choice != nullptr ? config_.choice->best()
                                    : own_choice_.best();
 }
 
-double EvictionPolicy::Order(int32_t expert, size_t half_life) const {
-  return counts_.empty() ? scores_[expert] : counts_[half_life].Order(expert);
+double EvictionPolicy::Order(int32_t expert, size_t rule) const {
+  if (counts_.empty()) return scores_[expert];
+  if (!chooses()) return counts_[0].Order(expert);
+  return rule == 0 ? successors_->Score(expert)
+                   : counts_[rule - 1].Order(expert);
 }
 
-bool EvictionPolicy::GoesBefore(int32_t a, int32_t b, size_t half_life) const {
-  const double x = Order(a, half_life);
-  const double y = Order(b, half_life);
+bool EvictionPolicy::GoesBefore(int32_t a, int32_t b, size_t rule) const {
+  const double x = Order(a, rule);
+  const double y = Order(b, rule);
   if (x != y) return x < y;
   return last_[a] != last_[b] ? last_[a] < last_[b] : a < b;
 }
@@ -99,17 +110,18 @@ bool EvictionPolicy::GoesBefore(int32_t a, int32_t b, size_t half_life) const {
 // One that needs more than the slots (a prompt) would tell nothing.
 void EvictionPolicy::EndStep() {
   if (!step_uses_.empty() && step_uses_.size() <= slots_) {
-    std::array<int32_t, kHalfLives.size()> hits;
+    std::array<int32_t, kRules> hits;
     for (size_t i = 0; i < hits.size(); ++i) hits[i] = RunShadow(i);
     choice().Count(hits, config_.layers);
   }
+  successors_->BeginStep();
   step_uses_.clear();
 }
 
 // Returns how many of the step's lookups hit. The scores have the step's uses
 // in them already, as a live victim's do.
-int32_t EvictionPolicy::RunShadow(size_t half_life) {
-  Shadow& shadow = shadows_[half_life];
+int32_t EvictionPolicy::RunShadow(size_t rule) {
+  Shadow& shadow = shadows_[rule];
   int32_t hits = 0;
   for (const int32_t expert : step_uses_) hits += shadow.holds[expert];
   for (const int32_t expert : step_uses_) {
@@ -122,7 +134,7 @@ int32_t EvictionPolicy::RunShadow(size_t half_life) {
     int32_t* victim = nullptr;
     for (int32_t& held : shadow.held) {
       if (last_[held] > step_start_) continue;
-      if (victim == nullptr || GoesBefore(held, *victim, half_life)) {
+      if (victim == nullptr || GoesBefore(held, *victim, rule)) {
         victim = &held;
       }
     }

@@ -1,56 +1,62 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "engine/experts/decayed_counts.h"
+#include "engine/experts/successors.h"
 
 namespace bullpen {
 
 enum class PolicyKind : uint8_t {
-  kCrf,     // decayed frequency: the live cache's rule
+  kCrf,     // decayed frequency and who follows whom: the live cache's kind
   kLru,     // least recently used
   kLfu,     // least often used
   kStatic,  // fixed scores from a profile
   kBelady,  // scores are set from the future: simulator only
 };
 
-// The half-lives, in tokens, that kCrf chooses among: 0 is LRU, which wins when
-// the topic changes often; the longest wins when habits last.
-inline constexpr std::array<double, 3> kHalfLives = {8, 32, 0};
+// The rules that kCrf chooses among: who is likeliest to be used by the next
+// token (Successors), or decayed frequency with one of these half-lives in
+// tokens. 0 is LRU, which wins when the topic changes often; the longest wins
+// when habits last.
+inline constexpr std::array<double, 2> kHalfLives = {32, 0};
+inline constexpr size_t kRules = 1 + kHalfLives.size();
 
-// Which half-life would have hit most of late, over all layers of a cache that
+// Which rule would have hit most of late, over all layers of a cache that
 // share this object. Pure; one thread.
-class HalfLifeChoice {
+class RuleChoice {
  public:
-  // Under each half-life, so many of a layer's lookups would have hit.
-  void Count(std::span<const int32_t, kHalfLives.size()> hits, double layers);
+  // Under each rule, so many of a layer's lookups would have hit.
+  void Count(std::span<const int32_t, kRules> hits, double layers);
   size_t best() const { return best_; }
 
  private:
-  std::array<double, kHalfLives.size()> hits_ = {};  // decayed
+  std::array<double, kRules> hits_ = {};  // decayed
   size_t best_ = 0;
 };
 
 struct PolicyConfig {
   PolicyKind kind = PolicyKind::kCrf;
-  // kCrf: of the decay, in tokens. 0: chosen on-line among kHalfLives.
+  // kCrf: of the decay, in tokens. 0: the rule is chosen on-line.
   double half_life_tokens = 0;
-  // For a half-life that is chosen: shared by `layers` layers, and outlives
-  // them. Null: each layer chooses by itself.
-  HalfLifeChoice* choice = nullptr;
+  // For a rule that is chosen: shared by `layers` layers, and outlives them.
+  // Null: each layer chooses by itself.
+  RuleChoice* choice = nullptr;
   int32_t layers = 1;
   // The layer may lose slots later: one that has a slot for each expert now
-  // needs a half-life too.
+  // needs a rule too.
   bool slots_move = false;
 };
 
 // Which resident expert of a layer goes first: the one with the least score,
 // ties to the least recently used (in the order of Use calls), then to the
-// lowest index. The kinds differ in the score alone. kCrf: DecayedCounts, whose
-// half-life is fixed or the one under which a shadow of this cache, ids without
+// lowest index. The kinds differ in the score alone. kCrf: DecayedCounts with a
+// fixed half-life, or the rule under which a shadow of this cache, ids without
 // weights, hits most. Scores outlive residency. Pure: no clock, no threads; the
 // live cache and the trace simulator share it.
 class EvictionPolicy {
@@ -72,24 +78,24 @@ class EvictionPolicy {
   // The first to go among `candidates` (not empty).
   int32_t Victim(std::span<const int32_t> candidates) const;
   PolicyKind kind() const { return config_.kind; }
-  // The half-life at work: where it is chosen, another one means another order
-  // and other scores.
-  size_t half_life() const;
+  // The rule at work: where it is chosen, another one means another order and
+  // other scores.
+  size_t rule() const;
 
  private:
-  // What the slots would hold under one half-life.
+  // What the slots would hold under one rule.
   struct Shadow {
     std::vector<int32_t> held;  // in no order
     std::vector<bool> holds;    // by expert
   };
-  bool chooses() const { return counts_.size() > 1; }
-  HalfLifeChoice& choice() {
+  bool chooses() const { return successors_.has_value(); }
+  RuleChoice& choice() {
     return config_.choice != nullptr ? *config_.choice : own_choice_;
   }
-  double Order(int32_t expert, size_t half_life) const;
-  bool GoesBefore(int32_t a, int32_t b, size_t half_life) const;
+  double Order(int32_t expert, size_t rule) const;
+  bool GoesBefore(int32_t a, int32_t b, size_t rule) const;
   void EndStep();
-  int32_t RunShadow(size_t half_life);
+  int32_t RunShadow(size_t rule);
 
   PolicyConfig config_;
   size_t slots_;
@@ -98,8 +104,10 @@ class EvictionPolicy {
   std::vector<int64_t> last_time_;     // by expert: when that was
   std::vector<double> scores_;         // by expert: kLfu, kStatic, kBelady
   std::vector<DecayedCounts> counts_;  // kCrf: one per half-life
-  HalfLifeChoice own_choice_;
-  std::vector<Shadow> shadows_;  // one per half-life that is chosen among
+  // If the rule is chosen, and one shadow for each.
+  std::optional<Successors> successors_;
+  std::vector<Shadow> shadows_;
+  RuleChoice own_choice_;
   // Of the step whose time is step_time_.
   int64_t step_time_ = -1;
   int64_t step_start_ = 0;  // uses_ before it

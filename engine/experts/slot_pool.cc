@@ -25,7 +25,7 @@ bool MattersLess(const SlotLoss& a, const SlotLoss& b) {
 }  // namespace
 
 SlotPool::SlotPool(std::span<const LayerShape> layers, PolicyConfig policy) {
-  policy.choice = &half_life_;
+  policy.choice = &rule_;
   policy.layers = static_cast<int32_t>(layers.size());
   slots_move_ = std::ranges::any_of(
       layers, [](const LayerShape& l) { return l.floor < l.slots; });

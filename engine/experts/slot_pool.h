@@ -61,7 +61,7 @@ class SlotPool {
   void MoveSlotTo(int32_t home);
   int32_t FindGiver(int32_t home);
 
-  HalfLifeChoice half_life_;  // of all layers' policies
+  RuleChoice rule_;  // of all layers' policies
   std::vector<Layer> layers_;
   int32_t slots_ = 0;
   bool slots_move_ = false;

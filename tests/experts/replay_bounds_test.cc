@@ -1,5 +1,5 @@
 // What is promised of any trace: guesses that are tried while they pay cost no
-// more than 2 % of the speed, and the chosen half-life hits no more than half a
+// more than 2 % of the speed, and the chosen rule hits no more than half a
 // point less than LRU. In virtual time, on routing made against both.
 
 #include <algorithm>
@@ -147,7 +147,7 @@ TEST(ReplayBounds, GuessesCostNoMoreThanTwoPerCentOfTheSpeed) {
   }
 }
 
-TEST(ReplayBounds, TheChosenHalfLifeHitsWithinHalfAPointOfLru) {
+TEST(ReplayBounds, TheChosenRuleHitsWithinHalfAPointOfLru) {
   for (const Case& one : Cases()) {
     const RoutingTrace trace = Trace(one.routing);
     for (const int32_t slots : {4, 6, 8, 12, 16, 24, 31}) {
