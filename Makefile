@@ -21,7 +21,7 @@ test: test-packages build/release/build.ninja $(VENV)/tests.stamp  ## install wh
 	ctest --test-dir build/release --output-on-failure --parallel $(JOBS) $(ARGS)
 
 # The unit and engine tests; clients in other languages add nothing here.
-asan tsan: %: build/%/build.ninja  ## run the unit tests under AddressSanitizer and UBSan, or ThreadSanitizer
+asan tsan: %: test-packages build/%/build.ninja $(VENV)/tests.stamp  ## run the unit tests under AddressSanitizer and UBSan, or ThreadSanitizer
 	cmake --build build/$@
 	ctest --test-dir build/$@ --output-on-failure --parallel $(JOBS) --label-regex unit $(ARGS)
 
