@@ -53,7 +53,8 @@ std::vector<int32_t> CpusOfThread() {
 }  // namespace
 
 const std::vector<int32_t>& AllowedCpus() {
-  static const std::vector<int32_t> allowed = CpusOfThread();
+  // Never destroyed: a thread may still ask while the process ends.
+  static const auto& allowed = *new std::vector<int32_t>(CpusOfThread());
   return allowed;
 }
 
