@@ -137,12 +137,12 @@ class GgufVocabularyTest : public testing::Test {
 };
 
 TEST_F(GgufVocabularyTest, Gpt2KindsEncodeAsTheirOwnFile) {
-  ExpectGoldens(*Load(FromTokenizerJson(
-                    std::string(kFolder) + "qwen3/tokenizer.json", "qwen2")),
+  ExpectGoldens(*Load(FromTokenizerJson(LARGE_TOKENIZERS "qwen3/tokenizer.json",
+                                        "qwen2")),
                 "qwen3", "");
   ExpectGoldens(
-      *Load(FromTokenizerJson(
-          std::string(kFolder) + "deepseek_v3/tokenizer.json", "deepseek-v3")),
+      *Load(FromTokenizerJson(LARGE_TOKENIZERS "deepseek_v3/tokenizer.json",
+                              "deepseek-v3")),
       "deepseek_v3", "");
 }
 

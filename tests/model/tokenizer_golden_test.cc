@@ -110,8 +110,8 @@ INSTANTIATE_TEST_SUITE_P(
     Families, TokenizerGolden,
     testing::Values(
         Case{"default", "models/default"},
-        Case{"qwen3", std::string(kFolder) + "qwen3"},
-        Case{"deepseek_v3", std::string(kFolder) + "deepseek_v3"},
+        Case{"qwen3", LARGE_TOKENIZERS "qwen3"},
+        Case{"deepseek_v3", LARGE_TOKENIZERS "deepseek_v3"},
         Case{"mistral_v1", std::string(kFolder) + "mistral_v1", true},
         Case{"mistral_v3", std::string(kFolder) + "mistral_v3", true}),
     [](const auto& info) { return info.param.name; });

@@ -120,11 +120,11 @@ TEST(ChatTemplateGolden, DefaultModel) {
 }
 
 TEST(ChatTemplateGolden, Qwen3) {
-  CheckGoldens("qwen3.chat.jsonl", "tests/golden/tokenizers/qwen3");
+  CheckGoldens("qwen3.chat.jsonl", LARGE_TOKENIZERS "qwen3");
 }
 
 TEST(ChatTemplateGolden, DeepseekV3) {
-  CheckGoldens("deepseek_v3.chat.jsonl", "tests/golden/tokenizers/deepseek_v3");
+  CheckGoldens("deepseek_v3.chat.jsonl", LARGE_TOKENIZERS "deepseek_v3");
 }
 
 TEST_F(ChatTemplateTest, SpecialTokensAreVariables) {
