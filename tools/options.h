@@ -115,7 +115,7 @@ struct ModelFlags {
     visit("max_batch_tokens", max_batch_tokens,
           "rows of one step; longer prompts are computed in parts");
     visit("policy", policy,
-          "which expert leaves memory first: crf (least wanted by habit), lru, lfu "
+          "which expert leaves memory first: crf (by habit), lru, lfu "
           "or static (what the requests of --profile used least)");
     visit("expert_slots", expert_slots,
           "each layer's own (layer), or moving between layers (shared)");
