@@ -116,6 +116,22 @@ TEST(EvictionPolicy, OrderIsTheSameWhenAskedLater) {
   }
 }
 
+TEST(EvictionPolicy, UsesOfAStepMayComeOneByOne) {
+  EvictionPolicy together(16, 8, {});
+  EvictionPolicy one_by_one(16, 8, {});
+  for (int64_t now = 2; now <= 400; now += 2) {
+    for (int i = 0; i < 3; ++i) {
+      const auto expert = static_cast<int32_t>((now + 5 * i) % 16);
+      together.Use(expert, now, 2);
+      one_by_one.Use(expert, now);
+      one_by_one.Use(expert, now);
+    }
+    for (int32_t e = 0; e < 16; ++e) {
+      ASSERT_EQ(together.Score(e, now), one_by_one.Score(e, now)) << now;
+    }
+  }
+}
+
 // A layer of 32 experts and 8 slots, run through a policy.
 class OneLayer {
  public:

@@ -19,6 +19,7 @@ void RunStep(Successors& successors, const Step& step, int64_t now) {
   for (const int32_t expert : step) successors.Use(expert, now, 1, true);
 }
 
+// Steps of one to four tokens, each of which uses three experts.
 TEST(Successors, TheScoreIsTheSmoothedShareOfStepsThatFollowed) {
   constexpr int32_t kExperts = 12;
   std::mt19937 random(3);
@@ -26,35 +27,41 @@ TEST(Successors, TheScoreIsTheSmoothedShareOfStepsThatFollowed) {
   // By the definition: steps that used i, and those of them after which e came.
   std::vector<double> rows(kExperts);
   std::map<std::pair<int32_t, int32_t>, double> followed;
-  std::vector<Step> steps;
-  for (int64_t now = 1; now <= 60; ++now) {
+  // Decayed, by expert and in all.
+  std::vector<double> uses(kExperts);
+  double tokens = 0;
+  Step before;
+  int64_t now = 0;
+  for (int i = 0; i < 60; ++i) {
     Step step(kExperts);
     for (int32_t e = 0; e < kExperts; ++e) step[e] = e;
     std::ranges::shuffle(step, random);
     step.resize(3);
-    steps.push_back(step);
-    RunStep(successors, step, now);
+    const int32_t step_tokens = 1 + static_cast<int32_t>(random() % 4);
+    now += step_tokens;
+    const double decay = std::exp2(-step_tokens / 16.0);
+    tokens = tokens * decay + step_tokens;
+    for (double& count : uses) count *= decay;
+    successors.BeginStep();
+    for (const int32_t e : step) {
+      uses[e] += step_tokens;
+      successors.Use(e, now, step_tokens, true);
+    }
 
     for (int32_t e = 0; e < kExperts; ++e) {
-      double uses = 0;
-      double tokens = 0;
-      for (int64_t then = 1; then <= now; ++then) {
-        const double weight = std::exp2(static_cast<double>(then - now) / 16);
-        tokens += weight;
-        if (std::ranges::count(steps[then - 1], e) > 0) uses += weight;
-      }
       double expected = 0;
-      for (const int32_t i : step) {
-        expected += (followed[{i, e}] + uses / tokens) / (rows[i] + 1) / 3;
+      for (const int32_t last : step) {
+        expected +=
+            (followed[{last, e}] + uses[e] / tokens) / (rows[last] + 1) / 3;
       }
       ASSERT_NEAR(successors.Score(e), expected, 1e-5)
-          << "expert " << e << ", token " << now;
+          << "expert " << e << ", step " << i;
     }
-    if (steps.size() < 2) continue;
-    for (const int32_t i : steps[steps.size() - 2]) {
-      ++rows[i];
-      for (const int32_t e : step) ++followed[{i, e}];
+    for (const int32_t last : before) {
+      ++rows[last];
+      for (const int32_t e : step) ++followed[{last, e}];
     }
+    before = step;
   }
 }
 
