@@ -16,8 +16,11 @@ void RuleChoice::Count(std::span<const int32_t, kRules> hits, double layers) {
   for (size_t i = 0; i < hits.size(); ++i) {
     hits_[i] = hits_[i] * keep + hits[i];
   }
-  // Ties go to the first.
-  best_ = static_cast<size_t>(std::ranges::max_element(hits_) - hits_.begin());
+  // Ties go to the last.
+  best_ = 0;
+  for (size_t i = 1; i < kRules; ++i) {
+    if (hits_[i] >= hits_[best_]) best_ = i;
+  }
 }
 
 EvictionPolicy::EvictionPolicy(int32_t experts, int32_t slots,
@@ -45,7 +48,6 @@ EvictionPolicy::EvictionPolicy(int32_t experts, int32_t slots,
     shadow.held.reserve(slots_);
     shadow.holds.resize(static_cast<size_t>(experts));
   }
-  step_uses_.reserve(static_cast<size_t>(experts));
 }
 
 void EvictionPolicy::Use(int32_t expert, int64_t now, double count) {
@@ -56,7 +58,6 @@ void EvictionPolicy::Use(int32_t expert, int64_t now, double count) {
       step_start_ = uses_;
     }
     const bool first = last_[expert] <= step_start_;
-    if (first) step_uses_.push_back(expert);
     successors_->Use(expert, now, count, first);
   }
   last_[expert] = ++uses_;
@@ -71,10 +72,9 @@ void EvictionPolicy::SetScore(int32_t expert, double score) {
 
 double EvictionPolicy::Score(int32_t expert, int64_t now) const {
   if (counts_.empty()) return scores_[expert];
-  if (!chooses()) return counts_[0].Score(expert, now);
   const size_t at_work = rule();
-  return at_work == 0 ? successors_->Score(expert)
-                      : counts_[at_work - 1].Score(expert, now);
+  return at_work < counts_.size() ? counts_[at_work].Score(expert, now)
+                                  : successors_->Score(expert);
 }
 
 int32_t EvictionPolicy::Victim(std::span<const int32_t> candidates) const {
@@ -94,9 +94,8 @@ size_t EvictionPolicy::rule() const {
 
 double EvictionPolicy::Order(int32_t expert, size_t rule) const {
   if (counts_.empty()) return scores_[expert];
-  if (!chooses()) return counts_[0].Order(expert);
-  return rule == 0 ? successors_->Score(expert)
-                   : counts_[rule - 1].Order(expert);
+  return rule < counts_.size() ? counts_[rule].Order(expert)
+                               : successors_->Score(expert);
 }
 
 bool EvictionPolicy::GoesBefore(int32_t a, int32_t b, size_t rule) const {
@@ -109,13 +108,13 @@ bool EvictionPolicy::GoesBefore(int32_t a, int32_t b, size_t rule) const {
 // Shadows see a step once it is complete, so that they too keep what it needs.
 // One that needs more than the slots (a prompt) would tell nothing.
 void EvictionPolicy::EndStep() {
-  if (!step_uses_.empty() && step_uses_.size() <= slots_) {
+  const size_t used = successors_->used().size();
+  if (used > 0 && used <= slots_) {
     std::array<int32_t, kRules> hits;
     for (size_t i = 0; i < hits.size(); ++i) hits[i] = RunShadow(i);
     choice().Count(hits, config_.layers);
   }
   successors_->BeginStep();
-  step_uses_.clear();
 }
 
 // Returns how many of the step's lookups hit. The scores have the step's uses
@@ -123,8 +122,9 @@ void EvictionPolicy::EndStep() {
 int32_t EvictionPolicy::RunShadow(size_t rule) {
   Shadow& shadow = shadows_[rule];
   int32_t hits = 0;
-  for (const int32_t expert : step_uses_) hits += shadow.holds[expert];
-  for (const int32_t expert : step_uses_) {
+  const std::span<const int32_t> used = successors_->used();
+  for (const int32_t expert : used) hits += shadow.holds[expert];
+  for (const int32_t expert : used) {
     if (shadow.holds[expert]) continue;
     shadow.holds[expert] = true;
     if (shadow.held.size() < slots_) {

@@ -20,12 +20,12 @@ enum class PolicyKind : uint8_t {
   kBelady,  // scores are set from the future: simulator only
 };
 
-// The rules that kCrf chooses among: who is likeliest to be used by the next
-// token (Successors), or decayed frequency with one of these half-lives in
-// tokens. 0 is LRU, which wins when the topic changes often; the longest wins
-// when habits last.
-inline constexpr std::array<double, 2> kHalfLives = {32, 0};
-inline constexpr size_t kRules = 1 + kHalfLives.size();
+// The rules that kCrf chooses among: decayed frequency with each of these
+// half-lives in tokens, and then who is likeliest to be used by the next token
+// (Successors). 0 is LRU, which wins when the topic changes often; the longest
+// wins when habits last.
+inline constexpr std::array<double, 2> kHalfLives = {0, 32};
+inline constexpr size_t kRules = kHalfLives.size() + 1;
 
 // Which rule would have hit most of late, over all layers of a cache that
 // share this object. Pure; one thread.
@@ -37,7 +37,7 @@ class RuleChoice {
 
  private:
   std::array<double, kRules> hits_ = {};  // decayed
-  size_t best_ = 0;
+  size_t best_ = kRules - 1;
 };
 
 struct PolicyConfig {
@@ -108,10 +108,9 @@ class EvictionPolicy {
   std::optional<Successors> successors_;
   std::vector<Shadow> shadows_;
   RuleChoice own_choice_;
-  // Of the step whose time is step_time_.
+  // Of the step that runs.
   int64_t step_time_ = -1;
   int64_t step_start_ = 0;  // uses_ before it
-  std::vector<int32_t> step_uses_;
 };
 
 }  // namespace bullpen

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "engine/experts/conditional_table.h"
@@ -21,7 +22,8 @@ class Successors {
   // The step that runs uses `expert`, in `count` of its tokens. As
   // EvictionPolicy::Use; `first`: it has not used it before.
   void Use(int32_t expert, int64_t now, double count, bool first);
-  // Given what the step that runs has used so far.
+  // What the step that runs has used so far, and the score given that.
+  std::span<const int32_t> used() const { return used_; }
   double Score(int32_t expert) const;
 
  private:
@@ -34,8 +36,8 @@ class Successors {
   ConditionalTable followed_;
   DecayedCounts uses_;  // by expert; the last is of the tokens
   int64_t now_ = 0;
-  std::vector<int32_t> used_;    // by the step that runs
-  std::vector<int32_t> before_;  // by the one before
+  std::vector<int32_t> used_;
+  std::vector<int32_t> before_;  // by the step before
   // What Score says, made when it is asked for.
   mutable bool known_ = false;
   mutable std::vector<float> frequency_;
