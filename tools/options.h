@@ -115,9 +115,8 @@ struct ModelFlags {
     visit("max_batch_tokens", max_batch_tokens,
           "rows of one step; longer prompts are computed in parts");
     visit("policy", policy,
-          "which expert leaves memory first: crf (by frequency and by who "
-          "follows whom), lru, lfu or static (what the requests of --profile "
-          "used least)");
+          "which expert leaves memory first: crf (least likely next), lru, lfu "
+          "or static (what the requests of --profile used least)");
     visit("expert_slots", expert_slots,
           "each layer's own (layer), or moving between layers (shared)");
     visit("layer_floor", layer_floor,
