@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/time_slice.h"
 #include "base/xxh3.h"
 
 namespace bullpen {
@@ -13,23 +14,13 @@ namespace {
 
 using SteadyClock = std::chrono::steady_clock;
 
-// A wake-up takes about as long as reading a small expert, so a thread that
-// has nothing to do looks for this long before it sleeps.
-constexpr std::chrono::microseconds kSpin{20};
-
 // Nothing overtakes a demand, so it may read so many chunks at a time: fewer
 // calls, as long as every thread has a part.
 constexpr int64_t kDemandChunks = 4;
 
-void SpinUntilPositive(const std::atomic<int32_t>& count) {
-  static const bool alone = std::thread::hardware_concurrency() < 2;
-  if (alone) return;
-  const SteadyClock::time_point end = SteadyClock::now() + kSpin;
-  while (count.load(std::memory_order_relaxed) == 0 &&
-         SteadyClock::now() < end) {
-    std::this_thread::yield();
-  }
-}
+// A transfer thread wakes for a few microseconds, between which the disk waits
+// for it, and the CPUs are busy with threads that compute.
+constexpr std::chrono::microseconds kTimeSlice{100};
 
 }  // namespace
 
@@ -161,11 +152,12 @@ void TransferQueue::Poll(std::vector<TransferResult>& out) {
 
 void TransferQueue::Wait(std::vector<TransferResult>& out) {
   CHECK(under_way_ > 0) << "nothing to wait for";
-  SpinUntilPositive(finished_);
+  patience_.BeginWait(finished_);
   {
     absl::MutexLock lock(&mutex_);
     while (results_.empty()) result_there_.Wait(&mutex_);
   }
+  patience_.EndWait();
   Poll(out);
 }
 
@@ -184,12 +176,13 @@ void TransferQueue::Leave(WorkQueue& queue, WorkQueue::iterator work) {
   queued_.fetch_sub(1, std::memory_order_relaxed);
 }
 
-std::optional<TransferQueue::Chunk> TransferQueue::Take() {
-  SpinUntilPositive(queued_);
+std::optional<TransferQueue::Chunk> TransferQueue::Take(Patience& patience) {
+  patience.BeginWait(queued_);
   absl::MutexLock lock(&mutex_);
   while (!closed_ && demands_.empty() && prefetches_.empty()) {
     work_there_.Wait(&mutex_);
   }
+  patience.EndWait();
   if (closed_) return std::nullopt;
   WorkQueue& queue = demands_.empty() ? prefetches_ : demands_;
   Work& work = *queue.front();
@@ -273,7 +266,9 @@ void TransferQueue::Finish(Work& work) {
 }
 
 void TransferQueue::Run() {
-  while (const std::optional<Chunk> chunk = Take()) {
+  ShortenTimeSlice(kTimeSlice);
+  Patience patience;
+  while (const std::optional<Chunk> chunk = Take(patience)) {
     Work& work = *chunk->work;
     const TransferJob& job = work.job;  // but for `cause`, it does not change
     int64_t bytes = EndRead(

@@ -15,6 +15,7 @@
 #include "absl/synchronization/mutex.h"
 #include "engine/experts/blob_reader.h"
 #include "engine/experts/expert.h"
+#include "engine/experts/patience.h"
 
 namespace bullpen {
 
@@ -94,7 +95,7 @@ class TransferQueue {
   using WorkQueue = std::deque<std::unique_ptr<Work>>;
 
   void Run();
-  std::optional<Chunk> Take();
+  std::optional<Chunk> Take(Patience& patience);
   int64_t ChunkBytes(const Work& work) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Moves a work all of whose chunks were handed out, or that failed.
@@ -111,6 +112,7 @@ class TransferQueue {
   BlobReader& reader_;
   const TransferConfig config_;
   int32_t under_way_ = 0;  // the caller's thread alone
+  Patience patience_;      // the same
 
   mutable absl::Mutex mutex_;
   absl::CondVar work_there_;
