@@ -10,7 +10,7 @@
 #include "engine/model/tokenizer.h"
 #include "server/chat_template.h"
 #include "server/translate.h"
-#include "tools/options.h"
+#include "tools/model_flags.h"
 
 namespace bullpen {
 

@@ -6,7 +6,7 @@
 #include "absl/status/statusor.h"
 #include "base/metrics.h"
 #include "engine/model/model.h"
-#include "tools/options.h"
+#include "tools/model_flags.h"
 
 namespace bullpen {
 

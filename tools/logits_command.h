@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <string>
 
+#include "tools/model_flags.h"
 #include "tools/options.h"
 
 namespace bullpen {

@@ -6,6 +6,7 @@
 
 #include "engine/model/pack.h"
 #include "nlohmann/json.hpp"
+#include "tools/model_flags.h"
 #include "tools/options.h"
 #include "tools/perplexity.h"
 

@@ -9,6 +9,7 @@
 #include "engine/experts/trace.h"
 #include "engine/model/machine_rates.h"
 #include "engine/model/packed_model.h"
+#include "tools/model_flags.h"
 #include "tools/options.h"
 
 namespace bullpen {

@@ -4,7 +4,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/model/importance.h"
-#include "tools/options.h"
+#include "tools/model_flags.h"
 #include "tools/perplexity.h"
 
 namespace bullpen {

@@ -72,6 +72,9 @@ ExpertCache::ExpertCache(const Needs& needs,
     ticket += static_cast<uint64_t>(shape.experts);
     accounts_.HasSlots(static_cast<int32_t>(l), shape.slots);
   }
+  if (needs.config.verification == Verification::kOnce) {
+    verified_.resize(ticket);
+  }
   if (needs.config.oracle_window > 0) {
     oracle_.emplace(catalog_, needs.config.oracle_window, needs.metrics);
   }
@@ -214,12 +217,14 @@ bool ExpertCache::StartLoad(ExpertKey key, Cause cause) {
   }
   accounts_.LoadStarted(key, guess);
   const ExpertCatalog::Layer& source = catalog_.layers[key.layer];
+  const uint64_t ticket = Ticket(key);
   const absl::Status status =
-      transfers_.Submit({.ticket = Ticket(key),
+      transfers_.Submit({.ticket = ticket,
                          .source = source.experts[key.expert],
                          .target = places_[slots_.layer(key.layer).place(slot)],
                          .bytes = source.blob_bytes,
-                         .cause = cause});
+                         .cause = cause,
+                         .verify = verified_.empty() || !verified_[ticket]});
   CHECK(status.ok()) << status.ToString();
   return true;
 }
@@ -327,6 +332,7 @@ void ExpertCache::Settle(const TransferResult& result) {
   ReadyExpert arrived{.expert = key.expert};
   if (result.status.ok()) {
     arrived.blob = Blob(key.layer, slot);
+    if (!verified_.empty()) verified_[result.ticket] = true;
   } else {
     const ExpertLocation& source =
         catalog_.layers[key.layer].experts[key.expert];

@@ -12,23 +12,14 @@
 #include "base/metrics.h"
 #include "base/thread_owner.h"
 #include "engine/experts/accounts.h"
+#include "engine/experts/cache_config.h"
 #include "engine/experts/cache_snapshot.h"
 #include "engine/experts/expert.h"
 #include "engine/experts/oracle_window.h"
-#include "engine/experts/policy.h"
 #include "engine/experts/slot_pool.h"
 #include "engine/experts/transfer.h"
 
 namespace bullpen {
-
-struct CacheConfig {
-  std::vector<int32_t> slots;              // per layer, 1..experts
-  std::vector<int32_t> floors = {};        // see SlotPool; empty: as slots
-  PolicyKind policy = PolicyKind::kCrf;    // not kBelady
-  double half_life_tokens = 0;             // 0: chosen on-line
-  int32_t oracle_window = 256;             // see OracleWindow; 0: none
-  std::vector<int32_t> memory_nodes = {};  // of the arena; see HugeBuffer
-};
 
 // An expert whose weights are in its slot, or that could not be loaded.
 struct ReadyExpert {
@@ -133,6 +124,8 @@ class ExpertCache {
   // By layer: of its first expert. The others' follow; an expert has one slot,
   // so that a ticket has one load.
   std::vector<uint64_t> first_tickets_;
+  // By ticket, whether it was right once; empty: each load is verified.
+  std::vector<bool> verified_;
   std::optional<OracleWindow> oracle_;
   std::vector<TransferResult> results_;  // scratch
 

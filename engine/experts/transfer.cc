@@ -22,10 +22,19 @@ constexpr int64_t kDemandChunks = 4;
 // for it, and the CPUs are busy with threads that compute.
 constexpr std::chrono::microseconds kTimeSlice{100};
 
+absl::Status Verify(const XXH3_state_t& hash, const ExpertLocation& source) {
+  const uint64_t checksum = XXH3_64bits_digest(&hash);
+  if (checksum == source.checksum) return absl::OkStatus();
+  return absl::DataLossError(
+      absl::StrCat("wrong checksum at offset ", source.offset, ": ",
+                   absl::Hex(checksum, absl::kZeroPad16), " instead of ",
+                   absl::Hex(source.checksum, absl::kZeroPad16)));
+}
+
 }  // namespace
 
 // Guarded by the queue's mutex. While `hashing`, the thread that hashes owns
-// `hash` and may read `hashed`.
+// `hash` and may read `done`.
 struct TransferQueue::Work {
   TransferJob job;
   int64_t handed_out = 0;    // bytes, from the front
@@ -34,7 +43,7 @@ struct TransferQueue::Work {
   absl::Status status = {};  // of the first chunk that failed
   SteadyClock::time_point started = {};
   bool hashing = false;
-  int64_t hashed = 0;  // bytes, from the front
+  int64_t done = 0;  // bytes: hashed, from the front, or read if that is all
   XXH3_state_t hash = {};
 };
 
@@ -205,8 +214,10 @@ int64_t TransferQueue::EndRead(const Chunk& chunk, absl::Status status) {
   absl::MutexLock lock(&mutex_);
   Work& work = *chunk.work;
   --work.reading;
-  if (status.ok()) {
+  if (status.ok() && work.job.verify) {
     work.read.push_back(chunk);
+  } else if (status.ok()) {
+    work.done += chunk.size;
   } else {
     work.status.Update(absl::IsDataLoss(status)
                            ? std::move(status)
@@ -222,19 +233,19 @@ int64_t TransferQueue::EndRead(const Chunk& chunk, absl::Status status) {
 
 int64_t TransferQueue::EndHash(Work& work, int64_t bytes) {
   absl::MutexLock lock(&mutex_);
-  work.hashed += bytes;
+  work.done += bytes;
   return NextToHash(work);
 }
 
 int64_t TransferQueue::NextToHash(Work& work) {
-  const auto next = std::ranges::find(work.read, work.hashed, &Chunk::begin);
+  const auto next = std::ranges::find(work.read, work.done, &Chunk::begin);
   work.hashing = work.status.ok() && next != work.read.end();
   if (work.hashing) {
     const int64_t bytes = next->size;
     work.read.erase(next);
     return bytes;
   }
-  const bool complete = work.hashed == work.job.bytes;
+  const bool complete = work.done == work.job.bytes;
   if (work.reading == 0 && (complete || !work.status.ok())) Finish(work);
   return 0;
 }
@@ -245,13 +256,8 @@ void TransferQueue::Finish(Work& work) {
   if (work.job.cause == Cause::kDemand && --demanded_ == 0) {
     demand_ += now - demand_since_;
   }
-  const uint64_t checksum = XXH3_64bits_digest(&work.hash);
-  const uint64_t expected = work.job.source.checksum;
-  if (work.status.ok() && checksum != expected) {
-    work.status = absl::DataLossError(
-        absl::StrCat("wrong checksum at offset ", work.job.source.offset, ": ",
-                     absl::Hex(checksum, absl::kZeroPad16), " instead of ",
-                     absl::Hex(expected, absl::kZeroPad16)));
+  if (work.status.ok() && work.job.verify) {
+    work.status = Verify(work.hash, work.job.source);
   }
   results_.push_back(
       {.ticket = work.job.ticket,
@@ -276,7 +282,7 @@ void TransferQueue::Run() {
                              {job.target + chunk->begin,
                               static_cast<size_t>(chunk->size)}));
     while (bytes > 0) {
-      XXH3_64bits_update(&work.hash, job.target + work.hashed,
+      XXH3_64bits_update(&work.hash, job.target + work.done,
                          static_cast<size_t>(bytes));
       bytes = EndHash(work, bytes);
     }

@@ -28,6 +28,7 @@ struct TransferJob {
   std::byte* target = nullptr;  // 4096-aligned
   int64_t bytes = 0;
   Cause cause = Cause::kDemand;
+  bool verify = true;  // compare what was read with its checksum
 };
 
 struct TransferResult {
@@ -35,7 +36,7 @@ struct TransferResult {
   // DataLoss: unreadable, or a wrong checksum. Cancelled: by Cancel.
   absl::Status status;
   int64_t bytes = 0;   // that were read
-  double seconds = 0;  // from the first byte asked to the last one checked
+  double seconds = 0;  // from the first byte asked to the last one there
   Cause cause = Cause::kDemand;  // at its end: it may have been promoted
 };
 

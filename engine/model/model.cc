@@ -59,6 +59,13 @@ absl::StatusOr<PolicyKind> ParsePolicy(const std::string& name) {
       absl::StrCat("policy '", name, "' is not one of crf, lru, lfu, static"));
 }
 
+absl::StatusOr<Verification> ParseVerification(const std::string& name) {
+  if (name == "always") return Verification::kAlways;
+  if (name == "once") return Verification::kOnce;
+  return absl::InvalidArgumentError(
+      absl::StrCat("verify_experts '", name, "' is not one of always, once"));
+}
+
 // Rotation angles as transformers computes them: the product in float32.
 class RopeTable {
  public:
@@ -121,6 +128,7 @@ struct Model::State {
   Activations scratch;
   HugeBuffer kv;  // of each layer its group's blocks
   PolicyKind policy = PolicyKind::kCrf;
+  Verification verification = Verification::kAlways;
   std::unique_ptr<BlobReader> reader;
   std::unique_ptr<TransferQueue> transfers;
   std::unique_ptr<ExpertCache> cache;
@@ -164,6 +172,7 @@ absl::Status Model::State::Load(std::unique_ptr<BlobReader> blob_reader,
   ASSIGN_OR_RETURN(const bool round, RoundsActivations(options.activations));
   int8 = round && packed.has_block_types();
   ASSIGN_OR_RETURN(policy, ParsePolicy(options.policy));
+  ASSIGN_OR_RETURN(verification, ParseVerification(options.verify_experts));
   RETURN_IF_ERROR(LookAhead::Check(options));
   ASSIGN_OR_RETURN(const kernels::Isa isa, kernels::ParseIsa(options.isa));
   ops = &kernels::CpuOps(isa);
@@ -241,6 +250,7 @@ absl::Status Model::State::PlanAndAllocate(Metrics& metrics) {
                                    .floors = std::move(floors),
                                    .policy = policy,
                                    .half_life_tokens = options.half_life_tokens,
+                                   .verification = verification,
                                    .oracle_window = options.oracle_window,
                                    .memory_nodes = nodes},
                        *transfers, metrics));

@@ -34,6 +34,7 @@ struct ModelOptions {
   double half_life_tokens = 0;  // of crf; 0: chosen on-line
   std::string expert_slots = "layer";  // or shared; see SlotDivision
   int32_t layer_floor = 0;
+  std::string verify_experts = "always";  // or once; see Verification
   int32_t transfer_threads = 2;
   std::string prefetch = "auto";   // auto: while it pays; on, off
   int32_t prefetch_horizon = 2;    // layers ahead, 1..16

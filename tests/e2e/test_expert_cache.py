@@ -99,13 +99,14 @@ def test_shared_slots_move_between_layers_and_change_no_token(start_server, serv
 
 
 @pytest.mark.parametrize(("flags", "said"), [
+    (("--verify-experts", "never"), ("verify_experts", "never", "always, once")),
     (("--expert-slots", "pool"), ("expert_slots", "pool", "layer, shared")),
     (("--layer-floor", 3), ("layer_floor 3", "expert_slots shared")),
     (("--expert-slots", "shared", "--layer-floor", -1), ("layer_floor -1", "0..32")),
     (("--expert-slots", "shared", "--layer-floor", 33), ("layer_floor 33", "0..32")),
     (("--expert-slots", "shared", "--layer-floor", 9), ("layer_floor 9", "64 slots", "layer 0 8")),
 ])
-def test_a_bad_floor_is_refused_by_name_and_limit(run_bullpen, server, flags, said):
+def test_a_bad_choice_about_experts_is_refused_by_name_and_limit(run_bullpen, server, flags, said):
     result = run_bullpen("generate", "models/default", "--prompt", "x", "--expert-memory",
                          str(8 * 8 * server.expert_bytes()), *map(str, flags))
     assert result.returncode == 2

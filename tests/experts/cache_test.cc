@@ -263,6 +263,29 @@ TEST_F(CacheTest, AFlippedByteIsDataLossNotAWrongToken) {
   EXPECT_TRUE(step.Next().empty());
 }
 
+TEST_F(CacheTest, VerifiedOnceMeansUntilItWasRightOnce) {
+  auto cache = ExpertCache::Create(
+      model_.catalog, {.slots = {1, 1, 1}, .verification = Verification::kOnce},
+      transfers_, metrics_);
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  cache_ = *std::move(cache);
+  const ExpertLocation& place = model_.catalog.layers[1].experts[2];
+  const auto load = [&] { return Acquire(1, {2}).Next()[0].status; };
+  reader_.FlipByte(place.file, place.offset + 5000);
+  for (int round = 0; round < 2; ++round) {
+    EXPECT_THAT(std::string(load().message()), HasSubstr("wrong checksum"));
+  }
+  reader_.FlipByte(place.file, place.offset + 5000);  // as it was
+  EXPECT_TRUE(load().ok());
+  Step(1, {3});  // evicts it
+  reader_.FlipByte(place.file, place.offset + 5000);
+  EXPECT_TRUE(load().ok());
+  // Another one is still to be compared.
+  const ExpertLocation& other = model_.catalog.layers[1].experts[4];
+  reader_.FlipByte(other.file, other.offset);
+  EXPECT_TRUE(absl::IsDataLoss(Acquire(1, {4}).Next()[0].status));
+}
+
 TEST_F(CacheTest, MetricsAddUpByPhase) {
   Create({4, 4, 4});
   EXPECT_EQ(metrics_.expert_slots.Value(), 12);

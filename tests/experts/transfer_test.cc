@@ -278,6 +278,28 @@ TEST_F(TransferTest, AWrongChecksumIsDataLoss) {
   EXPECT_TRUE(results[5].ok()) << results[5];
 }
 
+TEST_F(TransferTest, AChecksumIsComparedOnlyWhereThatIsAsked) {
+  const ExpertLocation& place = model_.catalog.layers[0].experts[3];
+  reader_.FlipByte(place.file, place.offset + 9000);
+  TransferQueue queue(reader_, {.threads = 2, .chunk_bytes = 4096});
+  TransferJob job = Job(3, Cause::kDemand);
+  job.verify = false;
+  ASSERT_TRUE(queue.Submit(job).ok());
+  EXPECT_TRUE(WaitFor(queue, 1)[3].ok());
+  const auto right = model_.Blob(0, 3);
+  EXPECT_EQ(job.target[8999], right[8999]);
+  EXPECT_NE(job.target[9000], right[9000]);
+  EXPECT_EQ(job.target[right.size() - 1], right[right.size() - 1]);
+
+  const ExpertLocation& unreadable = model_.catalog.layers[0].experts[4];
+  reader_.SetStatus(unreadable.file, unreadable.offset,
+                    absl::DataLossError("bad disk"));
+  job = Job(4, Cause::kDemand);
+  job.verify = false;
+  ASSERT_TRUE(queue.Submit(job).ok());
+  EXPECT_TRUE(absl::IsDataLoss(WaitFor(queue, 1)[4]));
+}
+
 TEST_F(TransferTest, AnyReaderErrorBecomesDataLossAndTheThreadLivesOn) {
   const std::vector<absl::Status> errors = {
       absl::InternalError("one"), absl::CancelledError("two"),

@@ -4,6 +4,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tools/model_flags.h"
 
 namespace bullpen {
 namespace {
@@ -32,6 +33,7 @@ TEST(ModelFlagsTest, BecomeTheModelsOptions) {
   flags.threads = 3;
   flags.context = 512;
   flags.numa = "isolate";
+  flags.verify_experts = "once";
   const auto options = ToModelOptions(flags);
   ASSERT_TRUE(options.ok());
   EXPECT_EQ(options->memory.total_bytes, 100);
@@ -40,6 +42,7 @@ TEST(ModelFlagsTest, BecomeTheModelsOptions) {
   EXPECT_EQ(options->threads, 3);
   EXPECT_EQ(options->context, 512);
   EXPECT_EQ(options->numa, "isolate");
+  EXPECT_EQ(options->verify_experts, "once");
 }
 
 TEST(ModelFlagsTest, OutOfRangeNamesTheFlagTheValueAndTheLimit) {

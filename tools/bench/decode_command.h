@@ -7,6 +7,7 @@
 #include "nlohmann/json.hpp"
 #include "tools/bench/model_cost.h"
 #include "tools/bench/roofs.h"
+#include "tools/model_flags.h"
 #include "tools/options.h"
 
 namespace bullpen {

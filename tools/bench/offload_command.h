@@ -4,6 +4,7 @@
 
 #include "engine/experts/trace.h"
 #include "tools/bench/routed_run.h"
+#include "tools/model_flags.h"
 #include "tools/options.h"
 
 namespace bullpen {

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 
+#include "tools/model_flags.h"
 #include "tools/options.h"
 
 namespace bullpen {
