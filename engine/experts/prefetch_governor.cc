@@ -8,7 +8,6 @@ namespace {
 constexpr int32_t kWindowSteps = 16;
 // What the way before has left behind does not count.
 constexpr int32_t kSettlingSteps = 2;
-constexpr int32_t kShortPeriod = 4;
 constexpr int32_t kLongPeriod = 64;
 constexpr double kDecay = 0.5;  // of what was known, by each new window
 // Steps that the usual time of one is the mean of. Many beside a window's, so
@@ -35,21 +34,30 @@ void PrefetchGovernor::EndStep(double seconds, int32_t rows) {
 }
 
 void PrefetchGovernor::EndWindow() {
-  double& known = slowness_[on()];
   const double seen = window_usual_ > 0 ? window_seconds_ / window_usual_ : 1;
-  known = known == 0 ? seen : kDecay * known + (1 - kDecay) * seen;
   steps_ = 0;
   window_seconds_ = 0;
   window_usual_ = 0;
-  if (!trial_) {
-    trial_ = --until_trial_ <= 0;
+  if (trial_) {
+    trial_ = false;
+    tried_ = seen;
     return;
   }
-  trial_ = false;
-  if (slowness_[!preferred_] < kMargin * slowness_[preferred_]) {
+  if (tried_ > 0) {
+    Judge(tried_ / (0.5 * (before_ + seen)));
+    tried_ = 0;
+  }
+  before_ = seen;
+  trial_ = --until_trial_ <= 0;
+}
+
+void PrefetchGovernor::Judge(double trial) {
+  trials_ = trials_ == 0 ? trial : kDecay * trials_ + (1 - kDecay) * trial;
+  if (trials_ < kMargin) {
     preferred_ = !preferred_;
+    trials_ = 1 / trials_;
     period_ = kShortPeriod;
-  } else if (slowness_[preferred_] > 0) {
+  } else {
     period_ = std::min(2 * period_, kLongPeriod);
   }
   until_trial_ = period_;

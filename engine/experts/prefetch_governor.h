@@ -6,11 +6,12 @@
 namespace bullpen {
 
 // Decides whether loading ahead pays, by trying: most windows of decode steps
-// run the way that was faster of late, now and then one runs the other way.
-// Trials get rarer while they confirm the choice, so that the slower way costs
-// little. A step's time is taken in relation to what steps of as many tokens
-// took of late, so that the batch may change as it likes. Pure: the caller
-// measures the time. One thread.
+// run the way that was faster of late, now and then one runs the other way and
+// is judged by the windows before and after it, as what is computed, and how
+// well the cache serves it, drifts. Trials get rarer while they confirm the
+// choice, so that the slower way costs little. A step's time is taken in
+// relation to what steps of as many tokens took of late, so that the batch may
+// change as it likes. Pure: the caller measures the time. One thread.
 class PrefetchGovernor {
  public:
   // Steps of more tokens are not judged: they load nothing ahead.
@@ -23,7 +24,10 @@ class PrefetchGovernor {
   void EndStep(double seconds, int32_t rows);
 
  private:
+  static constexpr int32_t kShortPeriod = 8;
+
   void EndWindow();
+  void Judge(double trial);
 
   bool preferred_ = true;
   bool trial_ = false;
@@ -33,15 +37,21 @@ class PrefetchGovernor {
     int32_t steps = 0;   // that it is of, as far as they are counted
   };
   std::array<Usual, kMaxRows> usual_ = {};  // by tokens, from 1
-  // Of [off, on]: seconds over usual seconds, decayed; 0: not known.
-  std::array<double, 2> slowness_ = {};
+  // Seconds of a trial over those of the windows around it, decayed; 0: not
+  // known.
+  double trials_ = 0;
+  // Seconds over usual seconds: of the window before the trial, and of a trial
+  // that is not judged yet (0: none).
+  double before_ = 0;
+  double tried_ = 0;
   // The window at hand.
   int32_t steps_ = 0;
   double window_seconds_ = 0;
   double window_usual_ = 0;
-  // Windows until the next trial, and between two.
-  int32_t until_trial_ = 1;
-  int32_t period_ = 4;
+  // Windows until the next trial, and between two. The very first one fills
+  // the cache, which takes its time, and is compared with no other.
+  int32_t until_trial_ = 2;
+  int32_t period_ = kShortPeriod;
 };
 
 }  // namespace bullpen
