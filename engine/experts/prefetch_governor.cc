@@ -9,7 +9,7 @@ constexpr int32_t kWindowSteps = 16;
 // What the way before has left behind does not count.
 constexpr int32_t kSettlingSteps = 2;
 constexpr int32_t kLongPeriod = 64;
-constexpr double kDecay = 0.5;  // of what was known, by each new window
+constexpr double kDecay = 0.5;  // of what was known, by each new trial
 // Steps that the usual time of one is the mean of. Many beside a window's, so
 // that both ways are measured by the same.
 constexpr int32_t kUsualSteps = 64;
@@ -51,11 +51,12 @@ void PrefetchGovernor::EndWindow() {
   trial_ = --until_trial_ <= 0;
 }
 
-void PrefetchGovernor::Judge(double trial) {
-  trials_ = trials_ == 0 ? trial : kDecay * trials_ + (1 - kDecay) * trial;
-  if (trials_ < kMargin) {
+void PrefetchGovernor::Judge(double ratio) {
+  trial_ratio_ =
+      trial_ratio_ == 0 ? ratio : kDecay * trial_ratio_ + (1 - kDecay) * ratio;
+  if (trial_ratio_ < kMargin) {
     preferred_ = !preferred_;
-    trials_ = 1 / trials_;
+    trial_ratio_ = 1 / trial_ratio_;
     period_ = kShortPeriod;
   } else {
     period_ = std::min(2 * period_, kLongPeriod);

@@ -27,7 +27,7 @@ class PrefetchGovernor {
   static constexpr int32_t kShortPeriod = 8;
 
   void EndWindow();
-  void Judge(double trial);
+  void Judge(double ratio);
 
   bool preferred_ = true;
   bool trial_ = false;
@@ -37,9 +37,9 @@ class PrefetchGovernor {
     int32_t steps = 0;   // that it is of, as far as they are counted
   };
   std::array<Usual, kMaxRows> usual_ = {};  // by tokens, from 1
-  // Seconds of a trial over those of the windows around it, decayed; 0: not
+  // Of trials: seconds over those of the windows around it, decayed; 0: not
   // known.
-  double trials_ = 0;
+  double trial_ratio_ = 0;
   // Seconds over usual seconds: of the window before the trial, and of a trial
   // that is not judged yet (0: none).
   double before_ = 0;

@@ -18,8 +18,8 @@ using SteadyClock = std::chrono::steady_clock;
 // calls, as long as every thread has a part.
 constexpr int64_t kDemandChunks = 4;
 
-// A transfer thread wakes for a few microseconds, between which the disk waits
-// for it, and the CPUs are busy with threads that compute.
+// Asking for the next chunk takes microseconds, for which the disk waits while
+// the CPUs are busy with threads that compute.
 constexpr std::chrono::microseconds kTimeSlice{100};
 
 absl::Status Verify(const XXH3_state_t& hash, const ExpertLocation& source) {
