@@ -46,7 +46,7 @@ void DotTile(const DotBlock& block, int panel) {
   // Behind the end of the block the next tile's columns are wanted.
   const int64_t block_bytes = int64_t{block.columns} * kColumnBytes;
   const int64_t to_next_tile = kPanels * block.panel_bytes - block_bytes;
-  const int64_t distance = std::min(kPrefetchBytes / kPanels, block_bytes);
+  const int64_t distance = std::min(kPrefetch.floats / kPanels, block_bytes);
   const float* x = block.x;
   for (int32_t left = block.columns; left > 0; left -= kPanelRows) {
     const int32_t n = std::min<int32_t>(left, kPanelRows);

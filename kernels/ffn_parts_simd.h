@@ -101,7 +101,7 @@ struct FfnTile {
   FfnTile(const TokenTiles& tiles, int64_t tile, int64_t next_part)
       : first(tiles.first(tile)),
         rows(tiles.rows(tile)),
-        ahead(AheadOf(tile, tiles.count(), next_part)) {}
+        ahead(AheadOf(tiles, tile, next_part)) {}
   int64_t first;
   int rows;
   ReadAhead ahead;

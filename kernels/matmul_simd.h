@@ -56,7 +56,7 @@ void MatMulPart(const MatMulArgs& args, int32_t panel, int32_t panels,
     const int count = tiles.rows(tile);
     if (args.x_codes != nullptr) {
       Int8Dots<V>(span, CodesAt(args, first), count, sums,
-                  {.bytes = kPrefetchBytes});
+                  {.bytes = CodesPrefetch(count)});
     } else {
       Dots<V>(span, TileOfX<V>(args, first, count).rows, count, sums);
     }

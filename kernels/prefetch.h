@@ -4,11 +4,27 @@
 #include <cstdint>
 
 namespace bullpen::kernels {
+
+// How far ahead of what it reads a tile asks memory for weights, in bytes over
+// all its panels: about what memory delivers in the time that it takes to
+// answer (40 GB/s in 200 ns). 0: not at all.
+struct PrefetchDistance {
+  int64_t floats = 8192;
+  int64_t codes = 8192;
+  int64_t codes_few_rows = 8192;  // one or two rows
+};
+
+// What was fastest on that CPU, if it has been tried: each has prefetchers of
+// its own besides. `family` as in CPUID.
+PrefetchDistance PrefetchDistanceOf(bool amd, int32_t family, bool avx512);
+// This CPU's.
+extern const PrefetchDistance kPrefetch;
+
 namespace {
 
-// Prefetched by one tile at a time, over all its panels: what memory delivers
-// in the time that it takes to answer (40 GB/s in 200 ns).
-inline constexpr int64_t kPrefetchBytes = 8192;
+inline int64_t CodesPrefetch(int rows) {
+  return rows <= 2 ? kPrefetch.codes_few_rows : kPrefetch.codes;
+}
 
 // Asks for what the group at the same place `ahead` bytes on holds. Inlined
 // first of all: gcc 12 finds that a function which only prefetches has no

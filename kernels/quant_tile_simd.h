@@ -105,7 +105,7 @@ void QuantTile(const DotBlock& block, int panel) {
     std::fill_n(sums, kPanels * kTokens * kPanelRows, 0.0f);
   }
   const std::byte* w = block.weights + panel * block.panel_bytes;
-  const int64_t distance = kPrefetchBytes / kPanels;
+  const int64_t distance = kPrefetch.floats / kPanels;
   const std::byte* end =
       w + block.columns / format.block_cols * int64_t{format.block_bytes()};
   const int64_t to_next_tile = kPanels * block.panel_bytes - (end - w);

@@ -28,14 +28,14 @@ class TokenTiles {
   int64_t count_;
 };
 
-// For panels that a tile of `tiles` reads: the first one finds them in memory,
+// For panels that one of the tiles reads: the first one finds them in memory,
 // the others in a cache, so these share the reading of what stands `next` bytes
 // behind (0: unknown).
-inline ReadAhead AheadOf(int64_t tile, int64_t tiles, int64_t next) {
+inline ReadAhead AheadOf(const TokenTiles& tiles, int64_t tile, int64_t next) {
   // Behind a panel stands another.
-  if (tile == 0) return {.bytes = kPrefetchBytes};
+  if (tile == 0) return {.bytes = CodesPrefetch(tiles.rows(0))};
   return {.bytes = next,
-          .every = static_cast<int32_t>(tiles - 1),
+          .every = static_cast<int32_t>(tiles.count() - 1),
           .first = static_cast<int32_t>(tile - 1)};
 }
 

@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include "kernels/prefetch.h"
 #include "tests/kernels/kernel_testing.h"
 
 namespace bullpen::kernels {
@@ -118,6 +119,16 @@ TEST(OpsTableTest, NamesParse) {
     EXPECT_NE(status.message().find("auto, oracle, avx2, avx512"),
               absl::string_view::npos);
   }
+}
+
+TEST(PrefetchTest, Zen4LeavesFewRowsToItsOwnPrefetchers) {
+  const PrefetchDistance zen4 = PrefetchDistanceOf(true, 0x19, true);
+  EXPECT_EQ(zen4.codes_few_rows, 0);
+  EXPECT_GT(zen4.codes, 0);
+  // Zen 3, Zen 5, and another maker's family of that number.
+  EXPECT_GT(PrefetchDistanceOf(true, 0x19, false).codes_few_rows, 0);
+  EXPECT_GT(PrefetchDistanceOf(true, 0x1A, true).codes_few_rows, 0);
+  EXPECT_GT(PrefetchDistanceOf(false, 0x19, true).codes_few_rows, 0);
 }
 
 }  // namespace
