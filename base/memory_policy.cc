@@ -18,7 +18,6 @@
 namespace bullpen {
 namespace {
 
-constexpr int32_t kMaxNodes = 1 << 10;
 constexpr int32_t kWordBits = sizeof(unsigned long) * CHAR_BIT;
 
 absl::StatusCode CodeOf(int error) {

@@ -8,9 +8,11 @@
 
 namespace bullpen {
 
+inline constexpr int32_t kMaxNodes = 1 << 10;  // the kernel's own limit
+
 // Says from which NUMA nodes `pages` (whole ones, not yet touched) are to be
 // taken: one node: from it alone; several: in turn, page by page. nodes: not
-// empty, none twice, ids below 1,024. Unimplemented where the kernel has no
+// empty, none twice, ids below kMaxNodes. Unimplemented where the kernel has no
 // NUMA; PermissionDenied where a container's filter forbids mbind, as those of
 // Docker and Kubernetes do without CAP_SYS_NICE.
 absl::Status BindPages(std::span<std::byte> pages,

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "base/memory_policy.h"
 #include "base/status.h"
 #include "base/strings.h"
 #include "spdlog/spdlog.h"
@@ -22,7 +23,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int32_t kMaxCpus = 1 << 16;
-constexpr int32_t kMaxNodes = 1 << 10;      // the kernel's own limit
 constexpr size_t kMaxFileBytes = 64 << 10;  // the kernel's are far smaller
 
 std::optional<std::string> ReadSmallFile(const fs::path& path) {
