@@ -1,6 +1,7 @@
 #include "engine/experts/prefetch_governor.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace bullpen {
 namespace {
@@ -10,11 +11,16 @@ constexpr int32_t kWindowSteps = 16;
 constexpr int32_t kSettlingSteps = 2;
 constexpr int32_t kLongPeriod = 64;
 constexpr double kDecay = 0.5;  // of what was known, by each new trial
+// No trial counts for more than this factor, and trials of the same thing are
+// taken to differ by 2 % at least: so no single one changes the choice.
+const double kMostLog = std::log(1.035);
+constexpr double kLeastDeviation = 0.02;
 // Steps that the usual time of one is the mean of. Many beside a window's, so
 // that both ways are measured by the same.
 constexpr int32_t kUsualSteps = 64;
-// A way must be faster by so much to be preferred instead.
-constexpr double kMargin = 0.98;
+// A way must be faster by so much, and beyond the mean's error, to be preferred
+// instead.
+constexpr double kMargin = 0.985;
 
 }  // namespace
 
@@ -51,12 +57,22 @@ void PrefetchGovernor::EndWindow() {
   trial_ = --until_trial_ <= 0;
 }
 
+bool PrefetchGovernor::TrialsAreFaster() const {
+  const double mean = trial_sum_ / trials_;
+  const double variance =
+      std::max(trial_squares_ / trials_ - mean * mean, 0.0) +
+      kLeastDeviation * kLeastDeviation;
+  return mean + std::sqrt(variance / trials_) < std::log(kMargin);
+}
+
 void PrefetchGovernor::Judge(double ratio) {
-  trial_ratio_ =
-      trial_ratio_ == 0 ? ratio : kDecay * trial_ratio_ + (1 - kDecay) * ratio;
-  if (trial_ratio_ < kMargin) {
+  const double log = std::clamp(std::log(ratio), -kMostLog, kMostLog);
+  trials_ = kDecay * trials_ + 1;
+  trial_sum_ = kDecay * trial_sum_ + log;
+  trial_squares_ = kDecay * trial_squares_ + log * log;
+  if (TrialsAreFaster()) {
     preferred_ = !preferred_;
-    trial_ratio_ = 1 / trial_ratio_;
+    trial_sum_ = -trial_sum_;
     period_ = kShortPeriod;
   } else {
     period_ = std::min(2 * period_, kLongPeriod);

@@ -9,9 +9,11 @@ namespace bullpen {
 // run the way that was faster of late, now and then one runs the other way and
 // is judged by the windows before and after it, as what is computed, and how
 // well the cache serves it, drifts. Trials get rarer while they confirm the
-// choice, so that the slower way costs little. A step's time is taken in
-// relation to what steps of as many tokens took of late, so that the batch may
-// change as it likes. Pure: the caller measures the time. One thread.
+// choice, so that the slower way costs little; and they must agree before it is
+// changed, as a window of another text may be many times faster. A step's time
+// is taken in relation to what steps of as many tokens took of late, so that
+// the batch may change as it likes. Pure: the caller measures the time. One
+// thread.
 class PrefetchGovernor {
  public:
   // Steps of more tokens are not judged: they load nothing ahead.
@@ -28,6 +30,7 @@ class PrefetchGovernor {
 
   void EndWindow();
   void Judge(double ratio);
+  bool TrialsAreFaster() const;
 
   bool preferred_ = true;
   bool trial_ = false;
@@ -37,9 +40,11 @@ class PrefetchGovernor {
     int32_t steps = 0;   // that it is of, as far as they are counted
   };
   std::array<Usual, kMaxRows> usual_ = {};  // by tokens, from 1
-  // Of trials: seconds over those of the windows around it, decayed; 0: not
-  // known.
-  double trial_ratio_ = 0;
+  // Of trials: logarithms of their seconds over those of the windows around
+  // them, how many, their sum and that of their squares, decayed.
+  double trials_ = 0;
+  double trial_sum_ = 0;
+  double trial_squares_ = 0;
   // Seconds over usual seconds: of the window before the trial, and of a trial
   // that is not judged yet (0: none).
   double before_ = 0;

@@ -109,6 +109,25 @@ TEST(PrefetchGovernorTest, ACacheThatFillsDoesNotMisleadIt) {
   EXPECT_GT(on, 0.85 * kSeeds * kSteps);
 }
 
+// What a text needs is there or not, whatever is loaded ahead: a window may be
+// ten times as fast as the next, by chance just when the other way is tried.
+TEST(PrefetchGovernorTest, ATextThatChangesDoesNotMisleadIt) {
+  constexpr int32_t kSeeds = 50;
+  constexpr int32_t kSteps = 4000;
+  int32_t on = 0;
+  for (int32_t seed = 0; seed < kSeeds; ++seed) {
+    std::mt19937 random(static_cast<uint32_t>(seed));
+    PrefetchGovernor governor;
+    double text = 1;
+    for (int32_t i = 0; i < kSteps; ++i) {
+      if (random() % 50 == 0) text = 0.1 * (1 + random() % 12);
+      on += governor.on();
+      governor.EndStep(text * (governor.on() ? 0.97 : 1.0), 1);
+    }
+  }
+  EXPECT_GT(on, 0.85 * kSeeds * kSteps) << 1.0 * on / (kSeeds * kSteps);
+}
+
 TEST(PrefetchGovernorTest, StepsThatLoadNothingAheadAreNotJudged) {
   PrefetchGovernor governor;
   for (int32_t i = 0; i < 10000; ++i) {
