@@ -30,15 +30,15 @@ absl::StatusCode CodeOf(int error) {
 
 absl::Status BindPages(std::span<std::byte> pages,
                        std::span<const int32_t> nodes) {
-  std::vector<unsigned long> mask(kMaxNodes / kWordBits);
+  std::vector<unsigned long> mask(kMaxNumaNodes / kWordBits);
   for (const int32_t node : nodes) {
-    CHECK(node >= 0 && node < kMaxNodes) << "node " << node;
+    CHECK(node >= 0 && node < kMaxNumaNodes) << "node " << node;
     mask[node / kWordBits] |= 1UL << node % kWordBits;
   }
   const int mode = nodes.size() > 1 ? MPOL_INTERLEAVE : MPOL_BIND;
   // The kernel takes one bit less than it is told (mbind(2), BUGS of old).
   if (syscall(SYS_mbind, pages.data(), pages.size(), mode, mask.data(),
-              kMaxNodes + 1, 0) == 0) {
+              kMaxNumaNodes + 1, 0) == 0) {
     return absl::OkStatus();
   }
   const int error = errno;

@@ -92,7 +92,7 @@ std::optional<std::vector<int32_t>> AllowedNodes(const fs::path& status) {
     if (!line.starts_with(kKey)) continue;
     return ParseIdList(
         Std(absl::StripAsciiWhitespace(Absl(line).substr(kKey.size()))),
-        kMaxNodes);
+        kMaxNumaNodes);
   }
   return std::nullopt;
 }
@@ -113,7 +113,7 @@ int32_t SiblingNumber(const NumaSource& source, int32_t cpu) {
 absl::StatusOr<NumaTopology> ReadNodes(const NumaSource& source) {
   const fs::path root = source.system / "node";
   ASSIGN_OR_RETURN(const std::vector<int32_t> online,
-                   ReadIdList(root / "online", kMaxNodes));
+                   ReadIdList(root / "online", kMaxNumaNodes));
   const std::optional<std::vector<int32_t>> with_memory =
       AllowedNodes(source.status);
   std::map<int32_t, int32_t> node_of;  // by CPU

@@ -23,9 +23,9 @@ PrefetchDistance OfThisCpu() {
 }  // namespace
 
 PrefetchDistance PrefetchDistanceOf(bool amd, int32_t family, bool avx512) {
-  // Zen 4: the first of its family (Zen 3) with AVX-512. A tile of one or two
-  // rows loads so far ahead by itself that asking only fills the first-level
-  // cache's queue of misses, while its own prefetchers keep the second's full.
+  // Zen 4: of this family, which it shares with Zen 3, it alone has AVX-512.
+  // There prefetches for one or two rows slow down a thread that its CPU's own
+  // prefetchers serve (bench/README.md has the figures).
   if (amd && family == 0x19 && avx512) {
     return {.floats = 2048, .codes = 4096, .codes_few_rows = 0};
   }

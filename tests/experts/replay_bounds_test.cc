@@ -3,9 +3,11 @@
 // point less than LRU. In virtual time, on routing made against both.
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <functional>
 #include <iterator>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -120,10 +122,11 @@ RoutingTrace Trace(const Routing& routing) {
 constexpr double kRecalls[] = {0, 0.5, 0.8};
 
 // The speed with guesses of each kind over that without.
-struct Gains {
-  double least[std::size(kRecalls)] = {9, 9, 9};
-  double most[std::size(kRecalls)] = {};
+struct Gain {
+  double least = std::numeric_limits<double>::infinity();
+  double most = 0;
 };
+using Gains = std::array<Gain, std::size(kRecalls)>;
 
 void ExpectGuessesToCostLittle(const RoutingTrace& trace, ReplayConfig config,
                                Gains& gains) {
@@ -136,8 +139,8 @@ void ExpectGuessesToCostLittle(const RoutingTrace& trace, ReplayConfig config,
         kRecalls[i] > 0 ? GuesserKind::kOracle : GuesserKind::kLearned;
     const double gain = Replay(trace, config).tokens_per_second() / off;
     EXPECT_GE(gain, 0.98) << kRecalls[i];
-    gains.least[i] = std::min(gains.least[i], gain);
-    gains.most[i] = std::max(gains.most[i], gain);
+    gains[i].least = std::min(gains[i].least, gain);
+    gains[i].most = std::max(gains[i].most, gain);
   }
 }
 
@@ -164,7 +167,7 @@ TEST(ReplayBounds, GuessesCostNoMoreThanTwoPerCentOfTheSpeed) {
     std::printf("%-20s", one.name);
     for (size_t i = 0; i < std::size(kRecalls); ++i) {
       std::printf("  %.0f %% right: %.3f to %.3f", 100 * kRecalls[i],
-                  gains.least[i], gains.most[i]);
+                  gains[i].least, gains[i].most);
     }
     std::printf("\n");
   }
