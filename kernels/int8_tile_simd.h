@@ -54,6 +54,10 @@ class Int8Tile {
   void AddProductBlock(const std::byte* w, const std::byte* x, F* sums) const {
     Ints block[kTokens];
     for (Ints& sum : block) sum = V::ZeroInts();
+    // The header is needed last, but a CPU's prefetchers follow what is asked
+    // for in order.
+    __builtin_prefetch(w);
+    if (ahead_ != 0) __builtin_prefetch(w + ahead_);
     const std::byte* group = w + format_.block_header_bytes();
     for (int32_t g = 0; g < format_.groups(); ++g) {
       Prefetch(group);
