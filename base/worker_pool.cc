@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "base/cpu_affinity.h"
+#include "base/work_ranges.h"
 
 namespace bullpen {
 namespace {
@@ -52,6 +53,8 @@ bool SpinUntil(Done&& done) {
 // the worker sees the job closed or the caller sees the worker inside. A
 // worker that wakes late therefore never delays the caller.
 struct WorkerPool::Shared {
+  explicit Shared(int threads) : chunks(threads) {}
+
   std::atomic<uint32_t> generation{0};  // Rises with each job; futex word.
   std::atomic<bool> open{false};
   std::atomic<int> active{0};
@@ -62,7 +65,7 @@ struct WorkerPool::Shared {
   const absl::FunctionRef<void(int64_t, int64_t, int)>* fn = nullptr;
   int64_t count = 0;
   int64_t chunk = 1;
-  alignas(64) std::atomic<int64_t> next{0};
+  WorkRanges chunks;
 
   std::atomic<bool> measure{false};
   std::atomic<int64_t> nanoseconds{0};  // In ParallelFor, if `measure`.
@@ -82,9 +85,8 @@ struct WorkerPool::Shared {
   }
 
   void TakeChunks(int worker) {
-    while (true) {
-      const int64_t begin = next.fetch_add(chunk, std::memory_order_relaxed);
-      if (begin >= count) return;
+    while (const std::optional<int64_t> taken = chunks.Take(worker)) {
+      const int64_t begin = *taken * chunk;
       (*fn)(begin, std::min(begin + chunk, count), worker);
     }
   }
@@ -117,7 +119,7 @@ WorkerPool::WorkerPool(int threads, bool pin)
                  pin && threads > 1 ? AllowedCpus() : std::vector<int32_t>()) {}
 
 WorkerPool::WorkerPool(int threads, std::vector<int32_t> cpus)
-    : threads_(threads), shared_(std::make_unique<Shared>()) {
+    : threads_(threads), shared_(std::make_unique<Shared>(threads)) {
   CHECK(threads >= 1) << "threads = " << threads;
   AllowedCpus();  // Read before anybody is pinned.
   shared_->one_cpu_each = threads > 1 && std::ssize(cpus) >= threads;
@@ -178,7 +180,7 @@ void WorkerPool::Run(int64_t count, int64_t chunk,
   shared.fn = &fn;
   shared.count = count;
   shared.chunk = chunk;
-  shared.next.store(0, std::memory_order_relaxed);
+  shared.chunks.Reset((count + chunk - 1) / chunk);
   shared.open.store(true);
   shared.generation.fetch_add(1);
   if (shared.sleepers.load() > 0) shared.generation.notify_all();
