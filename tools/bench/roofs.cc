@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <iterator>
 
 #include "base/check.h"
+#include "base/cpu_affinity.h"
 #include "base/status.h"
 
 namespace bullpen {
@@ -174,6 +176,32 @@ double DramRoof::Slice(WorkerPool& pool) {
 
 double DramRoof::Best(WorkerPool& pool) {
   return BestOfSlices(kLeastTime, [&] { return Slice(pool); });
+}
+
+std::optional<double> HandOverSeconds(WorkerPool& pool) {
+  if (pool.threads() == 1) return std::nullopt;
+  // Two on one CPU would wait for each other's time slices.
+  if (pool.threads() > std::ssize(AllowedCpus())) return std::nullopt;
+  constexpr int kTurns = 1000;
+  // Even: item 0's turn. Alone on its cache line.
+  static struct alignas(64) {
+    std::atomic<int> turn;
+  } line;
+  const double per_second = BestOfSlices(std::chrono::milliseconds(5), [&] {
+    line.turn.store(0);
+    const double seconds = SecondsOf([&] {
+      // As long as one waits in its item, the other item is another thread's.
+      pool.ParallelFor(2, 1, [&](int64_t item, int64_t, int) {
+        for (int i = static_cast<int>(item); i < 2 * kTurns; i += 2) {
+          while (line.turn.load(std::memory_order_acquire) != i) {
+          }
+          line.turn.store(i + 1, std::memory_order_release);
+        }
+      });
+    });
+    return 2 * kTurns / seconds;
+  });
+  return 1 / per_second;
 }
 
 const char* PeakName(Peak peak) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <utility>
 
@@ -55,6 +56,12 @@ class DramRoof {
   HugeBuffer memory_;
   int64_t at_ = 0;
 };
+
+// Seconds that a cache line takes from one of the pool's threads to another;
+// none if it has one, or fewer CPUs than threads. Some 30 ns under one
+// third-level cache, several times that from one to the next: then each thread
+// has its own way to memory, too.
+std::optional<double> HandOverSeconds(WorkerPool& pool);
 
 // Peaks of instructions without memory. One multiply-add counts as two.
 enum class Peak {
