@@ -10,9 +10,9 @@ namespace bullpen {
 
 // Anonymous memory that is 2 MiB aligned (less than 2 MiB: to 4 KiB), asks for
 // huge pages, and is touched once at creation, so that later use never faults.
-// Over several NUMA nodes its pages lie in turn and are small: workers read
-// within a few MiB of each other at any moment, so huge pages would let one
-// node after the other do all the work. Move-only.
+// Over several NUMA nodes its pages lie in turn and are small: each worker
+// reads along a stream and so finds the nodes in turn, where huge pages would
+// let several wait for one node for 2 MiB. Move-only.
 class HugeBuffer {
  public:
   // kLater: pages fault in at their first use, as when a disk fills them.

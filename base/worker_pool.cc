@@ -119,8 +119,9 @@ WorkerPool::WorkerPool(int threads, bool pin)
                  pin && threads > 1 ? AllowedCpus() : std::vector<int32_t>()) {}
 
 WorkerPool::WorkerPool(int threads, std::vector<int32_t> cpus)
-    : threads_(threads), shared_(std::make_unique<Shared>(threads)) {
+    : threads_(threads) {
   CHECK(threads >= 1) << "threads = " << threads;
+  shared_ = std::make_unique<Shared>(threads);
   AllowedCpus();  // Read before anybody is pinned.
   shared_->one_cpu_each = threads > 1 && std::ssize(cpus) >= threads;
   shared_->cpus = std::move(cpus);

@@ -106,8 +106,8 @@ void Int8Dots(const PanelSpan& span, const std::byte* x, int tokens,
 }
 
 // Panels in a part of `panels` that one tile of tokens reads once: long
-// streams, as each start of one waits for memory and what is prefetched at its
-// end may be another thread's, but two parts at least for each thread.
+// streams, as each start of one waits for memory (gate and up take turns), but
+// two parts at least for each thread.
 inline int32_t LongPart(int64_t panels, int threads) {
   return static_cast<int32_t>(
       std::clamp<int64_t>(panels / (2 * threads) / 4 * 4, 4, kDotPanels));

@@ -51,17 +51,12 @@ inline PanelSpan PartOf(const GroupedFfnArgs& args, const FfnMatrix& matrix,
 }
 
 // Calls fn(i, next) for all parts of all groups; `next` is the part that the
-// same thread takes then, or i if it does not know. Some parts in a row for
-// each thread, but enough turns for threads that are not equally fast.
+// same thread most likely takes then (WorkRanges).
 template <typename Fn>
 void ForFfnParts(Stream& stream, int64_t count, int64_t work, Fn&& fn) {
-  constexpr int64_t kTurns = 256;
-  ForParts(
-      stream, count, work,
-      [&](int64_t begin, int64_t end, int) {
-        for (int64_t i = begin; i < end; ++i) fn(i, std::min(i + 1, end - 1));
-      },
-      count / kTurns);
+  ForParts(stream, count, work, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) fn(i, std::min(i + 1, count - 1));
+  });
 }
 
 // Whether weights of the type multiply integers.

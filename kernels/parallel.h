@@ -18,13 +18,11 @@ inline int Threads(const Stream& stream) {
 }
 
 // Splits `count` equal items of `work` each into parts and runs
-// fn(begin, end, worker) on them, of `least` items if there are as many; small
-// ops stay in the caller.
+// fn(begin, end, worker) on them; small ops stay in the caller.
 template <typename Fn>
-void ForParts(Stream& stream, int64_t count, int64_t work, Fn&& fn,
-              int64_t least = 1) {
+void ForParts(Stream& stream, int64_t count, int64_t work, Fn&& fn) {
   const int64_t chunk =
-      std::max<int64_t>({1, least, kPartWork / std::max<int64_t>(1, work)});
+      std::max<int64_t>(1, kPartWork / std::max<int64_t>(1, work));
   if (stream.pool == nullptr) {
     if (count > 0) fn(int64_t{0}, count, 0);
     return;

@@ -225,6 +225,7 @@ TEST(WorkerPoolTest, AddsUpTheTimeInJobsOnceAsked) {
 TEST(WorkerPoolDeathTest, MisuseIsABug) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   EXPECT_DEATH(WorkerPool(0), "threads = 0");
+  EXPECT_DEATH(WorkerPool(-1), "threads = -1");
   EXPECT_DEATH(
       {
         WorkerPool pool(2, /*pin=*/false);

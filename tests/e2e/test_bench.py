@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import pytest
 
@@ -93,6 +94,10 @@ def test_kernels_are_set_against_the_limits_of_the_same_run(bench):
     isas = {line["isa"] for line in result["lines"]}
     for limit in result["limits"]:
         assert limit["dram_bytes_per_second"] > 0
+        # Between two threads that have a CPU each.
+        two = limit["threads"] == 2 and len(os.sched_getaffinity(0)) >= 2
+        assert ("hand_over_seconds" in limit) == two
+        assert not two or 1e-9 < limit["hand_over_seconds"] < 1e-4
         assert all(rate > 0 for isa in isas for rate in limit[isa].values())
     measured = {(line["op"], line["type"], line["shape"], line["rows"], line["isa"],
                  line["threads"]) for line in result["lines"]}  # fmt: skip

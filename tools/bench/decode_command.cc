@@ -177,13 +177,7 @@ absl::Status DecodeCommand::RunModel(DramRoof& roof, Json& report) const {
     report["dram_bytes_per_second_1_thread"] = roof.Best(one);
   }
   WorkerPool pool(model->threads(), model->placement().cpus);
-  const double dram = roof.Best(pool);
-  report["dram_bytes_per_second"] = dram;
-  std::printf("%d threads: DRAM read %.1f GB/s", pool.threads(), 1e-9 * dram);
-  if (const std::optional<double> seconds = HandOverSeconds(pool)) {
-    report["hand_over_seconds"] = *seconds;
-    std::printf(", a line from one to another %.0f ns", 1e9 * *seconds);
-  }
+  report.update(MemoryLimits(roof, pool));
   std::printf("\n");
   report["lines"] = Json::array();
   const int32_t layers = static_cast<int32_t>(model->config().layers.size());

@@ -66,14 +66,8 @@ class Runner {
     Json limits = Json::array();
     for (const int32_t threads : thread_counts) {
       WorkerPool& pool = Pool(threads);
-      limits.push_back(
-          {{"threads", threads}, {"dram_bytes_per_second", roof_.Best(pool)}});
-      std::printf("%d threads: DRAM read %.1f GB/s", threads,
-                  limits.back()["dram_bytes_per_second"].get<double>() * 1e-9);
-      if (const std::optional<double> seconds = HandOverSeconds(pool)) {
-        limits.back()["hand_over_seconds"] = *seconds;
-        std::printf(", a line from one to another %.0f ns", 1e9 * *seconds);
-      }
+      limits.push_back({{"threads", threads}});
+      limits.back().update(MemoryLimits(roof_, pool));
       for (const Isa isa : isas) {
         for (const Peak peak :
              {Peak::kFmaF32, Peak::kMaddU8S8, Peak::kDotU8S8}) {

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdio>
 #include <iterator>
+#include <optional>
 
 #include "base/check.h"
 #include "base/cpu_affinity.h"
@@ -147,6 +149,33 @@ Loop LoopOf(Peak peak, Isa isa) {
   return {};
 }
 
+// Of the best of many runs to and fro.
+std::optional<double> HandOverSeconds(WorkerPool& pool) {
+  if (pool.threads() == 1) return std::nullopt;
+  // Two on one CPU would wait for each other's time slices.
+  if (pool.threads() > std::ssize(AllowedCpus())) return std::nullopt;
+  constexpr int kTurns = 1000;
+  // Even: item 0's turn. Alone on its cache line.
+  static struct alignas(64) {
+    std::atomic<int> turn;
+  } line;
+  const double per_second = BestOfSlices(std::chrono::milliseconds(5), [&] {
+    line.turn.store(0);
+    const double seconds = SecondsOf([&] {
+      // As long as one waits in its item, the other item is another thread's.
+      pool.ParallelFor(2, 1, [&](int64_t item, int64_t, int) {
+        for (int i = static_cast<int>(item); i < 2 * kTurns; i += 2) {
+          while (line.turn.load(std::memory_order_acquire) != i) {
+          }
+          line.turn.store(i + 1, std::memory_order_release);
+        }
+      });
+    });
+    return 2 * kTurns / seconds;
+  });
+  return 1 / per_second;
+}
+
 }  // namespace
 
 absl::StatusOr<DramRoof> DramRoof::Allocate(
@@ -178,30 +207,15 @@ double DramRoof::Best(WorkerPool& pool) {
   return BestOfSlices(kLeastTime, [&] { return Slice(pool); });
 }
 
-std::optional<double> HandOverSeconds(WorkerPool& pool) {
-  if (pool.threads() == 1) return std::nullopt;
-  // Two on one CPU would wait for each other's time slices.
-  if (pool.threads() > std::ssize(AllowedCpus())) return std::nullopt;
-  constexpr int kTurns = 1000;
-  // Even: item 0's turn. Alone on its cache line.
-  static struct alignas(64) {
-    std::atomic<int> turn;
-  } line;
-  const double per_second = BestOfSlices(std::chrono::milliseconds(5), [&] {
-    line.turn.store(0);
-    const double seconds = SecondsOf([&] {
-      // As long as one waits in its item, the other item is another thread's.
-      pool.ParallelFor(2, 1, [&](int64_t item, int64_t, int) {
-        for (int i = static_cast<int>(item); i < 2 * kTurns; i += 2) {
-          while (line.turn.load(std::memory_order_acquire) != i) {
-          }
-          line.turn.store(i + 1, std::memory_order_release);
-        }
-      });
-    });
-    return 2 * kTurns / seconds;
-  });
-  return 1 / per_second;
+nlohmann::ordered_json MemoryLimits(DramRoof& roof, WorkerPool& pool) {
+  const double dram = roof.Best(pool);
+  nlohmann::ordered_json limits = {{"dram_bytes_per_second", dram}};
+  std::printf("%d threads: DRAM read %.1f GB/s", pool.threads(), 1e-9 * dram);
+  if (const std::optional<double> seconds = HandOverSeconds(pool)) {
+    limits["hand_over_seconds"] = *seconds;
+    std::printf(", a line from one to another %.0f ns", 1e9 * *seconds);
+  }
+  return limits;
 }
 
 const char* PeakName(Peak peak) {

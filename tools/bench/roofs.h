@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <utility>
 
@@ -11,6 +10,7 @@
 #include "base/huge_buffer.h"
 #include "base/worker_pool.h"
 #include "kernels/ops.h"
+#include "nlohmann/json.hpp"
 
 namespace bullpen {
 
@@ -57,11 +57,12 @@ class DramRoof {
   int64_t at_ = 0;
 };
 
-// Seconds that a cache line takes from one of the pool's threads to another;
-// none if it has one, or fewer CPUs than threads. Some 30 ns under one
-// third-level cache, several times that from one to the next: then each thread
-// has its own way to memory, too.
-std::optional<double> HandOverSeconds(WorkerPool& pool);
+// Measures and prints, without the line's end, what the pool's threads read of
+// memory (dram_bytes_per_second) and how long a cache line takes from one of
+// them to another (hand_over_seconds; not if there is one, or fewer CPUs than
+// threads): some 30 ns under one third-level cache, several times that from one
+// to the next, and then each thread has its own way to memory, too.
+nlohmann::ordered_json MemoryLimits(DramRoof& roof, WorkerPool& pool);
 
 // Peaks of instructions without memory. One multiply-add counts as two.
 enum class Peak {
