@@ -5,6 +5,7 @@
 #include <system_error>
 
 #include "CLI/CLI.hpp"
+#include "absl/synchronization/mutex.h"
 #include "server/chat_command.h"
 #include "server/generate_command.h"
 #include "server/log_setup.h"
@@ -69,6 +70,12 @@ int ExitCode(const absl::Status& status) {
 }
 
 int Main(int argc, char** argv) {
+#ifdef NDEBUG
+  // Debian builds Abseil without NDEBUG: unless told otherwise it looks for
+  // cycles at each lock of ours and of gRPC's, and aborts when it finds one,
+  // though nobody waits.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+#endif
   const Environment environment{.version = BULLPEN_VERSION,
                                 .default_model = DefaultModel(),
                                 .cache_dir = CacheDir(),
