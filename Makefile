@@ -41,7 +41,7 @@ tidy: build/dev/build.ninja  ## run clang-tidy (minutes; not part of CI)
 	cmake --build build/dev --target bullpen_proto
 	run-clang-tidy-19 -quiet -p build/dev $(ARGS) '$(CURDIR)/(base|kernels|engine|tools|server|clients|bench)/'
 
-bench: build/release/build.ninja $(VENV)/serve.stamp  ## measure the kernels and the server on this machine
+bench: build/release/build.ninja $(VENV)/serve.stamp  ## measure the server and decoding on this machine
 	cmake --build build/release
 	bench/serve/run.sh build/release $(ARGS)
 

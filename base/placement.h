@@ -32,7 +32,7 @@ struct Placement {
   NumaPolicy policy = NumaPolicy::kOff;  // never kAuto
   int32_t threads = 1;
   // CPUs in the order in which workers take them: one of each core before any
-  // core's second; of kDistribute a node after the other.
+  // core's second; of kDistribute the nodes in turn.
   std::vector<int32_t> cpus;
   // For HugeBuffer: nodes that hold its pages. Empty: as the kernel likes.
   std::vector<int32_t> memory_nodes;

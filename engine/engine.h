@@ -35,9 +35,9 @@ class Engine {
   ~Engine();  // As Stop().
 
   // Any thread. All of them or none. ResourceExhausted when more than
-  // max_queue requests would not have run yet; Unavailable after Drain;
-  // InvalidArgument for a request that could never run (callers have checked:
-  // see Request). Every accepted request gets exactly one Finish.
+  // max_queue would wait beyond the free running places; Unavailable after
+  // Drain; InvalidArgument for a request that could never run (callers have
+  // checked: see Request). Every accepted request gets exactly one Finish.
   absl::Status Submit(std::vector<Submission> submissions);
 
   // Any thread: refuses new work from now on.

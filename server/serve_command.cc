@@ -143,6 +143,7 @@ absl::StatusOr<FrontEnds> Listen(const ServeFlags& flags,
   http.host = flags.host;
   http.port = flags.port;
   http.api_keys = keys;
+  http.open_metrics = flags.open_metrics;
   http.version = version;
   GrpcConfig grpc;
   grpc.host = flags.host;
@@ -198,8 +199,9 @@ void Drain(double seconds, Service& service, FrontEnds& ends) {
                          std::chrono::duration<double>(seconds)));
   if (!finished) spdlog::warn("the time to drain was up; ended what was left");
   engine.Stop();
-  ends.http->Shutdown(Clock::now() + kFlushTime);
-  ends.grpc->Shutdown(Clock::now() + kFlushTime);
+  const Clock::time_point flushed = Clock::now() + kFlushTime;
+  ends.http->Shutdown(flushed);
+  ends.grpc->Shutdown(flushed);
   spdlog::info("stopped");
 }
 

@@ -15,9 +15,10 @@ struct ServeFlags {
   uint16_t grpc_port = 50051;
   std::string served_model_name;
   std::filesystem::path api_key_file;
+  bool open_metrics = false;
   int32_t max_queue = 256;
   Bytes max_body = {int64_t{8} << 20};
-  double drain_timeout = 30;
+  double drain_timeout = 25;
   std::filesystem::path record_routing;
   bool record_token_ids = false;
   std::string python;
@@ -33,10 +34,12 @@ struct ServeFlags {
     visit("api_key_file", api_key_file,
           "file with the keys that clients may use, one a line; unset: open "
           "to all");
+    visit("open_metrics", open_metrics, "/metrics asks for no key");
     visit("max_queue", max_queue, "requests that may wait; more are refused");
     visit("max_body", max_body, "size of one request's body");
     visit("drain_timeout", drain_timeout,
-          "seconds that running work has to finish after SIGTERM");
+          "seconds that running work has to finish after SIGTERM; what is "
+          "finished has 5 more to be written");
     visit("record_routing", record_routing,
           "directory for traces of which experts each token used (never text); "
           "unset: none");

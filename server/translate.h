@@ -63,12 +63,12 @@ struct ModelFacts {
 absl::Status CheckIds(std::string_view field, std::span<const int32_t> ids,
                       int32_t vocab);
 
-// All checks on user input; the only maker of InvalidArgument. Messages name
-// the field, the value and the limit (FieldError). A prompt over the context
-// has code context_length_exceeded and the words "This model's maximum context
-// length is N tokens". Temperature 0 is plain greedy: the model's default
-// penalties and filters apply to sampled decoding only, unless the request
-// itself asks for them.
+// All checks on what a request asks for, whatever wire it came over. Messages
+// name the field, the value and the limit (FieldError). A prompt over the
+// context has code context_length_exceeded and the words "This model's maximum
+// context length is N tokens". Temperature 0 is plain greedy: the model's
+// default penalties and filters apply to sampled decoding only, unless the
+// request itself asks for them.
 absl::StatusOr<Request> ToRequest(const GenerateParams& params,
                                   const ModelFacts& facts,
                                   const RequestLimits& limits,

@@ -1,8 +1,8 @@
 """Fails where the tree breaks a rule of style that a program can see.
 
 Prints one line a finding: path:line: what is wrong and what to do instead.
-Sizes are a ratchet: tools/tidy_excess.txt lists what is over a limit today;
-an entry may only shrink, and goes when its excess has gone.
+Sizes are a ratchet: tools/tidy_excess.txt, if there is one, lists what is over a
+limit today; an entry may only shrink, and goes when its excess has gone.
 """
 
 import ast

@@ -47,8 +47,8 @@ class ResidentWeights {
 //   embed, head (absent if tied), final_norm,
 //   layers.N.{attn_norm, qkv, qkv_bias, q_norm, k_norm, o, ffn_norm, router}
 // and those of switches that few families have (pack_layout.cc lists all). qkv
-// stacks the rows of q, k and v. Matrices are panels in the source's precision;
-// norms and biases are F32.
+// stacks the rows of q, k and v. Matrices are panels in the source's type or
+// the one that pack was asked for; norms and biases are F32.
 class PackedModel {
  public:
   // Reads and checks every header; no weights. DataLoss / InvalidArgument /

@@ -199,6 +199,15 @@ def test_a_wrong_key_is_an_authentication_error(start_server, tmp_path):
             server.openai(api_key=key).models.list()
     assert server.get("/health").status_code == 200
     assert server.get("/ready").status_code == 200
+    assert server.get("/metrics").status_code == 401
+
+
+def test_metrics_can_be_open_where_the_rest_is_not(start_server, tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("a-key\n")
+    server = start_server("--api-key-file", keys, "--open-metrics")
+    assert server.get("/metrics").status_code == 200
+    assert server.get("/v1/experts").status_code == 401
 
 
 def test_lm_eval_gets_the_log_likelihoods_of_the_prompt(client, model, golden, run_bullpen,
