@@ -1,7 +1,10 @@
 #include "engine/experts/profile.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 #include <cstring>
 #include <system_error>
 #include <utility>
@@ -204,20 +207,54 @@ absl::Status DecodeProfile(std::string_view bytes, RoutingPredictor& predictor,
   return absl::OkStatus();
 }
 
+absl::Status CheckProfilePath(const std::filesystem::path& path,
+                              const RoutingShape& shape) {
+  const auto refuse = [&](absl::string_view why) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("profile ", path.string(), ": ", why));
+  };
+  std::error_code error;
+  const std::filesystem::file_status status =
+      std::filesystem::status(path, error);
+  if (status.type() == std::filesystem::file_type::not_found) {
+    const std::filesystem::path parent = path.parent_path();
+    const std::string directory = parent.empty() ? "." : parent.string();
+    if (access(directory.c_str(), W_OK | X_OK) == 0) return absl::OkStatus();
+    return refuse(absl::StrCat("cannot write to ", directory, ": ",
+                               std::strerror(errno)));
+  }
+  if (status.type() != std::filesystem::file_type::regular) {
+    return refuse("is not a regular file");
+  }
+  const absl::StatusOr<std::string> bytes = ReadFile(path, kMaxBytes);
+  if (!bytes.ok()) return refuse(bytes.status().message());
+  if (bytes->empty()) return absl::OkStatus();
+  if (!bytes->starts_with(kMagic)) {
+    return refuse("is not a routing profile, and would be overwritten");
+  }
+  Reader in(std::string_view(*bytes).substr(kMagic.size()));
+  const absl::Status shaped = CheckShape(in, shape.layers);
+  if (!absl::IsFailedPrecondition(shaped)) return absl::OkStatus();
+  return refuse(shaped.message());
+}
+
 absl::Status SaveProfile(const std::filesystem::path& path,
                          const RoutingPredictor& predictor,
                          const ActivationStore& store) {
-  std::filesystem::path fresh = path;
-  fresh += ".new";
+  // A link stays one; what it leads to is replaced.
   std::error_code error;
+  std::filesystem::path target = std::filesystem::canonical(path, error);
+  if (error) target = path;
+  std::filesystem::path fresh = target;
+  fresh += ".new";
   std::filesystem::remove(fresh, error);
   RETURN_IF_ERROR(WriteNewFile(fresh, EncodeProfile(predictor, store)));
-  std::filesystem::rename(fresh, path, error);
+  std::filesystem::rename(fresh, target, error);
   if (error) {
     return absl::PermissionDeniedError(
         absl::StrCat("cannot replace ", path.string(), ": ", error.message()));
   }
-  const std::filesystem::path parent = path.parent_path();
+  const std::filesystem::path parent = target.parent_path();
   return SyncDirectory(parent.empty() ? "." : parent);
 }
 

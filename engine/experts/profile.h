@@ -29,6 +29,11 @@ std::string EncodeProfile(const RoutingPredictor& predictor,
 absl::Status DecodeProfile(std::string_view bytes, RoutingPredictor& predictor,
                            ActivationStore& store);
 
+// Whether a server may keep its profile at `path`: there is none yet and one
+// can be made, or what is there is a profile of a model of this shape, damaged
+// or not. InvalidArgument otherwise: what is no profile is never replaced.
+absl::Status CheckProfilePath(const std::filesystem::path& path,
+                              const RoutingShape& shape);
 // Replaces the file in one step, so that there is always a whole one.
 absl::Status SaveProfile(const std::filesystem::path& path,
                          const RoutingPredictor& predictor,

@@ -174,6 +174,9 @@ absl::Status Model::State::Load(std::unique_ptr<BlobReader> blob_reader,
   ASSIGN_OR_RETURN(policy, ParsePolicy(options.policy));
   ASSIGN_OR_RETURN(verification, ParseVerification(options.verify_experts));
   RETURN_IF_ERROR(LookAhead::Check(options));
+  if (!options.profile.empty()) {
+    RETURN_IF_ERROR(CheckProfilePath(options.profile, RoutingShapeOf(config)));
+  }
   ASSIGN_OR_RETURN(const kernels::Isa isa, kernels::ParseIsa(options.isa));
   ops = &kernels::CpuOps(isa);
   reader = std::move(blob_reader);
@@ -185,6 +188,10 @@ absl::Status Model::State::Load(std::unique_ptr<BlobReader> blob_reader,
   if (options.prefetch != "off" && !HoldsAllExperts()) {
     look_ahead = std::make_unique<LookAhead>(packed.config(), options, moe,
                                              *cache, metrics);
+  } else if (!options.profile.empty()) {
+    spdlog::warn("nothing is learnt for the profile {}: {}", options.profile,
+                 HoldsAllExperts() ? "all experts are in memory"
+                                   : "nothing is loaded ahead");
   }
   return absl::OkStatus();
 }

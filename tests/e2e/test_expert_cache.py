@@ -81,6 +81,15 @@ def test_a_static_cache_needs_a_profile(start_server, tmp_path):
     assert "none" in server.log
 
 
+def test_a_file_that_is_no_profile_is_not_overwritten(start_server, tmp_path):
+    notes = tmp_path / "notes"
+    notes.write_text("not to be lost")
+    server = start_server("--profile", notes, ready=False)
+    assert server.wait() == 2
+    assert f"{notes}: is not a routing profile" in server.log
+    assert notes.read_text() == "not to be lost"
+
+
 def test_shared_slots_move_between_layers_and_change_no_token(start_server, server, quarter):
     room = 8 * 8 * server.expert_bytes()
     shared = start_server("--expert-memory", room, "--prefetch", "off", "--policy", "lru",

@@ -1,7 +1,11 @@
 #include "engine/experts/profile.h"
 
+#include <unistd.h>
+
+#include <chrono>
 #include <cmath>
 #include <filesystem>
+#include <fstream>
 #include <random>
 
 #include "base/file.h"
@@ -117,6 +121,62 @@ TEST(Profile, GivesWhatPastRequestsUsedMost) {
   EXPECT_EQ((*shares)[1][0], 0);
   EXPECT_FALSE(LoadExpertShares(path, Shape(3)).ok());
   std::filesystem::remove(path);
+}
+
+class ProfilePath : public testing::Test {
+ protected:
+  ProfilePath() { std::filesystem::create_directories(dir_); }
+  ~ProfilePath() override { std::filesystem::remove_all(dir_); }
+
+  void Save(const std::filesystem::path& path, int32_t layers) {
+    ASSERT_TRUE(SaveProfile(path, RoutingPredictor(Shape(layers), {}),
+                            ActivationStore(Shape(layers), 8))
+                    .ok());
+  }
+  static void Write(const std::filesystem::path& path, std::string_view text) {
+    std::ofstream(path) << text;
+  }
+  static void ExpectRefused(const std::filesystem::path& path,
+                            const std::string& why) {
+    const absl::Status status = CheckProfilePath(path, Shape(2));
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+    EXPECT_THAT(std::string(status.message()),
+                testing::AllOf(HasSubstr(path.string()), HasSubstr(why)));
+  }
+
+  const std::filesystem::path dir_ =
+      std::filesystem::path(testing::TempDir()) /
+      ("profile_path_" + std::to_string(getpid()));
+};
+
+TEST_F(ProfilePath, MayBeNewEmptyOrAProfileOfThisModel) {
+  EXPECT_TRUE(CheckProfilePath(dir_ / "new", Shape(2)).ok());
+  Write(dir_ / "empty", "");
+  EXPECT_TRUE(CheckProfilePath(dir_ / "empty", Shape(2)).ok());
+  Save(dir_ / "own", 2);
+  EXPECT_TRUE(CheckProfilePath(dir_ / "own", Shape(2)).ok());
+  std::filesystem::resize_file(dir_ / "own", 30);  // damaged: learnt anew
+  EXPECT_TRUE(CheckProfilePath(dir_ / "own", Shape(2)).ok());
+}
+
+TEST_F(ProfilePath, WhatIsNoProfileOfThisModelIsNotReplaced) {
+  Write(dir_ / "weights", "somebody's weights");
+  ExpectRefused(dir_ / "weights", "is not a routing profile");
+  Save(dir_ / "other", 3);
+  ExpectRefused(dir_ / "other", "3 layers; this one has 2");
+  ExpectRefused(dir_, "is not a regular file");
+  ExpectRefused(dir_ / "no" / "such", "cannot write to");
+}
+
+TEST_F(ProfilePath, ALinkStaysOne) {
+  Save(dir_ / "own", 2);
+  std::filesystem::create_symlink("own", dir_ / "link");
+  const auto before = std::filesystem::last_write_time(dir_ / "own");
+  std::filesystem::last_write_time(dir_ / "own",
+                                   before - std::chrono::hours(1));
+  Save(dir_ / "link", 2);
+  EXPECT_TRUE(std::filesystem::is_symlink(dir_ / "link"));
+  EXPECT_GE(std::filesystem::last_write_time(dir_ / "own"), before);
 }
 
 TEST(Profile, AnotherModelsIsRefused) {
