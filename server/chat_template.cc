@@ -11,6 +11,7 @@
 #include "base/strings.h"
 #include "server/chat_template_script.h"
 #include "server/line_process.h"
+#include "spdlog/spdlog.h"
 
 namespace bullpen {
 namespace {
@@ -96,13 +97,16 @@ struct ChatTemplate::Process {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
   absl::StatusOr<std::string> Text(const std::string& answer) const;
   absl::Status Explain(const absl::Status& status) const;
+  absl::Status NeedsPython(absl::string_view why) const;
 };
 
 absl::Status ChatTemplate::Process::Start() {
   ready = false;
   helper.reset();
-  ASSIGN_OR_RETURN(helper, LineProcess::Spawn({config.python, "-I", "-B", "-c",
-                                               kChatTemplateScript}));
+  auto spawned = LineProcess::Spawn(
+      {config.python, "-I", "-B", "-c", kChatTemplateScript});
+  if (!spawned.ok()) return NeedsPython(spawned.status().message());
+  helper = *std::move(spawned);
   return absl::OkStatus();
 }
 
@@ -122,9 +126,7 @@ absl::Status ChatTemplate::Process::EnsureReady() {
   }
   if (ready) return helper->Send(setup, deadline);
   helper.reset();
-  return absl::FailedPreconditionError(
-      absl::StrCat("chat templates need jinja2, which the Python '",
-                   config.python, "' cannot give: ", why));
+  return NeedsPython(why);
 }
 
 absl::StatusOr<std::string> ChatTemplate::Process::Exchange(
@@ -154,6 +156,12 @@ absl::StatusOr<std::string> ChatTemplate::Process::Ask(
   // The next rendering finds a helper that has had time to start.
   RETURN_IF_ERROR(Start());
   return Explain(answer.status());
+}
+
+absl::Status ChatTemplate::Process::NeedsPython(absl::string_view why) const {
+  return absl::UnimplementedError(
+      absl::StrCat("chat templates need jinja2, which the Python '",
+                   config.python, "' cannot give: ", why));
 }
 
 absl::Status ChatTemplate::Process::Explain(const absl::Status& status) const {
@@ -224,8 +232,10 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::FromDirectory(
                           {"seconds", config.timeout_seconds}}}});
   if (process.has_template) {
     const absl::MutexLock lock(&process.mutex);
-    // Render tries again and says what is wrong.
-    process.Start().IgnoreError();
+    // Render tries again.
+    if (const absl::Status started = process.Start(); !started.ok()) {
+      spdlog::warn("no chats: {}", Std(started.message()));
+    }
   }
   return result;
 }

@@ -30,10 +30,10 @@ class ChatTemplate {
 
   // `messages` as in the OpenAI API; `tools` may be null; `variables` is an
   // object (add_generation_prompt, enable_thinking ...). InvalidArgument with
-  // the template's own message; FailedPrecondition when there is no template
-  // or helper; DeadlineExceeded / ResourceExhausted for its limits.
-  // Templates print tools as JSON, so the order of keys counts: it is kept,
-  // and the caller's parsing must keep it too (ordered_json).
+  // the template's own message; FailedPrecondition when there is no template,
+  // Unimplemented without a helper; DeadlineExceeded / ResourceExhausted for
+  // its limits. Templates print tools as JSON, so the order of keys counts: it
+  // is kept, and the caller's parsing must keep it too (ordered_json).
   absl::StatusOr<std::string> Render(const nlohmann::ordered_json& messages,
                                      const nlohmann::ordered_json& tools,
                                      const nlohmann::ordered_json& variables);

@@ -58,6 +58,12 @@ class HttpConnections {
                     kSpacedAnswers);
   }
 
+  // Changes how many bytes the bodies of all requests have that were not parsed
+  // yet; gives their sum.
+  int64_t AddBodyBytes(int64_t change) {
+    return body_bytes_.fetch_add(change, std::memory_order_relaxed) + change;
+  }
+
   // What other threads hold of the server's executors is counted: they must
   // all be gone before the executors' context may be.
   void HoldExecutor();
@@ -67,6 +73,7 @@ class HttpConnections {
  private:
   std::atomic<Phase> phase_{Phase::kServing};
   std::atomic<int32_t> generating_{0};
+  std::atomic<int64_t> body_bytes_{0};
   mutable absl::Mutex mutex_;
   mutable absl::CondVar removed_;  // of open_, or of held_
   int64_t held_ ABSL_GUARDED_BY(mutex_) = 0;

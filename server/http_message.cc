@@ -5,6 +5,8 @@
 #include <optional>
 #include <random>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/strings.h"
 
 namespace bullpen {
@@ -122,8 +124,10 @@ std::string RequestId(std::string_view offered) {
 std::string ResponseHead(const HttpResponse& response, const HeadArgs& args) {
   std::string head = absl::StrCat(
       args.version == 10 ? "HTTP/1.0 " : "HTTP/1.1 ", response.status, " ",
-      Absl(Reason(response.status)),
-      "\r\nServer: bullpen\r\nx-request-id: ", Absl(args.request_id), "\r\n");
+      Absl(Reason(response.status)), "\r\nServer: bullpen\r\nDate: ",
+      absl::FormatTime("%a, %d %b %E4Y %H:%M:%S GMT", absl::Now(),
+                       absl::UTCTimeZone()),
+      "\r\nx-request-id: ", Absl(args.request_id), "\r\n");
   if (response.status != 204) {
     absl::StrAppend(&head, "Content-Type: ", response.content_type, "\r\n");
     if (args.body_bytes >= 0) {

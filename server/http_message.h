@@ -14,6 +14,7 @@ struct HttpRequest {
   std::string method = {};
   std::string path = {};  // decoded, without the query
   std::string content_type = {};
+  std::string origin = {};  // the page that a browser sends it for
   std::string authorization = {};
   std::string api_key = {};  // the X-Api-Key header
   std::string request_id =

@@ -63,12 +63,14 @@ bool HasKey(const HttpRequest& request, const HttpConfig& config) {
           IsAuthorized("Bearer " + request.api_key, config.api_keys));
 }
 
-// Only what says that it is JSON, or nothing, is read as JSON: web pages of
-// others can make a browser send every other type without asking.
-bool IsJsonType(std::string_view content_type) {
-  std::string_view type = content_type.substr(0, content_type.find(';'));
+// Only what says that it is JSON is read as JSON, and what says nothing and
+// comes from no web page: pages of others can make a browser send every other
+// type, and none, without asking.
+bool IsJsonType(const HttpRequest& request) {
+  std::string_view type = request.content_type;
+  type = type.substr(0, type.find(';'));
   while (type.ends_with(' ')) type.remove_suffix(1);
-  return type.empty() ||
+  return (type.empty() && request.origin.empty()) ||
          absl::EqualsIgnoreCase(Absl(type), "application/json") ||
          absl::EndsWithIgnoreCase(Absl(type), "+json");
 }
@@ -100,9 +102,8 @@ absl::Status CheckModelField(BodyFields& fields, const ModelFacts& facts) {
 // llama-server says content and adds no special tokens unless told to; vLLM
 // says prompt and adds them.
 absl::StatusOr<json> Tokenize(const HttpRequest& request, Service& service) {
-  ASSIGN_OR_RETURN(
-      const nlohmann::ordered_json body,
-      ParseJsonObject(request.body, service.limits().max_json_depth));
+  ASSIGN_OR_RETURN(const nlohmann::ordered_json body,
+                   ParseJsonObject(request.body, service.limits()));
   BodyFields fields(body);
   const std::optional<std::string> content = fields.String("content");
   const std::optional<std::string> prompt = fields.String("prompt");
@@ -127,9 +128,8 @@ absl::StatusOr<json> Tokenize(const HttpRequest& request, Service& service) {
 }
 
 absl::StatusOr<json> Detokenize(const HttpRequest& request, Service& service) {
-  ASSIGN_OR_RETURN(
-      const nlohmann::ordered_json body,
-      ParseJsonObject(request.body, service.limits().max_json_depth));
+  ASSIGN_OR_RETURN(const nlohmann::ordered_json body,
+                   ParseJsonObject(request.body, service.limits()));
   BodyFields fields(body);
   const nlohmann::ordered_json* tokens = fields.Any("tokens");
   const absl::Status model = CheckModelField(fields, service.facts());
@@ -277,7 +277,7 @@ RouteResult Route(const HttpRequest& request, const HttpConfig& config) {
   if (NeedsKey(entry->endpoint, config) && !HasKey(request, config)) {
     return {.refusal = Refuse(401, "a valid API key is needed")};
   }
-  if (entry->post && !IsJsonType(request.content_type)) {
+  if (entry->post && !IsJsonType(request)) {
     return {.refusal = Refuse(
                 415, absl::StrCat("the Content-Type must be application/json, "
                                   "got ",

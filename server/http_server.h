@@ -16,8 +16,11 @@ struct HttpConfig {
   uint16_t port = 8080;           // 0 = any free one
   int32_t threads = 1;            // of input and output
   int32_t worker_threads = 2;     // parsing, templates, tokenising
-  int32_t max_connections = 512;  // more get a 503
+  int32_t max_connections = 512;  // more get a 503, but for probes
   int32_t max_header_bytes = 16 << 10;
+  // Bodies that are being read or wait to be parsed, together; one of the
+  // longest allowed is always taken. Others get a 503.
+  int64_t max_bodies_bytes = int64_t{64} << 20;
   double read_seconds = 30;       // for a whole header, then a whole body
   double idle_seconds = 120;      // between two requests
   double write_seconds = 30;      // for one write; a slower reader is dropped

@@ -1,5 +1,7 @@
 #include "server/http_session.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <chrono>
 #include <exception>
@@ -33,6 +35,14 @@ using boost::system::error_code;
 using Parser = http::request_parser<http::string_body>;
 
 constexpr int kClientGone = 499;
+// Parsing a body takes many times its size. From this size on that goes back to
+// the system at once; glibc would keep it.
+constexpr size_t kLargeBodyBytes = size_t{1} << 20;
+// Longer answers are put together where nobody waits for the thread: with log
+// probabilities a token takes 300 bytes and more.
+constexpr int64_t kLongAnswerTokens = 4096;
+// A connection over the limit has this long to ask, once.
+constexpr double kCrowdedSeconds = 2;
 
 double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -44,6 +54,28 @@ std::string Header(const Parser& parser, http::field name) {
 
 std::string Header(const Parser& parser, const char* name) {
   return std::string(parser.get()[name]);
+}
+
+// What Beast takes though it must not be (RFC 9112, 3.2 and 6.3): above all a
+// body in a coding that it does not know, for it would read that as the next
+// request. Empty if there is nothing.
+std::string Malformed(const Parser& parser) {
+  const auto& header = parser.get();
+  const size_t codings = header.count(http::field::transfer_encoding);
+  if (codings > 1 ||
+      (codings == 1 &&
+       !beast::iequals(header[http::field::transfer_encoding], "chunked"))) {
+    return "Transfer-Encoding must be chunked, once, or absent";
+  }
+  if (header.version() >= 11 && header.count(http::field::host) != 1) {
+    return "there must be one Host";
+  }
+  return "";
+}
+
+bool IsProbe(Endpoint endpoint) {
+  return endpoint == Endpoint::kHealth || endpoint == Endpoint::kReady ||
+         endpoint == Endpoint::kMetrics;
 }
 
 // What is said on one connection. Runs on its strand.
@@ -66,10 +98,15 @@ class Session {
   asio::awaitable<Read> ReadRequest();
   asio::awaitable<void> ReadBody(Parser& parser, error_code& error);
   asio::awaitable<Read> RefuseRead(error_code error);
+  asio::awaitable<Read> RefuseUnread(HttpResponse response);
+  HttpResponse CrowdedOut() const;
+  bool HoldBody(size_t bytes);
+  void DropBody();
   asio::awaitable<bool> Respond(const HttpResponse& response);
   asio::awaitable<void> OnWorker(std::function<void()> job);
   asio::awaitable<bool> Handle();
   asio::awaitable<bool> Generate(bool chat);
+  asio::awaitable<bool> Refuse(const absl::Status& status);
   asio::awaitable<bool> SendWhole(Generation& generation);
   asio::awaitable<bool> SendStream(Generation& generation);
   void NoteFirstToken(const Generation& generation);
@@ -77,6 +114,8 @@ class Session {
 
   HttpContext& context_;
   HttpStream stream_;
+  bool crowded_ = false;   // over the limit of connections
+  int64_t body_held_ = 0;  // of connections.AddBodyBytes
 
   // Of the request under way.
   HttpRequest request_;
@@ -90,17 +129,7 @@ class Session {
 
 asio::awaitable<void> Session::Serve() {
   context_.service.metrics().http_connections.Increment();
-  if (context_.connections.count() > context_.config.max_connections) {
-    request_.request_id = RequestId("");
-    keep_alive_ = false;
-    const HttpResponse refusal =
-        ErrorResponse(ToApiError(absl::UnavailableError(
-            absl::StrCat("the server has its ", context_.config.max_connections,
-                         " connections; try again"))));
-    co_await Respond(refusal);
-    co_await stream_.Linger();
-    co_return;
-  }
+  crowded_ = context_.connections.count() > context_.config.max_connections;
   while (!Closing()) {
     const Read read = co_await ReadRequest();
     if (read == Read::kGone) co_return;
@@ -109,17 +138,20 @@ asio::awaitable<void> Session::Serve() {
       co_return;
     }
     const bool go_on = co_await Handle();
+    HoldBody(0);
     if (!go_on) co_return;
   }
 }
 
 asio::awaitable<void> Session::End() {
+  HoldBody(0);
   context_.service.metrics().http_connections.Decrement();
   co_await stream_.End();
 }
 
 asio::awaitable<Session::Read> Session::ReadRequest() {
-  const bool more = co_await stream_.AwaitBytes();
+  const bool more = co_await stream_.AwaitBytes(
+      crowded_ ? kCrowdedSeconds : context_.config.idle_seconds);
   if (!more) co_return Read::kGone;
   begun_ = Clock::now();
   first_token_ = {};
@@ -132,21 +164,29 @@ asio::awaitable<Session::Read> Session::ReadRequest() {
   version_ = 11;
   keep_alive_ = true;
   sent_status_ = kClientGone;  // until something else is sent
-  stream_.socket().expires_after(ToDuration(context_.config.read_seconds));
+  stream_.socket().expires_after(
+      ToDuration(crowded_ ? kCrowdedSeconds : context_.config.read_seconds));
   co_await http::async_read_header(
       stream_.socket(), stream_.buffer(), parser,
       asio::redirect_error(asio::use_awaitable, error));
   if (error) co_return co_await RefuseRead(error);
   version_ = parser.get().version() == 10 ? 10 : 11;
-  keep_alive_ = parser.get().keep_alive();
+  keep_alive_ = parser.get().keep_alive() && !crowded_;
   request_ = {.method = std::string(parser.get().method_string()),
               .path = PathOf(std::string_view(parser.get().target().data(),
                                               parser.get().target().size())),
               .content_type = Header(parser, http::field::content_type),
+              .origin = Header(parser, http::field::origin),
               .authorization = Header(parser, http::field::authorization),
               .api_key = Header(parser, "X-Api-Key"),
               .request_id = RequestId(Header(parser, "X-Request-Id"))};
+  if (std::string why = Malformed(parser); !why.empty()) {
+    co_return co_await RefuseUnread(ErrorResponse(RequestError(400, why)));
+  }
   RouteResult route = Route(request_, context_.config);
+  if (crowded_ && !(route.endpoint.has_value() && IsProbe(*route.endpoint))) {
+    co_return co_await RefuseUnread(CrowdedOut());
+  }
   if (!route.endpoint.has_value()) {
     // What the body says does not matter any more.
     if (!parser.is_done()) keep_alive_ = false;
@@ -164,7 +204,8 @@ asio::awaitable<Session::Read> Session::ReadRequest() {
 asio::awaitable<void> Session::ReadBody(Parser& parser, error_code& error) {
   if (parser.is_done()) co_return;
   stream_.socket().expires_after(ToDuration(context_.config.read_seconds));
-  if (beast::iequals(parser.get()[http::field::expect], "100-continue")) {
+  if (version_ == 11 &&
+      beast::iequals(parser.get()[http::field::expect], "100-continue")) {
     static constexpr std::string_view kContinue =
         "HTTP/1.1 100 Continue\r\n\r\n";
     co_await asio::async_write(
@@ -172,15 +213,54 @@ asio::awaitable<void> Session::ReadBody(Parser& parser, error_code& error) {
         asio::redirect_error(asio::use_awaitable, error));
     if (error) co_return;
   }
-  co_await http::async_read(stream_.socket(), stream_.buffer(), parser,
-                            asio::redirect_error(asio::use_awaitable, error));
+  parser.eager(true);
+  while (!error && !parser.is_done()) {
+    co_await http::async_read_some(
+        stream_.socket(), stream_.buffer(), parser,
+        asio::redirect_error(asio::use_awaitable, error));
+    if (!HoldBody(parser.get().body().size())) {
+      error = make_error_code(boost::system::errc::no_buffer_space);
+    }
+  }
+}
+
+// Books the body under way; false if all together have too much.
+bool Session::HoldBody(size_t bytes) {
+  const int64_t held = static_cast<int64_t>(bytes);
+  const int64_t change = held - std::exchange(body_held_, held);
+  const int64_t limit = std::max(context_.config.max_bodies_bytes,
+                                 context_.service.limits().max_body_bytes);
+  return context_.connections.AddBodyBytes(change) <= limit || change <= 0;
+}
+
+// On a worker, once the body has been parsed.
+void Session::DropBody() {
+  const bool large = request_.body.size() >= kLargeBodyBytes;
+  request_.body = std::string();
+  if (large) malloc_trim(0);
+}
+
+HttpResponse Session::CrowdedOut() const {
+  return ErrorResponse(ToApiError(absl::UnavailableError(
+      absl::StrCat("the server has its ", context_.config.max_connections,
+                   " connections; try again"))));
+}
+
+asio::awaitable<Session::Read> Session::RefuseUnread(HttpResponse response) {
+  keep_alive_ = false;
+  HoldBody(0);
+  const bool written = co_await Respond(response);
+  co_return written ? Read::kRefused : Read::kGone;
 }
 
 // Answers a request that could not be read, where there is still somebody.
 asio::awaitable<Session::Read> Session::RefuseRead(error_code error) {
-  keep_alive_ = false;
   HttpResponse response;
-  if (error == http::error::body_limit) {
+  if (error == boost::system::errc::no_buffer_space) {
+    response = ErrorResponse(ToApiError(absl::UnavailableError(
+        "the server is reading as many bodies of requests as it has memory "
+        "for; try again")));
+  } else if (error == http::error::body_limit) {
     response = ErrorResponse(RequestError(
         413, absl::StrCat("the body is over the limit of ",
                           context_.service.limits().max_body_bytes, " bytes")));
@@ -199,8 +279,7 @@ asio::awaitable<Session::Read> Session::RefuseRead(error_code error) {
     // Hung up, or too slow: the stream is closed already.
     co_return Read::kGone;
   }
-  const bool written = co_await Respond(response);
-  co_return written ? Read::kRefused : Read::kGone;
+  co_return co_await RefuseUnread(std::move(response));
 }
 
 asio::awaitable<bool> Session::Respond(const HttpResponse& response) {
@@ -242,7 +321,10 @@ asio::awaitable<bool> Session::Handle() {
                              context_.started};
   HttpResponse response;
   if (IsSlow(endpoint)) {
-    co_await OnWorker([&] { response = Answer(endpoint, request_, answer); });
+    co_await OnWorker([&] {
+      response = Answer(endpoint, request_, answer);
+      DropBody();
+    });
   } else {
     response = Answer(endpoint, request_, answer);
   }
@@ -251,36 +333,47 @@ asio::awaitable<bool> Session::Handle() {
 }
 
 asio::awaitable<bool> Session::Generate(bool chat) {
-  absl::StatusOr<std::unique_ptr<Generation>> generation;
+  // From here on it is seen when the client leaves, also while others' bodies
+  // are parsed before this one.
+  stream_.StartWatching();
+  absl::StatusOr<std::unique_ptr<Generation>> generation =
+      absl::CancelledError("the client has gone");
   {
     const GenerationArgs args{.service = context_.service,
                               .chat = chat,
                               .body = request_.body,
                               .request_id = request_.request_id,
                               .wake = HttpStream::Waker(stream_)};
-    co_await OnWorker([&] { generation = Generation::Start(args); });
+    co_await OnWorker([&] {
+      if (!stream_.gone()) generation = Generation::Start(args);
+      DropBody();
+    });
   }
-  request_.body = {};
-  if (!generation.ok()) {
-    if (absl::IsInvalidArgument(generation.status())) {
-      context_.service.metrics().requests_rejected_invalid.Increment();
-    }
-    const HttpResponse refusal = ErrorResponse(ToApiError(generation.status()));
-    const bool written = co_await Respond(refusal);
-    Log(nullptr, generation.status());
-    co_return (written && keep_alive_);
-  }
-  stream_.StartWatching();
+  HoldBody(0);
   bool go_on = false;
-  if ((*generation)->streamed()) {
-    go_on = co_await SendStream(**generation);
+  if (!generation.ok()) {
+    go_on = co_await Refuse(generation.status());
+    Log(nullptr, generation.status());
   } else {
-    go_on = co_await SendWhole(**generation);
+    if ((*generation)->streamed()) {
+      go_on = co_await SendStream(**generation);
+    } else {
+      go_on = co_await SendWhole(**generation);
+    }
+    Log(generation->get(), (*generation)->status());
+    generation->reset();  // cancels what still runs
   }
-  Log(generation->get(), (*generation)->status());
-  generation->reset();  // cancels what still runs
   co_await stream_.StopWatching();
   co_return go_on && !stream_.gone();
+}
+
+asio::awaitable<bool> Session::Refuse(const absl::Status& status) {
+  if (absl::IsInvalidArgument(status)) {
+    context_.service.metrics().requests_rejected_invalid.Increment();
+  }
+  if (stream_.gone()) co_return false;
+  const bool written = co_await Respond(ErrorResponse(ToApiError(status)));
+  co_return (written && keep_alive_);
 }
 
 asio::awaitable<bool> Session::SendWhole(Generation& generation) {
@@ -296,7 +389,12 @@ asio::awaitable<bool> Session::SendWhole(Generation& generation) {
   if (stream_.gone()) co_return false;
   HttpResponse response;
   if (generation.status().ok()) {
-    response.body = generation.WholeBody();
+    const Usage usage = generation.usage();
+    if (usage.prompt_tokens + usage.completion_tokens < kLongAnswerTokens) {
+      response.body = generation.WholeBody();
+    } else {
+      co_await OnWorker([&] { response.body = generation.WholeBody(); });
+    }
   } else {
     response = ErrorResponse(ToApiError(generation.status()));
   }

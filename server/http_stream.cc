@@ -1,5 +1,7 @@
 #include "server/http_stream.h"
 
+#include <algorithm>
+#include <string_view>
 #include <utility>
 
 #include "boost/asio/buffer.hpp"
@@ -105,17 +107,29 @@ asio::awaitable<void> HttpStream::Pause(Clock::time_point until) {
   if (wake_wanted_.exchange(false)) Wake();
 }
 
-asio::awaitable<bool> HttpStream::AwaitBytes() {
-  if (buffer_.size() > 0) co_return true;
+void HttpStream::SkipLineEnds() {
+  const asio::const_buffer ahead = buffer_.data();
+  const std::string_view bytes(static_cast<const char*>(ahead.data()),
+                               ahead.size());
+  const size_t line_ends = bytes.find_first_not_of("\r\n");
+  buffer_.consume(std::min(line_ends, bytes.size()));
+}
+
+asio::awaitable<bool> HttpStream::AwaitBytes(double idle_seconds) {
+  // Some clients send a line end behind a body (RFC 9112, 2.2).
+  SkipLineEnds();
   error_code error;
   idle_ = true;
-  stream_.expires_after(ToDuration(config_.idle_seconds));
-  const size_t bytes = co_await stream_.async_read_some(
-      buffer_.prepare(kReadBytes),
-      asio::redirect_error(asio::use_awaitable, error));
+  stream_.expires_after(ToDuration(idle_seconds));
+  while (!error && buffer_.size() == 0) {
+    const size_t bytes = co_await stream_.async_read_some(
+        buffer_.prepare(kReadBytes),
+        asio::redirect_error(asio::use_awaitable, error));
+    buffer_.commit(bytes);
+    SkipLineEnds();
+  }
   idle_ = false;
-  buffer_.commit(bytes);
-  co_return !error && bytes > 0;
+  co_return !error;
 }
 
 asio::awaitable<bool> HttpStream::Write(std::string bytes) {

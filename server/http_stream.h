@@ -38,8 +38,8 @@ class HttpStream {
   };
 
   // Waits for the first byte of a request. False: the client is gone, or idle
-  // for too long.
-  boost::asio::awaitable<bool> AwaitBytes();
+  // for longer than that.
+  boost::asio::awaitable<bool> AwaitBytes(double idle_seconds);
   // False: gone, or not all was taken in time.
   boost::asio::awaitable<bool> Write(std::string bytes);
   // Closes our half and drops what still comes, for a moment: closing at once
@@ -57,13 +57,15 @@ class HttpStream {
   // Closes the socket and waits until nothing refers to this object.
   boost::asio::awaitable<void> End();
 
-  bool gone() const { return gone_; }  // the client hung up or was cut off
+  // The client hung up or was cut off. Any thread.
+  bool gone() const { return gone_.load(std::memory_order_relaxed); }
   // For reading requests.
   boost::beast::tcp_stream& socket() { return stream_; }
   boost::beast::flat_buffer& buffer() { return buffer_; }
 
  private:
   void Wake();
+  void SkipLineEnds();
   boost::asio::awaitable<void> Watch();
 
   const HttpConfig& config_;
@@ -75,7 +77,7 @@ class HttpStream {
   bool idle_ = false;      // nothing of a next request has come
   bool watching_ = false;  // Watch runs
   bool stop_watching_ = false;
-  bool gone_ = false;
+  std::atomic<bool> gone_{false};
   bool woken_ = false;
   std::atomic<bool> wake_wanted_{false};  // since the last message, or Pause
   std::atomic<bool> wake_posted_{false};

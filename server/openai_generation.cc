@@ -3,6 +3,7 @@
 #include <chrono>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "base/status.h"
 #include "base/strings.h"
 #include "server/errors.h"
@@ -25,21 +26,50 @@ absl::Status CheckModel(const std::string& asked, const ModelFacts& facts) {
                    ShortJson(nlohmann::json(facts.id))));
 }
 
-// ToRequest names the fields of completions; chat has its own names.
-absl::Status InChatTerms(const absl::Status& status) {
+// ToRequest names the fields of completions, and one prompt; chat has its own
+// names, and a call may have several prompts.
+absl::Status InTermsOf(const OpenAiCall& call, size_t prompt,
+                       const absl::Status& status) {
   const std::optional<std::string> param = ErrorParam(status);
   if (!param.has_value()) return status;
-  const std::string name = *param == "prompt"     ? "messages"
-                           : *param == "logprobs" ? "top_logprobs"
-                                                  : *param;
-  return FieldError(name, Std(status.message()),
-                    ErrorCode(status).value_or(""));
+  std::string name = *param;
+  if (name == "max_tokens") name = call.max_tokens_name;
+  if (call.chat && name == "prompt") name = "messages";
+  if (call.chat && name == "logprobs") name = "top_logprobs";
+  if (name == "prompt" && call.prompts.size() > 1) {
+    name = absl::StrCat("prompt[", prompt, "]");
+  }
+  std::string message(status.message());
+  if (absl::StartsWith(message, *param)) {
+    message.replace(0, param->size(), name);
+  }
+  return FieldError(name, message, ErrorCode(status).value_or(""));
+}
+
+// The queue takes all of a call's choices, or none.
+absl::Status CheckChoices(const OpenAiCall& call, const RequestLimits& limits) {
+  const int64_t choices = static_cast<int64_t>(call.prompts.size()) * call.n;
+  if (choices <= limits.max_choices) return absl::OkStatus();
+  return FieldError(
+      "n", absl::StrCat("n = ", call.n, " for each of ", call.prompts.size(),
+                        " prompts makes ", choices,
+                        " choices; this server takes at most ",
+                        limits.max_choices, " at once"));
+}
+
+// What a call's log probabilities take in memory, until the last is written.
+int64_t LogprobsOf(const GenerateParams& params, const Request& request) {
+  if (!params.logprobs.has_value()) return 0;
+  const int64_t tokens =
+      request.max_tokens +
+      (params.echo ? static_cast<int64_t>(request.prompt.size()) : 0);
+  return tokens * (1 + *params.logprobs);
 }
 
 absl::StatusOr<OpenAiCall> ParseCall(const GenerationArgs& args) {
   const RequestLimits& limits = args.service.limits();
   ASSIGN_OR_RETURN(const nlohmann::ordered_json body,
-                   ParseJsonObject(args.body, limits.max_json_depth));
+                   ParseJsonObject(args.body, limits));
   return args.chat ? ParseChatCall(body, limits)
                    : ParseCompletionCall(body, limits);
 }
@@ -79,15 +109,15 @@ absl::StatusOr<std::unique_ptr<Generation>> Generation::Start(
   RETURN_IF_ERROR(service.CheckReady());
   ASSIGN_OR_RETURN(OpenAiCall call, ParseCall(args));
   RETURN_IF_ERROR(CheckModel(call.model, service.facts()));
+  RETURN_IF_ERROR(CheckChoices(call, service.limits()));
   if (call.chat) {
     ASSIGN_OR_RETURN(call.prompts.front().prompt,
                      RenderChat(service.chat(), call));
   }
   auto generation =
       std::unique_ptr<Generation>(new Generation(service, std::move(call)));
-  const absl::Status submitted = generation->Submit(args);
-  if (submitted.ok()) return generation;
-  return args.chat ? InChatTerms(submitted) : submitted;
+  RETURN_IF_ERROR(generation->Submit(args));
+  return generation;
 }
 
 Generation::Generation(const Service& service, OpenAiCall call)
@@ -95,14 +125,27 @@ Generation::Generation(const Service& service, OpenAiCall call)
 
 absl::Status Generation::Submit(const GenerationArgs& args) {
   std::vector<Submission> submissions;
-  for (const GenerateParams& params : call_.prompts) {
-    ASSIGN_OR_RETURN(Request request,
-                     ToRequest(params, args.service.facts(),
-                               args.service.limits(), tokenizer_));
-    prompt_tokens_ += static_cast<int64_t>(request.prompt.size());
+  const RequestLimits& limits = args.service.limits();
+  int64_t logprobs = 0;
+  for (size_t p = 0; p < call_.prompts.size(); ++p) {
+    const GenerateParams& params = call_.prompts[p];
+    const absl::StatusOr<Request> request =
+        ToRequest(params, args.service.facts(), limits, tokenizer_);
+    if (!request.ok()) return InTermsOf(call_, p, request.status());
+    prompt_tokens_ += static_cast<int64_t>(request->prompt.size());
+    logprobs += call_.n * LogprobsOf(params, *request);
+    if (logprobs > limits.max_logprobs_in_all) {
+      return InTermsOf(
+          call_, p,
+          FieldError("logprobs",
+                     absl::StrCat("logprobs asks for more than ",
+                                  limits.max_logprobs_in_all,
+                                  " log probabilities in all: tokens of all "
+                                  "choices times those of each")));
+    }
     for (int32_t i = 0; i < call_.n; ++i) {
       const int32_t index = static_cast<int32_t>(submissions.size());
-      Request copy = request;
+      Request copy = *request;
       copy.id = index == 0 ? args.request_id
                            : absl::StrCat(args.request_id, "/", index);
       copy.sampling.seed += static_cast<uint64_t>(i);

@@ -18,12 +18,12 @@ using json = nlohmann::ordered_json;
 constexpr size_t kShownBytes = 80;
 
 // Builds a document and checks what nlohmann's own parser cannot be asked to:
-// depth and double keys. That there are none lets members be appended without
-// a search, which in an ordered object is linear. Implements the SAX
-// interface; every handler returns whether to go on.
+// depth, how much memory it will take, and double keys. That there are none
+// lets members be appended without a search, which in an ordered object is
+// linear. Implements the SAX interface; every handler returns whether to go on.
 class BodyReader {
  public:
-  explicit BodyReader(int32_t max_depth) : max_depth_(max_depth) {}
+  explicit BodyReader(const RequestLimits& limits) : limits_(limits) {}
 
   bool null() { return Add(nullptr); }
   bool boolean(bool value) { return Add(value); }
@@ -39,6 +39,7 @@ class BodyReader {
   bool end_object() { return Leave(); }
   bool end_array() { return Leave(); }
   bool key(json::string_t& name) {
+    if (!Count()) return false;
     if (open_.back().keys.insert(name).second) {
       key_ = std::move(name);
       return true;
@@ -81,10 +82,20 @@ class BodyReader {
     Place(std::move(value));
     return true;
   }
+  // An object, list or field takes a hundred bytes and more, however short.
+  bool Count() {
+    if (++parts_ <= limits_.max_json_parts) return true;
+    status_ = absl::InvalidArgumentError(
+        absl::StrCat("the body has more than ", limits_.max_json_parts,
+                     " objects, lists and fields"));
+    return false;
+  }
   bool Enter(json value) {
-    if (open_.size() == static_cast<size_t>(max_depth_)) {
-      status_ = absl::InvalidArgumentError(absl::StrCat(
-          "the body is nested more than ", max_depth_, " levels deep"));
+    if (!Count()) return false;
+    if (open_.size() == static_cast<size_t>(limits_.max_json_depth)) {
+      status_ = absl::InvalidArgumentError(
+          absl::StrCat("the body is nested more than ", limits_.max_json_depth,
+                       " levels deep"));
       return false;
     }
     open_.push_back({Place(std::move(value)), {}});
@@ -95,7 +106,8 @@ class BodyReader {
     return true;
   }
 
-  int32_t max_depth_;
+  const RequestLimits& limits_;
+  int32_t parts_ = 0;
   json root_;
   std::string key_;  // of the member to come
   std::vector<Open> open_;
@@ -128,11 +140,12 @@ size_t SequenceBytes(std::string_view text) {
 
 }  // namespace
 
-absl::StatusOr<json> ParseJsonObject(std::string_view body, int32_t max_depth) {
+absl::StatusOr<json> ParseJsonObject(std::string_view body,
+                                     const RequestLimits& limits) {
   if (!IsValidUtf8(body)) {
     return absl::InvalidArgumentError("the body is not valid UTF-8");
   }
-  BodyReader reader(max_depth);
+  BodyReader reader(limits);
   const bool well_formed = json::sax_parse(body, &reader);
   RETURN_IF_ERROR(reader.status());
   if (!well_formed || !reader.root().is_object()) {

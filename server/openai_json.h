@@ -9,14 +9,16 @@
 
 #include "absl/status/statusor.h"
 #include "nlohmann/json.hpp"
+#include "server/translate.h"
 
 namespace bullpen {
 
 // Parses a request body that must be one JSON object in valid UTF-8, nested at
-// most `max_depth` deep, no key twice in an object. InvalidArgument says where
-// it went wrong. The order of keys is kept: templates print what they get.
-absl::StatusOr<nlohmann::ordered_json> ParseJsonObject(std::string_view body,
-                                                       int32_t max_depth);
+// most limits.max_json_depth deep, with at most max_json_parts objects, lists
+// and fields, no key twice in an object. InvalidArgument says where it went
+// wrong. The order of keys is kept: templates print what they get.
+absl::StatusOr<nlohmann::ordered_json> ParseJsonObject(
+    std::string_view body, const RequestLimits& limits);
 
 // Appends `text` in quotes. Ill-formed UTF-8 becomes U+FFFD.
 void AppendJsonString(std::string& out, std::string_view text);

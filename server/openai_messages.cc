@@ -150,7 +150,7 @@ bool IsReserved(std::string_view name) {
 
 }  // namespace
 
-absl::StatusOr<json> ParseMessages(const json* messages) {
+absl::StatusOr<json> ParseMessages(const json* messages, int32_t max_messages) {
   if (messages == nullptr) {
     return FieldError("messages", "messages is missing");
   }
@@ -159,6 +159,12 @@ absl::StatusOr<json> ParseMessages(const json* messages) {
                       absl::StrCat("messages must be a list of at least one "
                                    "message, got ",
                                    ShortJson(*messages)));
+  }
+  if (messages->size() > static_cast<size_t>(max_messages)) {
+    return FieldError(
+        "messages",
+        absl::StrCat("messages has ", messages->size(), " entries, at most ",
+                     max_messages, " are allowed"));
   }
   json parsed = json::array();
   for (size_t i = 0; i < messages->size(); ++i) {

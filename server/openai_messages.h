@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+
 #include "absl/status/statusor.h"
 #include "nlohmann/json.hpp"
 
@@ -8,9 +10,9 @@ namespace bullpen {
 // The messages of a chat as templates take them: each with a role and a
 // content that is a string, or null beside tool calls, which stay as they are
 // given. Parts of type text are joined by newlines; other parts are errors
-// that name the field.
+// that name the field, as are more than `max_messages`.
 absl::StatusOr<nlohmann::ordered_json> ParseMessages(
-    const nlohmann::ordered_json* messages);
+    const nlohmann::ordered_json* messages, int32_t max_messages);
 
 // The list of functions that a model may call, as it was given, or null.
 // InvalidArgument names the entry that is no function with a name.

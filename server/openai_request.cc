@@ -283,6 +283,7 @@ absl::StatusOr<OpenAiCall> ParseChatCall(const json& body,
   // The newer name wins, as at OpenAI.
   if (const auto newer = fields.Int("max_completion_tokens")) {
     params.max_tokens = newer;
+    call.max_tokens_name = "max_completion_tokens";
   }
   params.add_special_tokens = false;  // the template writes them
   ReadChatLogprobs(fields, params);
@@ -302,7 +303,8 @@ absl::StatusOr<OpenAiCall> ParseChatCall(const json& body,
   absl::StatusOr<json> variables =
       ParseTemplateVariables(fields.Any("chat_template_kwargs"));
   fields.Fail(variables.status());
-  absl::StatusOr<json> messages = ParseMessages(fields.Any("messages"));
+  absl::StatusOr<json> messages =
+      ParseMessages(fields.Any("messages"), limits.max_messages);
   fields.Fail(messages.status());
   const std::optional<std::string> effort = fields.String("reasoning_effort");
   const bool prompt_turn = fields.Bool("add_generation_prompt").value_or(true);

@@ -16,7 +16,8 @@ struct OpenAiCall {
   bool chat = false;
   std::string model;                    // empty: the served one
   std::vector<GenerateParams> prompts;  // chat: one, whose text is not set
-  int32_t n = 1;                        // choices for each prompt
+  std::string max_tokens_name = "max_tokens";  // what the client called it
+  int32_t n = 1;                               // choices for each prompt
   bool stream = false;
   bool include_usage = false;
   // Chat: for the template. Contents are strings, or null beside tool calls.

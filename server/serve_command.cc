@@ -4,6 +4,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
@@ -16,6 +17,7 @@
 #include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_split.h"
 #include "base/check.h"
 #include "base/metrics.h"
@@ -152,11 +154,11 @@ absl::StatusOr<FrontEnds> Listen(const ServeFlags& flags,
   FrontEnds ends;
   absl::StatusOr<std::unique_ptr<HttpServer>> http_server =
       HttpServer::Listen(service, http);
-  RETURN_IF_ERROR(WithFlag(http_server.status(), "--port"));
+  RETURN_IF_ERROR(WithFlag(http_server.status(), "--host or --port"));
   ends.http = *std::move(http_server);
   absl::StatusOr<std::unique_ptr<GrpcServer>> grpc_server =
       GrpcServer::Listen(service, grpc);
-  RETURN_IF_ERROR(WithFlag(grpc_server.status(), "--grpc-port"));
+  RETURN_IF_ERROR(WithFlag(grpc_server.status(), "--host or --grpc-port"));
   ends.grpc = *std::move(grpc_server);
   return ends;
 }
@@ -242,6 +244,8 @@ absl::Status ServeCommand::Run() {
   Metrics metrics;
   RequestLimits limits;
   limits.max_body_bytes = flags_.max_body.count;
+  limits.max_choices = std::min(limits.max_choices,
+                                flags_.max_queue + load_.flags.max_sequences);
   Service service(limits, metrics);
   ASSIGN_OR_RETURN(FrontEnds ends, Listen(flags_, version_, service));
   ASSIGN_OR_RETURN(LoadedModel loaded, LoadUnlessStopped(load_, metrics, stop));
@@ -252,15 +256,16 @@ absl::Status ServeCommand::Run() {
   const std::string isa = absl::StrCat(Absl(model.isa()), ", activations ",
                                        Absl(model.activations()));
   const std::string kv_type = model.kv_type();
+  const bool ipv6 = absl::StrContains(flags_.host, ":");
+  const std::string host = ipv6 ? "[" + flags_.host + "]" : flags_.host;
   service.SetReady(std::move(loaded.engine), std::move(loaded.tokenizer),
                    std::move(loaded.chat), std::move(loaded.facts));
   ends.grpc->SetServing(true);
   spdlog::info(
       "ready: {} on http://{}:{} and grpc://{}:{} ({} threads, {}, KV "
       "cache {}), started in {:.2f} s",
-      name, flags_.host, ends.http->port(), flags_.host, ends.grpc->port(),
-      threads, isa, kv_type,
-      std::chrono::duration<double>(Clock::now() - start).count());
+      name, host, ends.http->port(), host, ends.grpc->port(), threads, isa,
+      kv_type, std::chrono::duration<double>(Clock::now() - start).count());
   WaitFor(stop);
   stop.LeaveToSystem();
   Drain(flags_.drain_timeout, service, ends);

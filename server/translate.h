@@ -26,6 +26,10 @@ struct RequestLimits {
   int32_t max_logit_bias = 1024;
   int64_t max_body_bytes = int64_t{8} << 20;
   int32_t max_json_depth = 64;
+  int32_t max_json_parts = 1 << 18;  // objects, lists and fields of a body
+  int64_t max_logprobs_in_all = int64_t{1} << 22;  // of all choices of a call
+  int32_t max_messages = 16384;
+  int32_t max_choices = 256;  // of all prompts; the queue never holds more
   double max_seconds = 3600;  // deadline of every request
 };
 

@@ -114,6 +114,55 @@ def test_ids_out_of_the_vocabulary_are_refused(server):
         refused(server, {"tokens": tokens}, "/detokenize")
 
 
+def test_errors_use_the_names_that_the_client_used(server):
+    said = {"messages": [{"role": "user", "content": "Hi"}]}
+    error = refused(server, {**said, "max_completion_tokens": -1}, CHAT)
+    assert error["param"] == "max_completion_tokens"
+    assert error["message"].startswith("max_completion_tokens must be")
+    error = refused(server, {**said, "logprobs": True, "top_logprobs": 21}, CHAT)
+    assert error["param"] == "top_logprobs"
+    assert error["message"].startswith("top_logprobs must be")
+    error = refused(server, {"prompt": ["hello", ""], "max_tokens": 1, "add_special_tokens": False})
+    assert error["param"] == "prompt[1]" and error["message"].startswith("prompt[1] is empty")
+
+
+def test_what_would_take_much_memory_is_refused(server):
+    error = refused(server, {"messages": [{"role": "user", "content": ""}] * 16385}, CHAT)
+    assert error["param"] == "messages" and "16384" in error["message"]
+    error = refused(server, {"prompt": "The", "stop": [[]] * 300_000})
+    assert "262144 objects, lists and fields" in error["message"]
+    error = refused(server, {"prompt": [[556] * 4000] * 32, "n": 8, "echo": True,
+                             "logprobs": 20, "max_tokens": 0})
+    assert error["param"] == "logprobs" and "4194304" in error["message"]
+
+
+def test_what_never_fits_the_queue_is_not_worth_a_retry(start_server):
+    server = start_server("--max-queue", 2, "--max-sequences", 2)
+    answer = server.complete("The", n=5, max_tokens=1)
+    assert answer.status_code == 400 and "retry-after" not in answer.headers
+    error = answer.json()["error"]
+    assert error["param"] == "n" and error["message"].endswith("at most 4 at once")
+    assert server.complete("The", n=4, max_tokens=1).status_code == 200
+
+
+def test_a_python_that_is_missing_is_the_servers_fault(start_server):
+    server = start_server("--python", "/no/such/python")
+    server.wait_for_line("warn.*no chats.*/no/such/python")
+    answer = server.post(CHAT, {"messages": [{"role": "user", "content": "Hi"}]})
+    assert answer.status_code == 501
+    assert "/no/such/python" in answer.json()["error"]["message"]
+    assert server.complete("The", max_tokens=1).status_code == 200
+
+
+def test_memory_of_large_requests_that_are_refused_is_given_back(server):
+    body = {"messages": [{"role": "user", "content": "a" * 20}] * 130_000}
+    refused(server, body, CHAT)  # what every first one takes is no matter
+    before = server.memory_bytes()
+    for _ in range(8):
+        refused(server, body, CHAT)
+    assert server.memory_bytes() - before < 32 << 20
+
+
 def test_mutated_bodies_never_get_a_5xx(server):
     """Seeded edits of valid bodies: 200 or 4xx, and nothing else."""
     seed = 20260301

@@ -241,9 +241,9 @@ TEST_F(ChatTemplateTest, AModelWithoutTemplateSaysSoWhenAsked) {
 TEST_F(ChatTemplateTest, APythonThatCannotHelpIsNamed) {
   Write("chat_template.jinja", "x");
   Load({.python = "/nonexistent/python"});
-  ExpectError(absl::StatusCode::kFailedPrecondition, "/nonexistent/python");
+  ExpectError(absl::StatusCode::kUnimplemented, "/nonexistent/python");
   Load({.python = "/bin/false"});
-  ExpectError(absl::StatusCode::kFailedPrecondition, "jinja2");
+  ExpectError(absl::StatusCode::kUnimplemented, "jinja2");
 }
 
 TEST_F(ChatTemplateTest, WrongTypesInTheConfigAreErrors) {

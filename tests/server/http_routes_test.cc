@@ -1,5 +1,7 @@
 #include <string>
+#include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/http_message.h"
@@ -99,6 +101,20 @@ TEST_F(HttpRoutesTest, OnlyJsonIsReadAsJson) {
       "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\n"
       "Content-Length: 2\r\n\r\n{}");
   EXPECT_EQ(client().Receive().status, 415);
+}
+
+TEST_F(HttpRoutesTest, NoContentTypeWillDoButForWebPages) {
+  Start();
+  Say("hi");
+  for (const auto& [origin, status] :
+       {std::pair("", 200),
+        std::pair("Origin: https://example.org\r\n", 415)}) {
+    HttpClient guest(port());
+    guest.Send(absl::StrCat("POST /v1/completions HTTP/1.1\r\nHost: a\r\n",
+                            origin, "Content-Length: 14\r\n\r\n",
+                            R"({"prompt":"a"})"));
+    EXPECT_EQ(guest.Receive().status, status) << origin;
+  }
 }
 
 TEST_F(HttpRoutesTest, KeysGuardAllButProbes) {

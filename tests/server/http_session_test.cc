@@ -210,10 +210,92 @@ TEST_F(HttpSessionTest, ConnectionsOverTheLimitAreToldSo) {
   Start();
   EXPECT_EQ(client().Get("/health").status, 200);
   HttpClient second(port());
+  const ClientResponse refused = second.Get("/v1/models");
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_TRUE(refused.headers.contains("retry-after"));
+  EXPECT_TRUE(second.ReceiveEnd());
+  EXPECT_EQ(client().Get("/health").status, 200);
+}
+
+TEST_F(HttpSessionTest, ProbesAreAnsweredOverTheLimitOfConnections) {
+  config().max_connections = 1;
+  Start();
+  EXPECT_EQ(client().Get("/health").status, 200);
+  for (const char* probe : {"/health", "/ready", "/metrics"}) {
+    HttpClient kubelet(port());
+    EXPECT_EQ(kubelet.Get(probe).status, 200) << probe;
+    EXPECT_TRUE(kubelet.ReceiveEnd());
+  }
+}
+
+TEST_F(HttpSessionTest, BodiesTogetherHaveALimit) {
+  config().max_bodies_bytes = 3000;
+  limits().max_body_bytes = 2000;
+  Start();
+  Say("hello");
+  const std::string head =
+      "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: "
+      "2000\r\n\r\n";
+  const std::string text(1986, 'a');
+  const std::string body = R"({"prompt":")" + text + R"("} )";
+  ASSERT_EQ(body.size(), 2000u);
+  HttpClient first(port());
+  first.Send(head + body.substr(0, 1900));
+  EXPECT_EQ(client().Get("/health").status, 200);  // the server has read it
+  HttpClient second(port());
+  second.Send(head + body.substr(0, 1900));
   const ClientResponse refused = second.Receive();
   EXPECT_EQ(refused.status, 503);
   EXPECT_TRUE(refused.headers.contains("retry-after"));
+  first.Send(body.substr(1900));
+  EXPECT_EQ(first.Receive().status, 200);
+  for (int i = 0; i < 3; ++i) {  // Nothing of it stays booked.
+    EXPECT_EQ(client().Post("/v1/completions", body).status, 200);
+  }
+}
+
+TEST_F(HttpSessionTest, ALineEndBehindABodyIsSkipped) {
+  Start();
+  Say("hello");
+  const std::string request = PostText("/v1/completions", R"({"prompt":"a"})");
+  client().Send(request + "\r\n" + request + "\r\n\r\n");
+  EXPECT_EQ(client().Receive().status, 200);
+  EXPECT_EQ(client().Receive().status, 200);
   EXPECT_EQ(client().Get("/health").status, 200);
+}
+
+TEST_F(HttpSessionTest, AnswersHaveADate) {
+  Start();
+  EXPECT_THAT(
+      client().Get("/health").headers.at("date"),
+      ::testing::MatchesRegex("[A-Z][a-z][a-z], [0-9][0-9] [A-Z][a-z][a-z] "
+                              "20[0-9][0-9] [0-9:]+ GMT"));
+}
+
+TEST_F(HttpSessionTest, ThereIsOneHost) {
+  Start();
+  for (const char* hosts : {"", "Host: a\r\nHost: b\r\n"}) {
+    HttpClient guest(port());
+    guest.Send(absl::StrCat("GET /health HTTP/1.1\r\n", hosts, "\r\n"));
+    EXPECT_EQ(guest.Receive().status, 400) << hosts;
+    EXPECT_TRUE(guest.ReceiveEnd());
+  }
+}
+
+// What stands behind it would be taken for the next request.
+TEST_F(HttpSessionTest, BodyInACodingThatNobodyKnowsIs400) {
+  Start();
+  for (const char* coding : {"gzip", "xchunked", "identity", "chunked, gzip",
+                             "gzip, chunked", "chunked, chunked"}) {
+    for (const char* length : {"", "Content-Length: 5\r\n"}) {
+      HttpClient guest(port());
+      guest.Send(absl::StrCat("POST /tokenize HTTP/1.1\r\nHost: a\r\n", length,
+                              "Transfer-Encoding: ", coding, "\r\n\r\n",
+                              "GET /version HTTP/1.1\r\nHost: a\r\n\r\n"));
+      EXPECT_EQ(guest.Receive().status, 400) << coding;
+      EXPECT_TRUE(guest.ReceiveEnd()) << coding;
+    }
+  }
 }
 
 TEST_F(HttpSessionTest, HangUpInMidStreamCancels) {

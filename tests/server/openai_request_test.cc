@@ -16,7 +16,7 @@ using ::testing::HasSubstr;
 
 absl::StatusOr<OpenAiCall> Parse(bool chat, std::string_view body) {
   const RequestLimits limits;
-  const auto json = ParseJsonObject(body, limits.max_json_depth);
+  const auto json = ParseJsonObject(body, limits);
   if (!json.ok()) return json.status();
   return chat ? ParseChatCall(*json, limits)
               : ParseCompletionCall(*json, limits);
