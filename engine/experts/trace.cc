@@ -90,16 +90,19 @@ class TraceCsvReader {
     }
   }
 
-  // key=value pairs; those that are not known are somebody else's.
+  // key=value pairs; those that are not known are somebody else's. What is
+  // stated behind rows must hold for them too.
   absl::Status ReadComment(std::string_view line) {
     int64_t layer = -1;
     while (!line.empty()) {
       std::string_view value = TakeUntil(line, ' ');
       const std::string_view key = TakeUntil(value, '=');
       if (key == "n_layer") {
-        RETURN_IF_ERROR(ReadNumber(key, value, 1, kMaxLayers, layers_));
+        RETURN_IF_ERROR(
+            ReadNumber(key, value, top_layer_ + 1, kMaxLayers, layers_));
       } else if (key == "n_expert") {
-        RETURN_IF_ERROR(ReadNumber(key, value, 1, kMaxExperts, experts_));
+        RETURN_IF_ERROR(
+            ReadNumber(key, value, top_expert_ + 1, kMaxExperts, experts_));
       } else if (key == "layer") {
         RETURN_IF_ERROR(ReadNumber(key, value, 0, kMaxLayers - 1, layer));
       } else if (key == "expert_bytes" && layer >= 0) {
@@ -123,7 +126,9 @@ class TraceCsvReader {
 
   absl::Status ReadRow(std::string_view line) {
     const std::array<int64_t, kFields> limits = {
-        kMaxStep, 1, kMaxStep, layers_ - 1, kMaxExperts, experts_ - 1};
+        kMaxStep,    1,
+        kMaxStep,    (layers_ > 0 ? layers_ : kMaxLayers) - 1,
+        kMaxExperts, (experts_ > 0 ? experts_ : kMaxExperts) - 1};
     std::array<int64_t, kFields> row;
     for (int f = 0; f < kFields; ++f) {
       RETURN_IF_ERROR(ReadNumber(kFieldNames[f], TakeUntil(line, ','), 0,
@@ -186,11 +191,10 @@ class TraceCsvReader {
     if (trace_.choices_.empty()) {
       return absl::InvalidArgumentError("the routing trace has no rows");
     }
-    const bool stated = layers_ < kMaxLayers;
     trace_.expert_bytes_.resize(
-        static_cast<size_t>(stated ? layers_ : top_layer_ + 1));
-    trace_.experts_ = experts_ < kMaxExperts ? static_cast<int32_t>(experts_)
-                                             : top_expert_ + 1;
+        static_cast<size_t>(layers_ > 0 ? layers_ : top_layer_ + 1));
+    trace_.experts_ =
+        experts_ > 0 ? static_cast<int32_t>(experts_) : top_expert_ + 1;
     return std::move(trace_);
   }
 
@@ -198,9 +202,9 @@ class TraceCsvReader {
   int64_t line_ = 0;
   bool named_ = false;
   int32_t token_column_ = -1;  // behind the weight; -1: there is none
-  // As the header says; without it, what the rows go up to.
-  int64_t layers_ = kMaxLayers;
-  int64_t experts_ = kMaxExperts;
+  // As the comments say; 0: they do not, and the rows show it.
+  int64_t layers_ = 0;
+  int64_t experts_ = 0;
   int32_t top_layer_ = 0;
   int32_t top_expert_ = 0;
 };

@@ -116,6 +116,26 @@ TEST(RoutingTrace, TheColumnOfTokenIdsIsFoundByItsName) {
   }
 }
 
+TEST(RoutingTrace, CountsBehindTheRowsMustHoldForThem) {
+  const std::string rows =
+      "# route_trace v1\nturn,phase,step,layer,slot,expert,weight\n"
+      "0,1,0,500,0,7,0.5\n0,1,1,3,0,2,0.5\n";
+  for (const auto& [comment, message] :
+       {std::pair("# n_layer=500\n",
+                  "line 5: n_layer is \"500\", not a number from 501 to"),
+        std::pair("# n_layer=501 n_expert=7\n",
+                  "line 5: n_expert is \"7\", not a number from 8 to")}) {
+    const absl::Status status = RoutingTrace::ParseCsv(rows + comment).status();
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(message));
+  }
+  const auto trace =
+      RoutingTrace::ParseCsv(rows + "# n_layer=501 n_expert=8\n");
+  ASSERT_TRUE(trace.ok()) << trace.status();
+  EXPECT_EQ(trace->layers(), 501);
+  EXPECT_EQ(trace->experts(), 8);
+}
+
 TEST_F(TraceFileTest, DamageIsRefusedWithItsPlace) {
   const std::string good = Written(Recorded());
   std::mt19937_64 random(1);
@@ -134,6 +154,20 @@ TEST_F(TraceFileTest, DamageIsRefusedWithItsPlace) {
       std::string(
           ParseTrace(good.substr(0, good.size() - 1)).status().message()),
       HasSubstr("ends in the middle of a block"));
+}
+
+TEST_F(TraceFileTest, ABinaryRecordBeyondTheHeaderIsRefused) {
+  const int64_t bytes[] = {100};
+  const float weights[] = {1};
+  for (const auto& [layer, expert] : {std::pair(500, 3), std::pair(0, 8)}) {
+    std::filesystem::remove(path_);
+    auto writer =
+        TraceWriter::Create(path_, {.experts = 8, .expert_bytes = bytes});
+    ASSERT_TRUE(writer.ok());
+    writer->Add({.layer = layer}, std::span(&expert, 1), weights);
+    ASSERT_TRUE(writer->Close().ok());
+    EXPECT_TRUE(absl::IsInvalidArgument(ReadTrace(path_).status())) << layer;
+  }
 }
 
 TEST_F(TraceFileTest, AnExistingFileIsKept) {
