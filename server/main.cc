@@ -1,6 +1,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <new>
 #include <string>
 #include <system_error>
 
@@ -69,6 +70,15 @@ int ExitCode(const absl::Status& status) {
   return bad_input ? kBadInput : kFailed;
 }
 
+// The one place where a command that asks for too much memory ends.
+absl::Status Run(const Command& command) {
+  try {
+    return command();
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError("out of memory");
+  }
+}
+
 int Main(int argc, char** argv) {
 #ifdef NDEBUG
   // Debian builds Abseil without NDEBUG: unless told otherwise it looks for
@@ -119,7 +129,7 @@ int Main(int argc, char** argv) {
     return app.exit(error) == kDone ? kDone : kBadInput;
   }
   absl::Status status = SetUpLog(log_level, log_format);
-  if (status.ok()) status = chosen();
+  if (status.ok()) status = Run(chosen);
   if (!status.ok()) {
     std::fprintf(stderr, "bullpen: %s\n",
                  std::string(status.message()).c_str());

@@ -11,13 +11,12 @@
 #include "absl/strings/str_format.h"
 #include "base/status.h"
 #include "base/strings.h"
+#include "engine/experts/limits.h"
 
 namespace bullpen {
 namespace {
 
-// Far above any model; below them, no later sum overflows.
-constexpr int32_t kMaxLayers = 4096;
-constexpr int32_t kMaxExperts = 65536;
+// Below them, no later sum overflows.
 constexpr int32_t kMaxStep = 1 << 30;
 constexpr int64_t kMaxExpertBytes = int64_t{1} << 40;
 
@@ -101,8 +100,8 @@ class TraceCsvReader {
         RETURN_IF_ERROR(
             ReadNumber(key, value, top_layer_ + 1, kMaxLayers, layers_));
       } else if (key == "n_expert") {
-        RETURN_IF_ERROR(
-            ReadNumber(key, value, top_expert_ + 1, kMaxExperts, experts_));
+        RETURN_IF_ERROR(ReadNumber(key, value, top_expert_ + 1,
+                                   kMaxExpertsPerLayer, experts_));
       } else if (key == "layer") {
         RETURN_IF_ERROR(ReadNumber(key, value, 0, kMaxLayers - 1, layer));
       } else if (key == "expert_bytes" && layer >= 0) {
@@ -126,9 +125,12 @@ class TraceCsvReader {
 
   absl::Status ReadRow(std::string_view line) {
     const std::array<int64_t, kFields> limits = {
-        kMaxStep,    1,
-        kMaxStep,    (layers_ > 0 ? layers_ : kMaxLayers) - 1,
-        kMaxExperts, (experts_ > 0 ? experts_ : kMaxExperts) - 1};
+        kMaxStep,
+        1,
+        kMaxStep,
+        (layers_ > 0 ? layers_ : kMaxLayers) - 1,
+        kMaxExpertsPerLayer,
+        (experts_ > 0 ? experts_ : kMaxExpertsPerLayer) - 1};
     std::array<int64_t, kFields> row;
     for (int f = 0; f < kFields; ++f) {
       RETURN_IF_ERROR(ReadNumber(kFieldNames[f], TakeUntil(line, ','), 0,

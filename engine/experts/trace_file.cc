@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "base/xxh3.h"
+#include "engine/experts/limits.h"
 
 namespace bullpen {
 namespace {
@@ -17,8 +18,6 @@ static_assert(std::endian::native == std::endian::little);
 
 constexpr std::string_view kMagic = "BPTRACE1";
 constexpr std::string_view kMagicWithTokens = "BPTRACE2";
-constexpr uint32_t kMaxLayers = 4096;
-constexpr uint32_t kMaxExperts = 65536;
 constexpr int64_t kMaxExpertBytes = int64_t{1} << 40;
 constexpr uint32_t kMaxNumber = 1 << 30;  // of a turn or step
 constexpr size_t kBlockBytes = size_t{256} << 10;
@@ -101,10 +100,10 @@ class TraceReader {
     }
     token_ids_ = magic == kMagicWithTokens;
     if (layers < 1 || layers > kMaxLayers || experts < 1 ||
-        experts > kMaxExperts) {
+        experts > kMaxExpertsPerLayer) {
       return Wrong(in_.at(), absl::StrCat(layers, " layers of ", experts,
                                           " experts; at most ", kMaxLayers,
-                                          " of ", kMaxExperts));
+                                          " of ", kMaxExpertsPerLayer));
     }
     std::vector<int64_t> expert_bytes(layers);
     for (int64_t& count : expert_bytes) {
@@ -192,7 +191,7 @@ absl::StatusOr<RoutingTrace> ReadTrace(const std::filesystem::path& path) {
 absl::StatusOr<TraceWriter> TraceWriter::Create(
     const std::filesystem::path& path, const Contents& contents) {
   const auto [experts, expert_bytes, token_ids] = contents;
-  CHECK(experts >= 1 && static_cast<uint32_t>(experts) <= kMaxExperts);
+  CHECK(experts >= 1 && experts <= kMaxExpertsPerLayer) << experts;
   CHECK(expert_bytes.size() <= kMaxLayers) << expert_bytes.size();
   std::string header(token_ids ? kMagicWithTokens : kMagic);
   Put(header, static_cast<uint32_t>(expert_bytes.size()));

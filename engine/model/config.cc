@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "base/strings.h"
+#include "engine/experts/limits.h"
 #include "engine/model/config_fields.h"
 #include "engine/model/families.h"
 #include "nlohmann/json.hpp"
@@ -137,7 +138,7 @@ void ReadCommon(ConfigFields& fields, const FamilyDefaults& defaults,
   config.vocab = fields.Int("vocab_size", {.least = 1, .most = 1 << 24});
   config.dim = fields.Int("hidden_size", {.least = 1, .most = 1 << 20});
   config.layers.resize(static_cast<size_t>(
-      fields.Int("num_hidden_layers", {.least = 1, .most = 4096})));
+      fields.Int("num_hidden_layers", {.least = 1, .most = kMaxLayers})));
   config.heads = fields.Int("num_attention_heads", {.least = 1, .most = 4096});
   config.kv_heads = fields.Int("num_key_value_heads",
                                {.least = 1, .most = 4096}, config.heads);

@@ -4,6 +4,7 @@
 #include <initializer_list>
 #include <optional>
 
+#include "engine/experts/limits.h"
 #include "engine/model/config.h"
 #include "engine/model/config_fields.h"
 
@@ -13,8 +14,8 @@
 namespace bullpen {
 
 inline constexpr IntRange kWidthRange{.least = 1, .most = 1 << 20};
-inline constexpr IntRange kExpertRange{.least = 1, .most = 1024};
-inline constexpr IntRange kLayerRange{.least = 0, .most = 4096};
+inline constexpr IntRange kExpertRange{.least = 1, .most = kMaxExpertsPerLayer};
+inline constexpr IntRange kLayerRange{.least = 0, .most = kMaxLayers};
 inline constexpr NumberRange kScaleRange{.least = 0, .most = 1e6};
 
 // partial_rotary_factor at the top or in rope_parameters.

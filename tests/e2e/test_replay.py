@@ -2,8 +2,12 @@
 
 import csv
 import json
+import os
+import resource
 import subprocess
 import xml.etree.ElementTree
+
+import pytest
 
 TRACE = "tests/golden/traces/qwen3-30b-a3b.12-layers.csv"
 
@@ -197,3 +201,17 @@ def test_imitated_routers_show_the_trace_ahead(binary, tmp_path):
     blind, lucky = guessed()
     assert blind["look_ahead"] == "the model's routers"
     assert right > 2 * lucky
+
+
+def test_too_little_memory_is_an_error_and_no_crash(binary, tmp_path):
+    def limited(*arguments):
+        limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+        return subprocess.run([binary, *arguments], capture_output=True, text=True, timeout=60,
+                              preexec_fn=limit)
+    if limited("--version").returncode != 0:
+        pytest.skip("a sanitizer wants more address space")
+    trace = tmp_path / "large.csv"
+    trace.touch()
+    os.truncate(trace, 2 << 30)  # all hole
+    done = limited("replay", str(trace))
+    assert (done.returncode, done.stderr) == (1, "bullpen: out of memory\n")

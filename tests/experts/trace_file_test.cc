@@ -5,13 +5,16 @@
 #include <random>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "base/file.h"
+#include "base/xxh3.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 namespace bullpen {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 class TraceFileTest : public ::testing::Test {
@@ -154,6 +157,49 @@ TEST_F(TraceFileTest, DamageIsRefusedWithItsPlace) {
       std::string(
           ParseTrace(good.substr(0, good.size() - 1)).status().message()),
       HasSubstr("ends in the middle of a block"));
+}
+
+// A binary trace of one layer of so many experts and one record.
+std::string BinaryOf(uint32_t experts) {
+  std::string bytes = "BPTRACE1";
+  const auto put = [&](std::string& out, auto value) {
+    out.append(reinterpret_cast<const char*>(&value), sizeof(value));
+  };
+  const auto checksum = [](const std::string& text) {
+    return uint64_t{XXH3_64bits(text.data(), text.size())};
+  };
+  put(bytes, uint32_t{1});
+  put(bytes, experts);
+  put(bytes, int64_t{100});
+  put(bytes, checksum(bytes));
+  std::string record(11, '\0');  // turn, step, layer and phase
+  put(record, uint8_t{1});
+  put(record, uint16_t{3});
+  put(record, 1.0f);
+  put(bytes, static_cast<uint32_t>(record.size()));
+  put(bytes, checksum(record));
+  return bytes + record;
+}
+
+std::string CsvOf(uint32_t experts) {
+  return absl::StrCat("# route_trace v1\n# n_layer=1 n_expert=", experts,
+                      "\nturn,phase,step,layer,slot,expert,weight\n"
+                      "0,0,0,0,0,3,1\n");
+}
+
+// Tables of each pair of experts must fit into memory.
+TEST(RoutingTrace, HasNoMoreExpertsThanAModelMayHave) {
+  for (const auto& make : {BinaryOf, CsvOf}) {
+    const auto trace = ParseTrace(make(1024));
+    ASSERT_TRUE(trace.ok()) << trace.status();
+    EXPECT_EQ(trace->experts(), 1024);
+    for (const uint32_t experts : {1025u, 65535u}) {
+      const absl::Status status = ParseTrace(make(experts)).status();
+      EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+      EXPECT_THAT(std::string(status.message()),
+                  AllOf(HasSubstr(std::to_string(experts)), HasSubstr("1024")));
+    }
+  }
 }
 
 TEST_F(TraceFileTest, ABinaryRecordBeyondTheHeaderIsRefused) {

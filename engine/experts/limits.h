@@ -1,0 +1,13 @@
+#pragma once
+
+#include <cstdint>
+
+namespace bullpen {
+
+// The most that the config of a model, or a routing trace, may declare: far
+// above any model, and so few that tables of each pair of a layer's experts fit
+// into memory.
+inline constexpr int32_t kMaxLayers = 4096;
+inline constexpr int32_t kMaxExpertsPerLayer = 1024;
+
+}  // namespace bullpen
