@@ -20,6 +20,12 @@ constexpr NumberRange kTheta{.least = 0, .most = 1e12};
 
 constexpr NumberRange kPositive{.least = 0, .most = 1e12};
 
+// Without it the stretch would be another one, and nobody told.
+double Required(ConfigFields& rope, const char* key) {
+  if (!rope.Has(key)) rope.Refuse(key, "this rope_type needs a number");
+  return rope.Number(key, kPositive, 1);
+}
+
 void ReadYarn(ConfigFields& rope, RopeConfig& config) {
   config.beta_fast = rope.Number("beta_fast", kPositive, 32);
   config.beta_slow = rope.Number("beta_slow", kPositive, 1);
@@ -30,8 +36,8 @@ void ReadYarn(ConfigFields& rope, RopeConfig& config) {
 }
 
 void ReadLlama3(ConfigFields& rope, RopeConfig& config) {
-  config.low_freq_factor = rope.Number("low_freq_factor", kPositive, 1);
-  config.high_freq_factor = rope.Number("high_freq_factor", kPositive, 4);
+  config.low_freq_factor = Required(rope, "low_freq_factor");
+  config.high_freq_factor = Required(rope, "high_freq_factor");
   if (config.high_freq_factor <= config.low_freq_factor) {
     rope.Refuse("high_freq_factor", "more than low_freq_factor is");
   }
@@ -64,20 +70,23 @@ void ReadRopeObject(ConfigFields& rope, double context, RopeConfig& config) {
   if (type == "default") return;
   config.original_context = rope.Number("original_max_position_embeddings",
                                         kPositive, config.original_context);
-  config.factor = rope.Number("factor", kPositive,
-                              type == "yarn" || type == "longrope"
-                                  ? context / config.original_context
-                                  : 1);
+  const auto growth = [&] {
+    return rope.Number("factor", kPositive, context / config.original_context);
+  };
   if (type == "linear") {
     config.scaling = RopeScaling::kLinear;
+    config.factor = Required(rope, "factor");
   } else if (type == "yarn") {
     config.scaling = RopeScaling::kYarn;
+    config.factor = growth();
     ReadYarn(rope, config);
   } else if (type == "llama3") {
     config.scaling = RopeScaling::kLlama3;
+    config.factor = Required(rope, "factor");
     ReadLlama3(rope, config);
   } else if (type == "longrope") {
     config.scaling = RopeScaling::kLong;
+    config.factor = growth();
     ReadLongRope(rope, config);
   } else {
     rope.Refuse(type_key, "default, linear, yarn, llama3 and longrope are");
@@ -97,6 +106,9 @@ void ReadRope(ConfigFields& fields, double default_theta, ModelConfig& config) {
     if (!fields.Has(key)) continue;
     ConfigFields object = fields.Object(key);
     ReadRopeObject(object, config.context_length, rope);
+    if (rope.scaling == RopeScaling::kLlama3 && !fields.Has(original)) {
+      Required(object, original);
+    }
     if (fields.Has("rope_theta") && rope.theta != theta) {
       object.Refuse("rope_theta",
                     absl::StrCat("rope_theta of the file is ", theta));

@@ -186,6 +186,25 @@ TEST(Config, UnknownModelTypeListsThoseSupported) {
   EXPECT_THAT(Message(json::array()), HasSubstr("not a JSON object"));
 }
 
+// A rope_scaling of llama3 that lacks a key.
+json Llama3Without(const char* key) {
+  json scaling = {{"rope_type", "llama3"},
+                  {"factor", 8},
+                  {"low_freq_factor", 1},
+                  {"high_freq_factor", 4},
+                  {"original_max_position_embeddings", 64}};
+  scaling.erase(key);
+  return scaling;
+}
+
+TEST(Config, Llama3MayStateTheOriginalContextBesideItsScaling) {
+  const char* original = "original_max_position_embeddings";
+  json config = Moe();
+  config["rope_scaling"] = Llama3Without(original);
+  config[original] = 32;
+  EXPECT_EQ(Parse(config).rope.original_context, 32);
+}
+
 struct BadField {
   std::string name;
   std::string key;
@@ -230,6 +249,19 @@ INSTANTIATE_TEST_SUITE_P(
                  "llama3 and longrope are"},
         BadField{"factor", "rope_scaling",
                  json{{"type", "yarn"}, {"factor", -4}}, "above 0"},
+        BadField{"no_factor", "rope_scaling", json{{"rope_type", "linear"}},
+                 "rope_scaling: factor = null"},
+        BadField{"no_llama3_factor", "rope_scaling", Llama3Without("factor"),
+                 "rope_scaling: factor = null"},
+        BadField{"no_llama3_low", "rope_scaling",
+                 Llama3Without("low_freq_factor"),
+                 "rope_scaling: low_freq_factor = null"},
+        BadField{"no_llama3_high", "rope_parameters",
+                 Llama3Without("high_freq_factor"),
+                 "rope_parameters: high_freq_factor = null"},
+        BadField{"no_llama3_original", "rope_scaling",
+                 Llama3Without("original_max_position_embeddings"),
+                 "original_max_position_embeddings = null"},
         BadField{"per_type", "rope_parameters",
                  json{{"full_attention", {{"rope_theta", 1e4}}}},
                  "one rotation for all layers"},
