@@ -164,6 +164,7 @@ void MapLlama(GgufMapping& m) {
   m.config["model_type"] = "mixtral";
   MapExperts(m, "num_local_experts");
   MapExpertWidth(m, "intermediate_size");
+  m.fields.RequireOneOf(m.Key("expert_weights_norm"), {{1.0}});
   RequireGating(m, 1);
 }
 
@@ -202,6 +203,7 @@ void MapGptOss(GgufMapping& m) {
   const std::vector<double> limits =
       m.fields.Numbers(m.Key("swiglu_clamp_exp"));
   if (!limits.empty()) m.config["swiglu_limit"] = limits.front();
+  m.fields.RequireOneOf(m.Key("attention.sliding_window_pattern"), {{2.0}});
   // The released configs say so; the file has no key for it.
   if (m.config.contains("rope_scaling")) {
     m.config["rope_scaling"]["truncate"] = false;
@@ -227,6 +229,7 @@ void MapDeepseek2(GgufMapping& m) {
   m.config["num_key_value_heads"] = m.config["num_attention_heads"];
   MapSharedExperts(m);
   const bool sigmoid = m.fields.Int(m.Key("expert_gating_func"), 1) == 2;
+  RequireGating(m, sigmoid ? 2 : 1);
   m.config["model_type"] = sigmoid ? "deepseek_v3" : "deepseek_v2";
   const int64_t groups = m.fields.Int(m.Key("expert_group_count"), 1);
   if (sigmoid) {

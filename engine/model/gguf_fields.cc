@@ -1,10 +1,33 @@
 #include "engine/model/gguf_fields.h"
 
+#include <algorithm>
 #include <type_traits>
 
+#include "absl/strings/str_join.h"
 #include "base/strings.h"
+#include "engine/model/config_fields.h"
 
 namespace bullpen {
+namespace {
+
+std::string ValueText(const GgufValue& value) {
+  return std::visit(
+      [&](const auto& held) -> std::string {
+        using T = std::remove_cvref_t<decltype(held)>;
+        if constexpr (std::is_same_v<T, std::string>) {
+          return absl::StrCat("'", Printable(held), "'");
+        } else if constexpr (std::is_same_v<T, bool>) {
+          return held ? "true" : "false";
+        } else if constexpr (std::is_arithmetic_v<T>) {
+          return absl::StrCat(held);
+        } else {
+          return std::string(GgufTypeName(value));
+        }
+      },
+      value);
+}
+
+}  // namespace
 
 void GgufFields::Fail(const std::string& what) {
   if (status_.ok()) {
@@ -13,13 +36,40 @@ void GgufFields::Fail(const std::string& what) {
 }
 
 void GgufFields::Refuse(const std::string& key, std::string_view allowed) {
-  Fail(absl::StrCat(key, " is not supported as it is; ", Absl(allowed)));
+  const auto found = metadata_.find(key);
+  const std::string value =
+      found == metadata_.end() ? "absent" : ValueText(found->second);
+  Fail(absl::StrCat(key, " = ", value, " is not supported; ", Absl(allowed)));
+}
+
+void GgufFields::RequireOneOf(const std::string& key,
+                              std::span<const double> values) {
+  const auto found = metadata_.find(key);
+  if (found == metadata_.end()) return;
+  const auto good = [&](double number) {
+    return std::ranges::find(values, number) != values.end();
+  };
+  const bool all = std::visit(
+      [&](const auto& value) {
+        using T = std::remove_cvref_t<decltype(value)>;
+        if constexpr (std::is_arithmetic_v<T>) {
+          return good(static_cast<double>(value));
+        } else if constexpr (std::is_same_v<T, std::vector<int64_t>> ||
+                             std::is_same_v<T, std::vector<double>>) {
+          return std::ranges::all_of(value, good);
+        } else {
+          return false;
+        }
+      },
+      found->second);
+  if (!all) Refuse(key, absl::StrCat(absl::StrJoin(values, " or "), " is"));
 }
 
 template <typename T>
 const T* GgufFields::Get(const std::string& key) {
   const auto found = metadata_.find(key);
   if (found == metadata_.end()) return nullptr;
+  read_.insert(key);
   const T* value = std::get_if<T>(&found->second);
   if (value == nullptr) {
     Fail(absl::StrCat("the metadata key ", key, " is ",
@@ -72,7 +122,7 @@ std::string GgufFields::String(const std::string& key, std::string otherwise) {
 std::vector<int64_t> GgufFields::Ints(const std::string& key) {
   const auto found = metadata_.find(key);
   if (found == metadata_.end()) return {};
-  if (const int64_t* one = std::get_if<int64_t>(&found->second)) return {*one};
+  if (std::holds_alternative<int64_t>(found->second)) return {Int(key)};
   const std::vector<int64_t>* value = Get<std::vector<int64_t>>(key);
   return value != nullptr ? *value : std::vector<int64_t>();
 }

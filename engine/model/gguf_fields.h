@@ -2,6 +2,8 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -34,8 +36,12 @@ class GgufFields {
   std::vector<double> Numbers(const std::string& key);
   std::vector<std::string> Strings(const std::string& key);
 
-  // Records "where: key is not supported; `allowed`".
+  // Records "where: key = value is not supported; `allowed`".
   void Refuse(const std::string& key, std::string_view allowed);
+  // Refuses a value, or one of an array, that is none of these; absence is not.
+  void RequireOneOf(const std::string& key, std::span<const double> values);
+  // Whether any of the functions above has returned the value.
+  bool WasRead(const std::string& key) const { return read_.contains(key); }
   const absl::Status& status() const { return status_; }
 
  private:
@@ -46,6 +52,7 @@ class GgufFields {
 
   const GgufMetadata& metadata_;
   std::string where_;
+  std::set<std::string> read_;
   absl::Status status_;
 };
 

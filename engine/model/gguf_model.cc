@@ -10,6 +10,7 @@
 #include "engine/model/gguf.h"
 #include "engine/model/gguf_architectures.h"
 #include "engine/model/gguf_fields.h"
+#include "engine/model/gguf_neutral.h"
 #include "engine/model/gguf_vocabulary.h"
 
 namespace bullpen {
@@ -29,25 +30,53 @@ int64_t Uniform(GgufFields& fields, const std::string& key) {
   return values[0];
 }
 
+// What only YaRN has. Converters copy beta_fast, beta_slow and
+// attention_factor, which stands for all growth of attention, from the config.
+// What llama.cpp takes for not given is -1 of yarn_ext_factor, else 1 with YaRN
+// and 0 without.
+void MapYarn(GgufMapping& m, const std::string& type, json& scaling) {
+  const bool yarn = type == "yarn";
+  const auto key = [&](const char* name) {
+    return m.Key(absl::StrCat("rope.scaling.yarn_", name));
+  };
+  m.fields.RequireOneOf(key("ext_factor"), {{-1.0, yarn ? 1.0 : 0.0}});
+  if (!yarn) {
+    m.fields.RequireOneOf(key("attn_factor"), {{1.0}});
+    return;
+  }
+  for (const auto& [name, field] :
+       {std::pair("beta_fast", "beta_fast"),
+        std::pair("beta_slow", "beta_slow"),
+        std::pair("attn_factor", "attention_factor")}) {
+    if (m.fields.Has(key(name))) scaling[field] = m.fields.Number(key(name), 0);
+  }
+  if (m.fields.Has(key("log_multiplier"))) {
+    // A tenth of mscale_all_dim, by the converter's custom.
+    const double mscale = 10 * m.fields.Number(key("log_multiplier"), 0);
+    scaling["mscale"] = mscale;
+    scaling["mscale_all_dim"] = mscale;
+  }
+}
+
+// As llama.cpp does, a factor alone is linear, the oldest files' too, and 0 is
+// none.
 void MapRopeScaling(GgufMapping& m) {
-  const std::string type = m.fields.String(m.Key("rope.scaling.type"), "none");
+  const std::string own = m.Key("rope.scaling.factor");
+  const std::string old = m.Key("rope.scale_linear");
+  double factor = m.fields.Number(m.fields.Has(own) ? own : old, 1);
+  if (factor == 0) factor = 1;
+  const std::string type = m.fields.String(m.Key("rope.scaling.type"),
+                                           factor == 1 ? "none" : "linear");
+  json scaling = {{"rope_type", type}, {"factor", factor}};
+  MapYarn(m, type, scaling);
   if (type == "none") return;
   if (type != "linear" && type != "yarn") {
     m.fields.Refuse(m.Key("rope.scaling.type"), "none, linear and yarn are");
     return;
   }
-  json scaling = {{"rope_type", type},
-                  {"factor", m.fields.Number(m.Key("rope.scaling.factor"), 1)}};
   const std::string original = m.Key("rope.scaling.original_context_length");
   if (m.fields.Has(original)) {
     scaling["original_max_position_embeddings"] = m.fields.Int(original);
-  }
-  const std::string log = m.Key("rope.scaling.yarn_log_multiplier");
-  if (m.fields.Has(log)) {
-    // A tenth of mscale_all_dim, by the converter's custom.
-    const double mscale = 10 * m.fields.Number(log, 0);
-    scaling["mscale"] = mscale;
-    scaling["mscale_all_dim"] = mscale;
   }
   m.config["rope_scaling"] = std::move(scaling);
 }
@@ -262,6 +291,7 @@ absl::StatusOr<CheckpointParts> ReadGgufModel(const fs::path& path) {
                       .config = parts.config};
   MapCommon(mapping);
   (*architecture)->map(mapping);
+  RefuseUnreadKeys(mapping);
   parts.generation = Generation(fields);
   RETURN_IF_ERROR(fields.status());
   RETURN_IF_ERROR(AddRopeDivisors(parts));

@@ -1,0 +1,191 @@
+// Keys of GGUF metadata that change what a model computes.
+
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "engine/model/checkpoint.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+#include "tests/fakes/checkpoint_writer.h"
+#include "tests/fakes/gguf_writer.h"
+
+namespace bullpen {
+namespace {
+
+using nlohmann::json;
+using ::testing::HasSubstr;
+
+constexpr uint32_t kBoolType = 7;
+constexpr uint32_t kF32Type = 6;
+
+// A key behind the architecture's name.
+struct Key {
+  std::string name;
+  std::variant<float, uint32_t, bool, std::string> value;
+};
+
+void Append(GgufBytes& file, const std::string& name, const Key& key) {
+  if (const auto* text = std::get_if<std::string>(&key.value)) {
+    file.Key(name, *text);
+  } else if (const auto* count = std::get_if<uint32_t>(&key.value)) {
+    file.Key(name, *count);
+  } else if (const auto* yes = std::get_if<bool>(&key.value)) {
+    file.String(name).Number(kBoolType).Number<uint8_t>(*yes ? 1 : 0);
+  } else {
+    file.String(name).Number(kF32Type).Number(std::get<float>(key.value));
+  }
+}
+
+// The config of a small file of that architecture with these keys more.
+absl::StatusOr<json> ConfigWith(const std::string& architecture,
+                                const std::vector<Key>& more) {
+  std::vector<Key> keys = {{"block_count", 2u},
+                           {"context_length", 64u},
+                           {"embedding_length", 8u},
+                           {"feed_forward_length", 8u},
+                           {"attention.head_count", 2u}};
+  if (architecture != "qwen3") {
+    keys.push_back({"expert_count", 4u});
+    keys.push_back({"expert_used_count", 2u});
+  }
+  keys.insert(keys.end(), more.begin(), more.end());
+  GgufBytes file;
+  file.Start(1, keys.size() + 1).Key("general.architecture", architecture);
+  for (const Key& key : keys) {
+    Append(file, architecture + "." + key.name, key);
+  }
+  file.Tensor("token_embd.weight", {8, 8}, 0, 0).PadTo(32).Data(8 * 8 * 4);
+  const std::filesystem::path path = ScratchPath("metadata.gguf");
+  WriteText(path, file.bytes());
+  const absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(path);
+  if (!checkpoint.ok()) return checkpoint.status();
+  return checkpoint->config();
+}
+
+std::string ErrorOf(const std::string& architecture, const Key& key) {
+  const absl::Status status = ConfigWith(architecture, {key}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument)
+      << key.name << ": " << status;
+  return std::string(status.message());
+}
+
+TEST(GgufRope, AFactorWithoutATypeIsLinear) {
+  for (const char* key : {"rope.scaling.factor", "rope.scale_linear"}) {
+    const auto config = ConfigWith("llama", {{key, 4.0f}});
+    ASSERT_TRUE(config.ok()) << config.status();
+    EXPECT_EQ((*config)["rope_scaling"],
+              (json{{"rope_type", "linear"}, {"factor", 4.0}}));
+    for (const float none : {0.0f, 1.0f}) {
+      const auto plain = ConfigWith("llama", {{key, none}});
+      ASSERT_TRUE(plain.ok()) << plain.status();
+      EXPECT_FALSE(plain->contains("rope_scaling")) << none;
+    }
+    const auto off = ConfigWith(
+        "llama", {{key, 4.0f}, {"rope.scaling.type", std::string("none")}});
+    ASSERT_TRUE(off.ok()) << off.status();
+    EXPECT_FALSE(off->contains("rope_scaling"));
+  }
+}
+
+TEST(GgufRope, AllThatYarnReadsReachesTheConfig) {
+  const auto config =
+      ConfigWith("qwen3moe", {{"rope.scaling.type", std::string("yarn")},
+                              {"rope.scaling.factor", 4.0f},
+                              {"rope.scaling.original_context_length", 16u},
+                              {"rope.scaling.yarn_ext_factor", 1.0f},
+                              {"rope.scaling.yarn_beta_fast", 16.0f},
+                              {"rope.scaling.yarn_beta_slow", 2.0f},
+                              {"rope.scaling.yarn_attn_factor", 0.5f}});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ((*config)["rope_scaling"],
+            (json{{"rope_type", "yarn"},
+                  {"factor", 4.0},
+                  {"original_max_position_embeddings", 16},
+                  {"beta_fast", 16.0},
+                  {"beta_slow", 2.0},
+                  {"attention_factor", 0.5}}));
+}
+
+TEST(GgufRope, WhatYarnCannotDoIsNamed) {
+  const auto error = [](const char* type, const char* key, float value) {
+    const absl::Status status =
+        ConfigWith("qwen3moe", {{"rope.scaling.type", std::string(type)},
+                                {"rope.scaling.factor", 4.0f},
+                                {key, value}})
+            .status();
+    EXPECT_THAT(std::string(status.message()),
+                HasSubstr(std::string("qwen3moe.") + key + " = "));
+  };
+  error("yarn", "rope.scaling.yarn_ext_factor", 0.0f);
+  error("yarn", "rope.scaling.attn_factor", 0.5f);
+  error("linear", "rope.scaling.yarn_ext_factor", 1.0f);
+  error("linear", "rope.scaling.yarn_attn_factor", 0.5f);
+}
+
+TEST(GgufModel, AKeyThatNothingReadsMustBeNeutral) {
+  const std::vector<Key> changing = {
+      {"attention.causal", false},        {"attention.clamp_kqv", 8.0f},
+      {"attention.scale", 0.5f},          {"attention.scale", 1.0f},
+      {"attention.sliding_window", 16u},  {"attention.temperature_scale", 0.1f},
+      {"attn_logit_softcapping", 50.0f},  {"embedding_scale", 12.0f},
+      {"expert_group_count", 4u},         {"expert_weights_scale", 2.5f},
+      {"final_logit_softcapping", 30.0f}, {"logit_scale", 0.5f},
+      {"residual_scale", 0.22f},          {"rope.scaling.attn_factor", 1.19f},
+  };
+  const std::vector<Key> neutral = {
+      {"attention.causal", true},         {"attention.clamp_kqv", 0.0f},
+      {"attention.scale", 0.0f},          {"attention.sliding_window", 0u},
+      {"attn_logit_softcapping", 0.0f},   {"expert_group_count", 1u},
+      {"expert_weights_scale", 1.0f},     {"logit_scale", 1.0f},
+      {"rope.scaling.attn_factor", 1.0f}, {"rope.scaling.finetuned", true},
+  };
+  for (const std::string architecture : {"llama", "qwen3", "qwen3moe"}) {
+    for (const Key& key : changing) {
+      EXPECT_THAT(ErrorOf(architecture, key),
+                  HasSubstr(architecture + "." + key.name + " = "));
+    }
+    const auto config = ConfigWith(architecture, neutral);
+    EXPECT_TRUE(config.ok()) << config.status();
+  }
+}
+
+TEST(GgufModel, AWindowOfTheWholeContextIsNone) {
+  EXPECT_TRUE(ConfigWith("qwen3moe", {{"attention.sliding_window", 64u}}).ok());
+  EXPECT_THAT(ErrorOf("qwen3moe", {"attention.sliding_window", 63u}),
+              HasSubstr("sliding_window = 63 is not supported; 0 is, and from "
+                        "the context length of 64 on"));
+}
+
+TEST(GgufModel, WhatAnArchitectureMapsIsNotRefused) {
+  const auto olmoe = ConfigWith("olmoe", {{"attention.clamp_kqv", 8.0f}});
+  ASSERT_TRUE(olmoe.ok()) << olmoe.status();
+  EXPECT_EQ((*olmoe)["clip_qkv"], 8.0);
+  const auto gpt_oss =
+      ConfigWith("gpt-oss", {{"attention.sliding_window", 16u},
+                             {"attention.sliding_window_pattern", 2u}});
+  ASSERT_TRUE(gpt_oss.ok()) << gpt_oss.status();
+  EXPECT_EQ((*gpt_oss)["sliding_window"], 16);
+  const auto glm = ConfigWith("glm4moe", {{"expert_gating_func", 2u},
+                                          {"expert_weights_scale", 2.5f},
+                                          {"expert_group_count", 2u}});
+  ASSERT_TRUE(glm.ok()) << glm.status();
+  EXPECT_EQ((*glm)["routed_scaling_factor"], 2.5);
+  EXPECT_EQ((*glm)["n_group"], 2);
+}
+
+// A family's own rule, where a key could say otherwise.
+TEST(GgufModel, AKeyThatContradictsTheFamilyIsNamed) {
+  EXPECT_THAT(ErrorOf("llama", {"expert_weights_norm", false}),
+              HasSubstr("llama.expert_weights_norm = false"));
+  EXPECT_THAT(ErrorOf("gpt-oss", {"attention.sliding_window_pattern", 4u}),
+              HasSubstr("sliding_window_pattern = 4"));
+  EXPECT_THAT(ErrorOf("olmoe", {"expert_gating_func", 3u}),
+              HasSubstr("olmoe.expert_gating_func = 3"));
+}
+
+}  // namespace
+}  // namespace bullpen
