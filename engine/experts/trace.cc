@@ -197,6 +197,13 @@ class TraceCsvReader {
         static_cast<size_t>(layers_ > 0 ? layers_ : top_layer_ + 1));
     trace_.experts_ =
         experts_ > 0 ? static_cast<int32_t>(experts_) : top_expert_ + 1;
+    const int64_t pairs = TracePairs(trace_.layers(), trace_.experts_);
+    if (pairs > kMaxTracePairs) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("routing trace: n_layer * n_expert^2 is ", pairs, " (",
+                       trace_.layers(), " layers of ", trace_.experts_,
+                       " experts), more than the limit of ", kMaxTracePairs));
+    }
     return std::move(trace_);
   }
 

@@ -105,6 +105,12 @@ class TraceReader {
                                           " experts; at most ", kMaxLayers,
                                           " of ", kMaxExpertsPerLayer));
     }
+    if (TracePairs(layers, experts) > kMaxTracePairs) {
+      return Wrong(in_.at(), absl::StrCat(layers, " layers of ", experts,
+                                          " experts; layers * experts^2 is at "
+                                          "most ",
+                                          kMaxTracePairs));
+    }
     std::vector<int64_t> expert_bytes(layers);
     for (int64_t& count : expert_bytes) {
       if (!in_.Take(count) || count < 0 || count > kMaxExpertBytes) {

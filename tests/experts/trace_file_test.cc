@@ -202,6 +202,27 @@ TEST(RoutingTrace, HasNoMoreExpertsThanAModelMayHave) {
   }
 }
 
+TEST(RoutingTrace, TheTablesOfAllItsLayersMustFitIntoMemory) {
+  const std::string rows =
+      "turn,phase,step,layer,slot,expert,weight\n0,0,0,0,0,3,1\n";
+  const auto parse = [&](const char* counts) {
+    return RoutingTrace::ParseCsv(
+        absl::StrCat("# route_trace v1\n# ", counts, "\n", rows));
+  };
+  EXPECT_TRUE(parse("n_layer=256 n_expert=1024").ok());
+  EXPECT_TRUE(parse("n_layer=4096 n_expert=256").ok());
+  const absl::Status csv = parse("n_layer=257 n_expert=1024").status();
+  EXPECT_TRUE(absl::IsInvalidArgument(csv)) << csv;
+  EXPECT_THAT(std::string(csv.message()),
+              AllOf(HasSubstr("257 layers of 1024"), HasSubstr("268435456")));
+  std::string binary = "BPTRACE1";
+  for (const uint32_t count : {257u, 1024u}) {
+    binary.append(reinterpret_cast<const char*>(&count), sizeof(count));
+  }
+  EXPECT_THAT(std::string(ParseTrace(binary).status().message()),
+              AllOf(HasSubstr("257 layers of 1024"), HasSubstr("268435456")));
+}
+
 TEST_F(TraceFileTest, ABinaryRecordBeyondTheHeaderIsRefused) {
   const int64_t bytes[] = {100};
   const float weights[] = {1};
