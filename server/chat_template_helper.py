@@ -10,6 +10,7 @@ The environment is the one that transformers gives to templates.
 
 import copy
 import datetime
+import itertools
 import json
 import resource
 import sys
@@ -18,6 +19,17 @@ MESSAGE_CHARACTERS_MAX = 2000
 JINJA_MIN = (3, 1, 6)  # Older sandboxes have known escapes.
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 CONTINUE_TAG = "CONTINUE_FINAL_MESSAGE_TAG "
+DEFAULT_VARIABLES = {"documents": None, "add_generation_prompt": False}
+
+# What a template is shown to learn which arguments it takes. Some want an id
+# of nine letters, and a tool's answer after its call.
+PROBE_KEY = "argument_needle"
+PROBE_ARGUMENTS = {PROBE_KEY: "print('Hello')"}
+PROBE_ANSWER = {"role": "tool", "name": "python", "tool_call_id": "probe0001", "content": "Hello"}
+PROBE_TOOL = {"type": "function", "function": {
+    "name": "python", "description": "Runs code.",
+    "parameters": {"type": "object", "required": [], "properties": {
+        "code": {"type": "string", "description": "The code."}}}}}
 
 
 class OutputLimit(Exception):
@@ -102,6 +114,43 @@ def with_reasoning_names(message):
     return message
 
 
+def has_text_arguments(message):
+    return any(isinstance(function.get("arguments"), str) for function in called_functions(message))
+
+
+def called_functions(message):
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list):
+        return []
+    functions = (call.get("function") for call in calls if isinstance(call, dict))
+    return [function for function in functions if isinstance(function, dict)]
+
+
+def with_object_arguments(message):
+    """Arguments that are the text of a JSON object become that object."""
+    if not has_text_arguments(message):
+        return message
+    message = copy.deepcopy(message)
+    for function in called_functions(message):
+        try:
+            arguments = json.loads(function["arguments"])
+        except (KeyError, TypeError, ValueError, RecursionError):
+            continue  # The template's affair.
+        if isinstance(arguments, dict):
+            function["arguments"] = arguments
+    return message
+
+
+def probe_messages(arguments, content):
+    call = {"id": "probe0001", "type": "function", "function": {"name": "python", "arguments": arguments}}
+    return [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": content, "tool_calls": [call]}]
+
+
+def shows_probe_key(rendered):
+    """A key whose quote is escaped is part of JSON within JSON."""
+    return any(not rest.startswith("\\") for rest in rendered.split(PROBE_KEY)[1:])
+
+
 def tag_final_message(messages):
     """Marks where the last message ends; gives its text."""
     if not messages or messages[-1].get("content") is None:
@@ -136,36 +185,64 @@ class Renderer:
         self.variables = setup["variables"]
         self.limits = setup["limits"]
         self.compiled = {}
+        self.object_arguments = {}  # by template: whether it needs them
 
-    def template(self, tools):
+    def template_name(self, tools):
         name = "default"
         if tools is not None and "tool_use" in self.sources:
             name = "tool_use"
         if name not in self.sources:
             raise ValueError(f"no template is named {name}; there are {', '.join(sorted(self.sources))}")
+        return name
+
+    def generate(self, name, variables):
         if name not in self.compiled:
             self.compiled[name] = self.environment.from_string(self.sources[name])
-        return self.compiled[name]
-
-    def render(self, request):
-        extend_cpu_limit(self.limits["seconds"])
-        variables = {"documents": None, "add_generation_prompt": False, **self.variables, **request["variables"]}
-        continues = variables.pop("continue_final_message", False)
-        if continues and variables["add_generation_prompt"]:
-            raise ValueError("continue_final_message and add_generation_prompt exclude each other")
-        messages = [with_reasoning_names(message) for message in request["messages"]]
-        if continues:
-            messages = copy.deepcopy(messages)
-            final_text = tag_final_message(messages)
-        variables.update(messages=messages, tools=request["tools"])
         parts = []
         size = 0
-        for part in self.template(request["tools"]).generate(variables):
+        for part in self.compiled[name].generate(variables):
             size += len(part)
             if size > self.limits["output_bytes"]:
                 raise OutputLimit()
             parts.append(part)
-        text = "".join(parts)
+        return "".join(parts)
+
+    def shows_arguments(self, name, arguments):
+        """Whether any form of a tiny conversation shows them as they are."""
+        tools = [PROBE_TOOL] if name == "tool_use" else None
+        for content, tail in itertools.product((None, ""), ([], [PROBE_ANSWER])):
+            messages = probe_messages(arguments, content) + tail
+            variables = {**DEFAULT_VARIABLES, **self.variables, "messages": messages, "tools": tools}
+            try:
+                if shows_probe_key(self.generate(name, variables)):
+                    return True
+            except Exception:  # Not the request's fault.
+                continue
+        return False
+
+    def needs_objects(self, name):
+        """Whether calls are shown as they are only with objects as arguments."""
+        if name not in self.object_arguments:
+            as_text = json.dumps(PROBE_ARGUMENTS)
+            self.object_arguments[name] = (
+                not self.shows_arguments(name, as_text) and self.shows_arguments(name, PROBE_ARGUMENTS))
+        return self.object_arguments[name]
+
+    def render(self, request):
+        extend_cpu_limit(self.limits["seconds"])
+        variables = {**DEFAULT_VARIABLES, **self.variables, **request["variables"]}
+        continues = variables.pop("continue_final_message", False)
+        if continues and variables["add_generation_prompt"]:
+            raise ValueError("continue_final_message and add_generation_prompt exclude each other")
+        messages = [with_reasoning_names(message) for message in request["messages"]]
+        name = self.template_name(request["tools"])
+        if any(map(has_text_arguments, messages)) and self.needs_objects(name):
+            messages = [with_object_arguments(message) for message in messages]
+        if continues:
+            messages = copy.deepcopy(messages)
+            final_text = tag_final_message(messages)
+        variables.update(messages=messages, tools=request["tools"])
+        text = self.generate(name, variables)
         return cut_at_tag(text, final_text) if continues else text
 
 

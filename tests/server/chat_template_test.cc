@@ -79,6 +79,30 @@ class ChatTemplateTest : public testing::Test {
     return chat_->Render(messages, nullptr, variables);
   }
 
+  // What is left of a history with a call that has these arguments.
+  std::string RenderCall(const ordered_json& arguments,
+                         const ordered_json& tools = nullptr) {
+    const ordered_json call = {
+        {"id", "call_1"},
+        {"type", "function"},
+        {"function", {{"name", "f"}, {"arguments", arguments}}}};
+    const ordered_json messages = {
+        {{"role", "user"}, {"content", "Hi"}},
+        {{"role", "assistant"}, {"content", nullptr}, {"tool_calls", {call}}},
+        {{"role", "tool"}, {"content", "1"}, {"tool_call_id", "call_1"}}};
+    const absl::StatusOr<std::string> text =
+        chat_->Render(messages, tools, ordered_json::object());
+    return text.ok() ? *text : text.status().ToString();
+  }
+
+  // A template that shows the arguments of calls by this expression.
+  void LoadCalls(const std::string& arguments, const std::string& first = "") {
+    LoadSource(first +
+               "{% for m in messages if m.tool_calls %}"
+               "{% for c in m.tool_calls %}{% set a = c.function.arguments %}" +
+               arguments + "{% endfor %}{% endfor %}");
+  }
+
   void ExpectText(const std::string& expected) {
     const absl::StatusOr<std::string> text = Render();
     ASSERT_TRUE(text.ok()) << text.status();
@@ -160,6 +184,103 @@ TEST_F(ChatTemplateTest, ToolsKeepTheirKeyOrderAndCharacters) {
       ordered_json::parse("[{\"z\": 1.0, \"a\": \"<\u00e9>\"}]");
   EXPECT_EQ(*chat_->Render(ordered_json::array(), tools, {}),
             "[{\"z\": 1.0, \"a\": \"<\u00e9>\"}]");
+}
+
+constexpr char kArguments[] = R"({"z": 1.0, "a": {"y": "é", "b": null}})";
+
+// Of a template: whether the conversation is not that of RenderCall.
+constexpr char kNotOurs[] = "messages[1].tool_calls[0].function.name != 'f'";
+
+TEST_F(ChatTemplateTest, ArgumentsBecomeObjectsForTemplatesThatNeedThem) {
+  struct Case {
+    const char *shown, *expected;
+  };
+  for (const Case& test : {
+           // As GLM-4.5, Qwen3-Coder, gpt-oss, Mistral and MiniMax do.
+           Case{"{% for k, v in a.items() %}<k>{{ k }}</k>{% endfor %}",
+                "<k>z</k><k>a</k>"},
+           Case{"{% for k, v in a|items %}<parameter={{ k }}>{% endfor %}",
+                "<parameter=z><parameter=a>"},
+           Case{"{{ a|tojson }}", kArguments},
+           Case{"{{ c.function|tojson }}",
+                R"({"name": "f", "arguments": )"
+                R"({"z": 1.0, "a": {"y": "é", "b": null}}})"},
+           Case{"{% for k, v in a.items() %}<p name=\"{{ k }}\">{% endfor %}",
+                "<p name=\"z\"><p name=\"a\">"},
+           Case{"{% if a is mapping %}{% for k in a %}{{ k }}{% endfor %}"
+                "{% endif %}",
+                "za"},
+       }) {
+    LoadCalls(test.shown);
+    EXPECT_EQ(RenderCall(kArguments), test.expected) << test.shown;
+    EXPECT_EQ(RenderCall(ordered_json::parse(kArguments)), test.expected);
+  }
+}
+
+TEST_F(ChatTemplateTest, ArgumentsStayTextWhereTheTemplateShowsText) {
+  // DeepSeek-V3's; one that takes either; one that shows none; text in text
+  // whatever it gets.
+  LoadCalls("{{ '```' + a + '```' }}");
+  EXPECT_EQ(RenderCall(kArguments), absl::StrCat("```", kArguments, "```"));
+  LoadCalls("{{ a if a is string else a|tojson(indent=2) }}");
+  EXPECT_EQ(RenderCall(kArguments), kArguments);
+  LoadCalls("{{ a is string }}");
+  EXPECT_EQ(RenderCall(kArguments), "True");
+  LoadCalls("{{ a|tojson|tojson if a is mapping else a|tojson }}");
+  EXPECT_EQ(RenderCall(kArguments),
+            R"("{\"z\": 1.0, \"a\": {\"y\": \"é\", \"b\": null}}")");
+}
+
+TEST_F(ChatTemplateTest, OnlyTheTextOfAnObjectBecomesOne) {
+  LoadCalls("{{ a|tojson }}");
+  for (const char* text : {"", "{", "[1]", "1", "null", "\"{}\""}) {
+    EXPECT_EQ(RenderCall(text), ordered_json(text).dump());
+  }
+  const std::string deep = std::string(100000, '[');
+  EXPECT_EQ(RenderCall(deep), ordered_json(deep).dump());
+  EXPECT_EQ(RenderCall(nullptr), "null");
+  EXPECT_EQ(RenderCall("{}"), "{}");
+}
+
+TEST_F(ChatTemplateTest, TheTemplateIsAskedAboutArgumentsInTheShapesItTakes) {
+  for (const char* demand :
+       {"messages[1].content is string", "messages[1].content is none",
+        "messages[-1].role == 'tool'", "messages[-1].role != 'tool'",
+        "messages[1].tool_calls[0].id|length == 9"}) {
+    LoadCalls("{{ a|tojson }}",
+              absl::StrCat("{% if ", kNotOurs, " and not (", demand,
+                           ") %}{{ raise_exception('no') }}{% endif %}"));
+    EXPECT_EQ(RenderCall(kArguments), kArguments) << demand;
+  }
+}
+
+TEST_F(ChatTemplateTest, AskingAboutArgumentsFailsNoRequest) {
+  // What refuses the small conversation may still take the request's.
+  for (const char* fault :
+       {"{{ raise_exception('no') }}", "{{ missing.name }}",
+        "{{ ('x' * 4000000000) | length }}",
+        "{% for i in range(99999) %}{{ 'x' * 99 }}{% endfor %}"}) {
+    LoadCalls("{{ a }}",
+              absl::StrCat("{% if ", kNotOurs, " %}", fault, "{% endif %}"));
+    EXPECT_EQ(RenderCall(kArguments), kArguments) << fault;
+  }
+}
+
+TEST_F(ChatTemplateTest, TheTemplateForToolsIsAskedByItself) {
+  const std::string a = "{{ messages[1].tool_calls[0].function.arguments";
+  const std::string named = "{{ tools[0].function.name }}";
+  Write(
+      "tokenizer_config.json",
+      ordered_json(
+          {{"chat_template",
+            {{{"name", "default"}, {"template", a + " }}"}},
+             {{"name", "tool_use"}, {"template", named + a + "|tojson }}"}}}}})
+          .dump());
+  Load({.python = Python()});
+  const ordered_json tools = {{{"function", {{"name", "f"}}}}};
+  EXPECT_EQ(RenderCall(R"({"b":1})"), R"({"b":1})");
+  EXPECT_EQ(RenderCall(R"({"b":1})", tools), R"(f{"b": 1})");
+  EXPECT_EQ(RenderCall(R"({"b":1})"), R"({"b":1})");
 }
 
 TEST_F(ChatTemplateTest, LoopControlsAndGenerationBlocksWork) {
