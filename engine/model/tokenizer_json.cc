@@ -128,13 +128,19 @@ absl::Status ParseDecoder(const json& node, const std::string& path, int depth,
 // TemplateProcessing: what stands before and after the text of one sequence.
 absl::Status ParseTemplate(const JsonFields& part, TokenizerParts& out) {
   ASSIGN_OR_RETURN(const json* single, part.Array("single"));
-  bool after_text = false;
+  int texts = 0;
   for (size_t i = 0; i < single->size(); ++i) {
     const std::string path = absl::StrCat(part.path(), ".single[", i, "]");
     ASSIGN_OR_RETURN(const JsonFields piece,
                      JsonFields::Of((*single)[i], path));
     if (piece.Find("Sequence") != nullptr) {
-      after_text = true;
+      ASSIGN_OR_RETURN(const JsonFields text, piece.Object("Sequence"));
+      ASSIGN_OR_RETURN(const std::string name, text.String("id", ""));
+      if (name != "A") {
+        return text.Error(
+            "id", absl::StrCat("'", name, "' is not supported, only 'A'"));
+      }
+      ++texts;
       continue;
     }
     ASSIGN_OR_RETURN(const JsonFields special, piece.Object("SpecialToken"));
@@ -144,10 +150,12 @@ absl::Status ParseTemplate(const JsonFields& part, TokenizerParts& out) {
     ASSIGN_OR_RETURN(const json* ids, entry.Array("ids"));
     for (const json& id : *ids) {
       ASSIGN_OR_RETURN(const int32_t value, JsonId(id, entry.path()));
-      (after_text ? out.suffix : out.prefix).push_back(value);
+      (texts > 0 ? out.suffix : out.prefix).push_back(value);
     }
   }
-  return absl::OkStatus();
+  if (texts == 1) return absl::OkStatus();
+  return part.Error("single", absl::StrCat("has the Sequence 'A' ", texts,
+                                           " times, supported is only once"));
 }
 
 // ["<s>", 0]
@@ -167,6 +175,12 @@ absl::Status ParsePostProcessor(const json& node, const std::string& path,
   ASSIGN_OR_RETURN(const JsonFields part, JsonFields::Of(node, path));
   ASSIGN_OR_RETURN(const std::string type, part.String("type", ""));
   if (type == "ByteLevel") return absl::OkStatus();  // moves offsets only
+  if (type != "Sequence" && !(out.prefix.empty() && out.suffix.empty())) {
+    return part.Error("type",
+                      absl::StrCat("'", type,
+                                   "' after a processor that adds tokens is "
+                                   "not supported"));
+  }
   if (type == "TemplateProcessing") return ParseTemplate(part, out);
   if (type == "BertProcessing" || type == "RobertaProcessing") {
     RETURN_IF_ERROR(ParseSurrounding(part, "cls", out.prefix));

@@ -150,6 +150,37 @@ TEST_F(TokenizerTest, TemplatesPutTokensAroundTheText) {
   ExpectRefused(document, "id 99 > 9");
 }
 
+TEST_F(TokenizerTest, TemplatesOfOtherShapesAreRefused) {
+  json document = SmallModel();
+  json& processor = document["post_processor"];
+  const json token = {{"SpecialToken", {{"id", "<s>"}}}};
+  const json text = {{"Sequence", {{"id", "A"}}}};
+  const json surround = {{"type", "TemplateProcessing"},
+                         {"single", {token, text}},
+                         {"special_tokens", {{"<s>", {{"ids", {9}}}}}}};
+  processor = surround;
+  processor["single"] = {text, token, text};
+  ExpectRefused(document,
+                "post_processor.single: has the Sequence 'A' 2 times");
+  processor["single"] = {token};
+  ExpectRefused(document,
+                "post_processor.single: has the Sequence 'A' 0 times");
+  processor["single"] = {token, {{"Sequence", {{"id", "B"}}}}};
+  ExpectRefused(document, "post_processor.single[1].Sequence.id: 'B'");
+  const json roberta = {
+      {"type", "RobertaProcessing"}, {"cls", {"<s>", 9}}, {"sep", {"a", 0}}};
+  for (const json& second : {surround, roberta}) {
+    processor = {{"type", "Sequence"}, {"processors", {surround, second}}};
+    ExpectRefused(document,
+                  "post_processor.processors[1].type: '" +
+                      second["type"].get<std::string>() +
+                      "' after a processor that adds tokens is not supported");
+  }
+  const json moves_offsets = {{"type", "ByteLevel"}};
+  processor["processors"] = {surround, moves_offsets};
+  EXPECT_THAT(Load(document)->Encode("ab", true), ElementsAre(9, 3));
+}
+
 struct AddedCase {
   const char* flags;
   const char* text;
