@@ -67,62 +67,121 @@ absl::Status ParseModel(const JsonFields& model, TokenizerDocument& document,
   return absl::OkStatus();
 }
 
+// DecodeSteps are done in one order; these are its stages.
+enum class DecodeStage {
+  kTokens,  // Replace and Metaspace change each token
+  kBytes,   // ByteFallback has joined bytes
+  kFused,   // the text is one
+  kEnded,   // ByteLevel, or Strip, which takes from the whole text
+};
+
+struct DecoderReading {
+  DecodeSteps& steps;
+  DecodeStage stage = DecodeStage::kTokens;
+  std::string last = {};  // type of the latest step
+};
+
+// Takes a step of this type, if it is one for the stage.
+absl::Status Advance(const JsonFields& part, std::string_view type,
+                     bool in_order, DecodeStage next, DecoderReading& reading) {
+  if (!in_order) {
+    const std::string place = reading.last.empty()
+                                  ? "as the first step"
+                                  : absl::StrCat("after '", reading.last, "'");
+    return part.Error(
+        "type", absl::StrCat("'", Absl(type), "' ", place,
+                             " is not supported; supported are ByteLevel alone "
+                             "and the order Metaspace, Replace, ByteFallback, "
+                             "Fuse, Strip"));
+  }
+  reading.stage = next;
+  reading.last = type;
+  return absl::OkStatus();
+}
+
 // Every replacement becomes a space; those of the first token go where
 // encoding put one in front.
-absl::Status ParseMetaspaceDecoder(const JsonFields& part, DecodeSteps& out) {
+absl::Status ParseMetaspaceDecoder(const JsonFields& part,
+                                   DecoderReading& reading) {
+  DecodeSteps& out = reading.steps;
   ASSIGN_OR_RETURN(std::string replacement,
                    part.String("replacement", "\u2581"));
   ASSIGN_OR_RETURN(const bool prefix, part.Bool("add_prefix_space", true));
   ASSIGN_OR_RETURN(const std::string scheme,
                    part.String("prepend_scheme", prefix ? "always" : "never"));
   if (replacement.empty()) return part.Error("replacement", "is empty");
+  // What goes from the first token does so before anything is replaced.
+  const bool in_order = reading.stage == DecodeStage::kTokens &&
+                        (scheme == "never" || out.replace.empty());
+  RETURN_IF_ERROR(
+      Advance(part, "Metaspace", in_order, DecodeStage::kTokens, reading));
   if (scheme != "never") out.removed_in_first = replacement;
   out.replace.emplace_back(std::move(replacement), " ");
   return absl::OkStatus();
 }
 
+absl::Status ParseReplaceDecoder(const JsonFields& part,
+                                 DecoderReading& reading) {
+  RETURN_IF_ERROR(Advance(part, "Replace",
+                          reading.stage == DecodeStage::kTokens,
+                          DecodeStage::kTokens, reading));
+  ASSIGN_OR_RETURN(PartPattern pattern, ParsePartPattern(part));
+  if (pattern.is_regex) {
+    return part.Error("pattern", "a Regex is not supported, only a String");
+  }
+  ASSIGN_OR_RETURN(std::string content, part.String("content", ""));
+  reading.steps.replace.emplace_back(std::move(pattern.text),
+                                     std::move(content));
+  return absl::OkStatus();
+}
+
+absl::Status ParseStripDecoder(const JsonFields& part,
+                               DecoderReading& reading) {
+  ASSIGN_OR_RETURN(std::string content, part.String("content", " "));
+  ASSIGN_OR_RETURN(const int32_t start, part.Id("start"));
+  ASSIGN_OR_RETURN(const int32_t stop, part.Id("stop"));
+  if (stop != 0) return part.Error("stop", "is not supported, only 0");
+  if (content.empty()) return part.Error("content", "is empty");
+  if (start == 0) return absl::OkStatus();
+  reading.steps.strip = std::move(content);
+  reading.steps.strip_count = start;
+  return Advance(part, "Strip", reading.stage == DecodeStage::kFused,
+                 DecodeStage::kEnded, reading);
+}
+
 absl::Status ParseDecoder(const json& node, const std::string& path, int depth,
-                          DecodeSteps& out) {
+                          DecoderReading& reading) {
+  using enum DecodeStage;
   ASSIGN_OR_RETURN(const JsonFields part, JsonFields::Of(node, path));
   ASSIGN_OR_RETURN(const std::string type, part.String("type", ""));
-  if (out.byte_level || out.strip_count > 0) {
-    return part.Error("type", absl::StrCat("'", type,
-                                           "' after ByteLevel or Strip is not "
-                                           "supported"));
-  }
+  const DecodeStage stage = reading.stage;
   if (type == "Sequence") {
     if (depth == kMaxPartDepth) return part.Error("type", "nested too deeply");
     ASSIGN_OR_RETURN(const json* steps, part.Array("decoders"));
     for (size_t i = 0; i < steps->size(); ++i) {
       RETURN_IF_ERROR(ParseDecoder((*steps)[i],
                                    absl::StrCat(path, ".decoders[", i, "]"),
-                                   depth + 1, out));
+                                   depth + 1, reading));
     }
-  } else if (type == "ByteLevel") {
-    out.byte_level = true;
-  } else if (type == "ByteFallback") {
-    out.byte_fallback = true;
-  } else if (type == "Replace") {
-    ASSIGN_OR_RETURN(PartPattern pattern, ParsePartPattern(part));
-    if (pattern.is_regex) {
-      return part.Error("pattern", "a Regex is not supported, only a String");
-    }
-    ASSIGN_OR_RETURN(std::string content, part.String("content", ""));
-    out.replace.emplace_back(std::move(pattern.text), std::move(content));
-  } else if (type == "Strip") {
-    ASSIGN_OR_RETURN(out.strip, part.String("content", " "));
-    ASSIGN_OR_RETURN(out.strip_count, part.Id("start"));
-    ASSIGN_OR_RETURN(const int32_t stop, part.Id("stop"));
-    if (stop != 0) return part.Error("stop", "is not supported, only 0");
-    if (out.strip.empty()) return part.Error("content", "is empty");
-  } else if (type == "Metaspace") {
-    return ParseMetaspaceDecoder(part, out);
-  } else if (type != "Fuse") {
-    return UnsupportedPart(part, type,
-                           "ByteFallback, ByteLevel, Fuse, Metaspace, Replace, "
-                           "Sequence, Strip");
+    return absl::OkStatus();
   }
-  return absl::OkStatus();
+  if (type == "ByteLevel") {
+    reading.steps.byte_level = true;
+    return Advance(part, type, reading.last.empty(), kEnded, reading);
+  }
+  if (type == "ByteFallback") {
+    reading.steps.byte_fallback = true;
+    return Advance(part, type, stage == kTokens, kBytes, reading);
+  }
+  if (type == "Fuse") {
+    return Advance(part, type, stage != kEnded, kFused, reading);
+  }
+  if (type == "Replace") return ParseReplaceDecoder(part, reading);
+  if (type == "Strip") return ParseStripDecoder(part, reading);
+  if (type == "Metaspace") return ParseMetaspaceDecoder(part, reading);
+  return UnsupportedPart(part, type,
+                         "ByteFallback, ByteLevel, Fuse, Metaspace, Replace, "
+                         "Sequence, Strip");
 }
 
 // TemplateProcessing: what stands before and after the text of one sequence.
@@ -229,7 +288,8 @@ absl::StatusOr<TokenizerParts> ParseTokenizerJson(std::string_view bytes) {
     RETURN_IF_ERROR(ParsePostProcessor(*node, "post_processor", 0, parts));
   }
   if (const json* node = fields.Find("decoder")) {
-    RETURN_IF_ERROR(ParseDecoder(*node, "decoder", 0, parts.decode));
+    DecoderReading reading{.steps = parts.decode};
+    RETURN_IF_ERROR(ParseDecoder(*node, "decoder", 0, reading));
   } else {
     parts.decode.separator.assign(1, ' ');
   }

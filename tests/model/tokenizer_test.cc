@@ -181,6 +181,75 @@ TEST_F(TokenizerTest, TemplatesOfOtherShapesAreRefused) {
   EXPECT_THAT(Load(document)->Encode("ab", true), ElementsAre(9, 3));
 }
 
+// Decoder steps by name.
+json Decoder(const std::vector<std::string>& names) {
+  const json space = {{"String", "_"}};
+  json steps = json::array();
+  for (const std::string& name : names) {
+    json step = {{"type", name}};
+    if (name == "Replace") step.update({{"pattern", space}, {"content", " "}});
+    if (name == "Strip") step.update({{"start", 1}, {"stop", 0}});
+    if (name == "Metaspace") step["replacement"] = "_";
+    steps.push_back(std::move(step));
+  }
+  return {{"type", "Sequence"}, {"decoders", std::move(steps)}};
+}
+
+TEST_F(TokenizerTest, DecoderStepsOutOfOrderAreRefused) {
+  json document = SmallModel();
+  for (const std::vector<std::string>& steps :
+       std::vector<std::vector<std::string>>{
+           {"Strip"},
+           {"Replace", "Strip"},
+           {"Replace", "ByteFallback", "Strip"},
+           {"Replace", "Fuse", "Strip", "Fuse"},
+           {"Fuse", "ByteFallback"},
+           {"Fuse", "Replace"},
+           {"Fuse", "Metaspace"},
+           {"ByteFallback", "Replace"},
+           {"ByteFallback", "Metaspace"},
+           {"ByteFallback", "ByteFallback"},
+           {"Replace", "Metaspace"},
+           {"Metaspace", "Metaspace"},
+           {"Fuse", "ByteLevel"},
+           {"Replace", "ByteLevel"},
+           {"ByteFallback", "ByteLevel"},
+           {"ByteLevel", "Replace"},
+       }) {
+    document["decoder"] = Decoder(steps);
+    const std::string place = steps.size() == 1
+                                  ? "as the first step"
+                                  : "after '" + steps[steps.size() - 2] + "'";
+    ExpectRefused(document, "decoder.decoders[" +
+                                std::to_string(steps.size() - 1) + "].type: '" +
+                                steps.back() + "' " + place +
+                                " is not supported");
+  }
+}
+
+TEST_F(TokenizerTest, DecoderStepsInOrderAreTaken) {
+  json document = SmallModel();
+  document["model"]["vocab"]["_b"] = 6;
+  const auto decoded = [&](const std::vector<std::string>& steps) {
+    document["decoder"] = Decoder(steps);
+    return Load(document)->Decode(Ids{6, 0, 6}, false);
+  };
+  EXPECT_EQ(decoded({}), "_ba_b");
+  EXPECT_EQ(decoded({"ByteLevel"}), "_ba_b");
+  EXPECT_EQ(decoded({"Replace", "Replace", "ByteFallback", "Fuse", "Fuse"}),
+            " ba b");
+  EXPECT_EQ(decoded({"Replace", "Fuse", "Strip"}), "ba b");
+  EXPECT_EQ(decoded({"Metaspace", "Replace", "ByteFallback", "Fuse"}), "ba b");
+  json never = Decoder({"Replace", "Metaspace"});
+  never["decoders"][1]["prepend_scheme"] = "never";
+  document["decoder"] = never;
+  EXPECT_EQ(Load(document)->Decode(Ids{6, 0, 6}, false), " ba b");
+  json nothing = Decoder({"Replace", "Strip", "Fuse", "Strip"});
+  nothing["decoders"][1]["start"] = 0;
+  document["decoder"] = nothing;
+  EXPECT_EQ(Load(document)->Decode(Ids{6, 0, 6}, false), "ba b");
+}
+
 struct AddedCase {
   const char* flags;
   const char* text;
