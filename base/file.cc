@@ -36,11 +36,27 @@ absl::StatusCode CodeOf(int error) {
       return absl::StatusCode::kResourceExhausted;
     case EEXIST:
       return absl::StatusCode::kAlreadyExists;
+    case ELOOP:
+      return absl::StatusCode::kFailedPrecondition;
     case EIO:
       return absl::StatusCode::kDataLoss;
     default:
       return absl::StatusCode::kUnknown;
   }
+}
+
+// A file that is not there, or a link whose file is not: who may do without a
+// file must not take a broken link for none.
+absl::Status OpenError(const std::filesystem::path& path, int error) {
+  std::error_code ignored;
+  if (error != ENOENT || !std::filesystem::is_symlink(path, ignored)) {
+    return SystemError("open", path, error);
+  }
+  return absl::FailedPreconditionError(
+      absl::StrCat("cannot open ", path.string(), ": it is a link to ",
+                   std::filesystem::read_symlink(path, ignored).string(),
+                   ", which is not "
+                   "there"));
 }
 
 }  // namespace
@@ -55,7 +71,7 @@ absl::Status SystemError(std::string_view verb,
 absl::StatusOr<File> File::OpenForRead(const std::filesystem::path& path) {
   // O_NONBLOCK: a pipe in the place of a file must not hang the open.
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return SystemError("open", path, errno);
+  if (fd < 0) return OpenError(path, errno);
   File file(fd, path, 0);
   struct stat info;
   if (fstat(fd, &info) != 0) return SystemError("stat", path, errno);

@@ -22,7 +22,7 @@ absl::Status SystemError(std::string_view verb,
 // An open regular file. Move-only; closes itself. Errors name the path, what
 // was tried and the system's reason: NotFound, PermissionDenied,
 // ResourceExhausted (disk full, quota, size limit), DataLoss (too short,
-// unreadable), FailedPrecondition (not a regular file).
+// unreadable), FailedPrecondition (not a regular file, a link to none).
 class File {
  public:
   static absl::StatusOr<File> OpenForRead(const std::filesystem::path& path);

@@ -1,12 +1,11 @@
 #include "server/chat_template.h"
 
-#include <fstream>
-#include <iterator>
 #include <optional>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "base/file.h"
 #include "base/status.h"
 #include "base/strings.h"
 #include "server/chat_template_script.h"
@@ -22,10 +21,14 @@ using nlohmann::ordered_json;
 constexpr std::chrono::seconds kStartTimeout{30};
 constexpr size_t kReadyBytesMax = size_t{1} << 16;
 
-std::optional<std::string> ReadFile(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return std::nullopt;
-  return std::string(std::istreambuf_iterator<char>(file), {});
+constexpr int64_t kFileBytesMax = int64_t{100} << 20;
+
+// Nothing if there is no such name; one that cannot be read is an error.
+absl::StatusOr<std::optional<std::string>> ReadIfThere(
+    const std::filesystem::path& path) {
+  absl::StatusOr<std::string> text = ReadFile(path, kFileBytesMax);
+  if (absl::IsNotFound(text.status())) return std::nullopt;
+  return text;
 }
 
 // A special token is a string or an object with its content.
@@ -209,7 +212,9 @@ ChatTemplate::~ChatTemplate() = default;
 absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::FromDirectory(
     const std::filesystem::path& dir, const ChatTemplateConfig& config) {
   ordered_json document = ordered_json::object();
-  if (auto text = ReadFile(dir / "tokenizer_config.json")) {
+  ASSIGN_OR_RETURN(const std::optional<std::string> text,
+                   ReadIfThere(dir / "tokenizer_config.json"));
+  if (text.has_value()) {
     document = ordered_json::parse(*text, nullptr, false);
     if (!document.is_object()) {
       return absl::InvalidArgumentError(absl::StrCat(
@@ -217,9 +222,9 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::FromDirectory(
     }
   }
   ASSIGN_OR_RETURN(ordered_json templates, Templates(document));
-  if (auto source = ReadFile(dir / "chat_template.jinja")) {
-    templates["default"] = *std::move(source);
-  }
+  ASSIGN_OR_RETURN(std::optional<std::string> source,
+                   ReadIfThere(dir / "chat_template.jinja"));
+  if (source.has_value()) templates["default"] = *std::move(source);
   auto result = std::unique_ptr<ChatTemplate>(new ChatTemplate());
   Process& process = *result->process_;
   process.config = config;

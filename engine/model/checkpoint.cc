@@ -67,7 +67,8 @@ absl::StatusOr<Checkpoint> Checkpoint::Open(const fs::path& path) {
   fs::path gguf = path;
   bool is_gguf = fs::is_regular_file(path, ignored);
   if (fs::is_directory(path, ignored) &&
-      !fs::exists(path / "config.json", ignored)) {
+      fs::symlink_status(path / "config.json", ignored).type() ==
+          fs::file_type::not_found) {
     if (const std::optional<fs::path> only = OnlyGguf(path)) {
       gguf = *only;
       is_gguf = true;

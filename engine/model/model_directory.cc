@@ -24,9 +24,10 @@ constexpr std::string_view kDescriptionFiles[] = {
     "chat_template.jinja", "tokenizer.model",
     "merges.txt",          "vocab.json"};
 
+// A name that cannot be followed counts: opening it says what is wrong.
 bool Exists(const fs::path& path) {
   std::error_code ignored;
-  return fs::exists(path, ignored);
+  return fs::symlink_status(path, ignored).type() != fs::file_type::not_found;
 }
 
 absl::Status NoWeights(const fs::path& dir) {

@@ -139,6 +139,14 @@ def test_a_missing_file_is_named(start_server, tmp_path, name):
     refusal(start_server(model=model, cache_dir=tmp_path / "cache", ready=False), name)
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+                                  "generation_config.json", "model.safetensors"])
+def test_a_link_to_nothing_is_named_where_it_is(start_server, tmp_path, name):
+    model = changed_model(tmp_path / "model", without=[name])
+    (model / name).symlink_to("gone")
+    refusal(start_server(model=model, cache_dir=tmp_path / "cache", ready=False), str(model / name))
+
+
 @pytest.mark.parametrize("name, content", [
     ("tokenizer.json", b"{"), ("tokenizer.json", b'{"model": {"type": "Cuneiform"}}'),
     ("config.json", b"[]"), ("config.json", b"{" * 100_000),

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "engine/model/row_reader.h"
+#include "engine/model/tokenizer.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/fakes/checkpoint_writer.h"
@@ -109,6 +110,58 @@ TEST_F(ShardsTest, WhatIsMissingIsNamed) {
   fs::remove_all(dir_);
   EXPECT_THAT(OpenMessage(absl::StatusCode::kNotFound),
               HasSubstr("is not a directory"));
+}
+
+TEST_F(ShardsTest, LinksAreFollowed) {
+  fs::rename(dir_ / "a.safetensors", dir_ / "blob");
+  fs::create_symlink("blob", dir_ / "a.safetensors");
+  WriteText(dir_ / "ends", R"({"eos_token_id": 7})");
+  fs::create_symlink("ends", dir_ / "generation_config.json");
+  const auto checkpoint = Checkpoint::Open(dir_);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_EQ(checkpoint->generation()["eos_token_id"], 7);
+}
+
+// As a cache of downloads has them whose files were removed.
+TEST_F(ShardsTest, LinksThatLeadNowhereAreNamed) {
+  for (const char* name :
+       {"config.json", "generation_config.json", "tokenizer.json",
+        "tokenizer_config.json", "chat_template.jinja", "tokenizer.model",
+        "model.safetensors", "a.safetensors"}) {
+    const bool there = fs::exists(dir_ / name);
+    if (there) fs::rename(dir_ / name, dir_ / "kept");
+    for (const fs::path target : {"gone", name}) {
+      fs::create_symlink(target, dir_ / name);
+      const std::string message =
+          OpenMessage(absl::StatusCode::kFailedPrecondition);
+      EXPECT_THAT(message, HasSubstr("cannot open " + (dir_ / name).string()));
+      EXPECT_THAT(message, HasSubstr(target == "gone"
+                                         ? "a link to gone, which is not there"
+                                         : "levels of symbolic links"));
+      fs::remove(dir_ / name);
+    }
+    if (there) fs::rename(dir_ / "kept", dir_ / name);
+  }
+}
+
+TEST_F(ShardsTest, ATokenizersLinkThatLeadsNowhereIsNotAnAbsentFile) {
+  fs::copy("tests/golden/tokenizers/mistral_v1/tokenizer.model",
+           dir_ / "tokenizer.model");
+  ASSERT_TRUE(Tokenizer::FromDirectory(dir_).ok());
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json"}) {
+    fs::create_symlink("gone", dir_ / name);
+    EXPECT_THAT(Tokenizer::FromDirectory(dir_).status().ToString(),
+                HasSubstr((dir_ / name).string()));
+    fs::remove(dir_ / name);
+  }
+}
+
+TEST_F(ShardsTest, ABrokenConfigIsNotPassedOverForAGguf) {
+  WriteText(dir_ / "model.gguf", "GGUF");
+  fs::remove(dir_ / "config.json");
+  fs::create_symlink("gone", dir_ / "config.json");
+  EXPECT_THAT(OpenMessage(absl::StatusCode::kFailedPrecondition),
+              HasSubstr("config.json"));
 }
 
 TEST_F(ShardsTest, KeyFollowsTheContent) {

@@ -379,6 +379,22 @@ TEST_F(ChatTemplateTest, WrongTypesInTheConfigAreErrors) {
   }
 }
 
+TEST_F(ChatTemplateTest, FilesThatCannotBeReadAreErrors) {
+  Write("chat_template.jinja", "x");
+  for (const char* name : {"tokenizer_config.json", "chat_template.jinja"}) {
+    const std::filesystem::path path = dir_ / name;
+    for (const std::filesystem::path target : {"gone", name, "."}) {
+      std::filesystem::remove(path);
+      std::filesystem::create_symlink(target, path);
+      EXPECT_THAT(ChatTemplate::FromDirectory(dir_, {.python = Python()})
+                      .status()
+                      .ToString(),
+                  HasSubstr(path.string()));
+    }
+    std::filesystem::remove(path);
+  }
+}
+
 TEST_F(ChatTemplateTest, MessagesOfOtherShapesAreErrors) {
   LoadSource("ok");
   for (const char* messages : {"null", "{}", "[1]", "[[]]", "\"x\""}) {
