@@ -74,6 +74,14 @@ absl::StatusOr<ordered_json> Templates(const ordered_json& config) {
   return sources;
 }
 
+bool AnyMentions(const ordered_json& templates, std::string_view name) {
+  for (const ordered_json& source : templates) {
+    const auto& text = source.get_ref<const std::string&>();
+    if (text.find(name) != std::string::npos) return true;
+  }
+  return templates.empty();
+}
+
 std::string Line(const ordered_json& document) {
   return document.dump(-1, ' ', false, ordered_json::error_handler_t::replace) +
          "\n";
@@ -226,6 +234,9 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::FromDirectory(
                    ReadIfThere(dir / "chat_template.jinja"));
   if (source.has_value()) templates["default"] = *std::move(source);
   auto result = std::unique_ptr<ChatTemplate>(new ChatTemplate());
+  result->takes_tools_ =
+      AnyMentions(templates, "tools") || templates.contains("tool_use");
+  result->takes_tool_calls_ = AnyMentions(templates, "tool_calls");
   Process& process = *result->process_;
   process.config = config;
   process.has_template = !templates.empty();

@@ -38,10 +38,17 @@ class ChatTemplate {
                                      const nlohmann::ordered_json& tools,
                                      const nlohmann::ordered_json& variables);
 
+  // Whether a template's source mentions them: others drop them unseen. True
+  // without a template, as Render says what is missing.
+  bool takes_tools() const { return takes_tools_; }
+  bool takes_tool_calls() const { return takes_tool_calls_; }
+
  private:
   struct Process;
   ChatTemplate();
   std::unique_ptr<Process> process_;
+  bool takes_tools_ = true;
+  bool takes_tool_calls_ = true;
 };
 
 }  // namespace bullpen

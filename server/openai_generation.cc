@@ -74,10 +74,28 @@ absl::StatusOr<OpenAiCall> ParseCall(const GenerationArgs& args) {
                    : ParseCompletionCall(body, limits);
 }
 
+// A template without a word about tools would drop them unseen.
+absl::Status CheckTools(const ChatTemplate& chat, const OpenAiCall& call) {
+  if (!call.tools.is_null() && !chat.takes_tools()) {
+    return FieldError("tools",
+                      "tools: this model's chat template does not take tools");
+  }
+  if (chat.takes_tool_calls()) return absl::OkStatus();
+  for (size_t i = 0; i < call.messages.size(); ++i) {
+    if (!call.messages[i].contains("tool_calls")) continue;
+    const std::string place = absl::StrCat("messages[", i, "].tool_calls");
+    return FieldError(place, absl::StrCat(place,
+                                          ": this model's chat template does "
+                                          "not take tool calls"));
+  }
+  return absl::OkStatus();
+}
+
 // What the template refuses is the fault of what it was given, and so is
 // output beyond its limits: trying again would not help.
 absl::StatusOr<std::string> RenderChat(ChatTemplate& chat,
                                        const OpenAiCall& call) {
+  RETURN_IF_ERROR(CheckTools(chat, call));
   absl::StatusOr<std::string> text =
       chat.Render(call.messages, call.tools, call.variables);
   const absl::Status& status = text.status();

@@ -73,6 +73,19 @@ def test_bad_messages_are_refused(server, messages):
     refused(server, {"messages": messages, "max_tokens": 2}, CHAT)
 
 
+def test_tools_that_the_template_would_drop_are_refused(server):
+    said = {"role": "user", "content": "Hi"}
+    tool = {"type": "function", "function": {"name": "f", "arguments": "{}"}}
+    error = refused(server, {"messages": [said], "tools": [tool]}, CHAT)
+    assert error["param"] == "tools" and "does not take tools" in error["message"], error
+    called = {"role": "assistant", "content": None, "tool_calls": [tool]}
+    error = refused(server, {"messages": [said, called]}, CHAT)
+    assert error["param"] == "messages[1].tool_calls", error
+    assert "does not take tool calls" in error["message"], error
+    unused = {"tools": [tool], "tool_choice": "none", "max_tokens": 2}
+    assert server.post(CHAT, {"messages": [said], **unused}).status_code == 200
+
+
 def test_a_prompt_beyond_the_context_is_refused_and_not_cut(server):
     error = refused(server, {"prompt": [556] * 4097, "max_tokens": 1})
     assert error["code"] == "context_length_exceeded"

@@ -178,6 +178,26 @@ TEST_F(ChatTemplateTest, AListOfTemplatesHasOneForTools) {
             "tools");
 }
 
+TEST_F(ChatTemplateTest, SaysWhichToolsItsSourcesMention) {
+  LoadSource("{{ messages[0].content }}");
+  EXPECT_FALSE(chat_->takes_tools());
+  EXPECT_FALSE(chat_->takes_tool_calls());
+  LoadSource("{{ tools }}");
+  EXPECT_TRUE(chat_->takes_tools());
+  EXPECT_FALSE(chat_->takes_tool_calls());
+  LoadSource("{{ messages[0]['tool_calls'] }}");
+  EXPECT_FALSE(chat_->takes_tools());
+  EXPECT_TRUE(chat_->takes_tool_calls());
+  Write("tokenizer_config.json",
+        R"({"chat_template": [{"name": "default", "template": "plain"},
+                              {"name": "tool_use", "template": "x"}]})");
+  Load({.python = Python()});
+  EXPECT_TRUE(chat_->takes_tools());
+  Write("tokenizer_config.json", "{}");
+  Load({.python = Python()});
+  EXPECT_TRUE(chat_->takes_tools() && chat_->takes_tool_calls());
+}
+
 TEST_F(ChatTemplateTest, ToolsKeepTheirKeyOrderAndCharacters) {
   LoadSource("{{ tools | tojson }}");
   const ordered_json tools =
