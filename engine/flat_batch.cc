@@ -17,11 +17,13 @@ void FlatBatch::Assign(const Batch& batch) {
 void FlatBatch::Append(const Batch::Item& item) {
   const Sequence& sequence = *item.sequence;
   const int32_t first_row = static_cast<int32_t>(ids_.size());
-  sequences_.push_back({.tables = sequence.kv,
-                        .first_row = first_row,
-                        .rows = item.rows,
-                        .first_position = item.first_position,
-                        .request = sequence.number});
+  sequences_.push_back(
+      {.tables = sequence.kv,
+       .first_row = first_row,
+       .rows = item.rows,
+       .first_position = item.first_position,
+       .prompt = static_cast<int32_t>(sequence.request.prompt.size()),
+       .request = sequence.number});
   for (int32_t row = 0; row < item.rows; ++row) {
     ids_.push_back(sequence.token(item.first_position + row));
   }

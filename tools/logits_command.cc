@@ -60,7 +60,8 @@ absl::Status WriteLogits(Model& model, std::span<const int32_t> ids,
     std::iota(rows.begin(), rows.end(), 0);
     const SequenceRows sequence{.tables = tables,
                                 .rows = static_cast<int32_t>(chunk.size()),
-                                .first_position = static_cast<int32_t>(first)};
+                                .first_position = static_cast<int32_t>(first),
+                                .prompt = static_cast<int32_t>(ids.size())};
     ASSIGN_OR_RETURN(const ForwardResult result,
                      model.Forward({.ids = chunk,
                                     .sequences = {&sequence, 1},

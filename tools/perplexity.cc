@@ -66,7 +66,8 @@ class Scorer {
     std::iota(rows_.begin(), rows_.end(), 0);
     const SequenceRows sequence{.tables = tables_,
                                 .rows = static_cast<int32_t>(count),
-                                .first_position = static_cast<int32_t>(first)};
+                                .first_position = static_cast<int32_t>(first),
+                                .prompt = static_cast<int32_t>(window.size())};
     ASSIGN_OR_RETURN(const ForwardResult result,
                      model_.Forward({.ids = window.subspan(first, count),
                                      .sequences = {&sequence, 1},

@@ -79,7 +79,8 @@ class RopeTable {
       for (int32_t r = 0; r < sequence.rows; ++r) {
         const size_t row = static_cast<size_t>(sequence.first_row + r) * half;
         const float position = static_cast<float>(sequence.first_position + r);
-        const Rotation& rotation = rope_.at(sequence.first_position + r);
+        const Rotation& rotation =
+            rope_.at(sequence.first_position + r, sequence.prompt);
         for (size_t i = 0; i < half; ++i) {
           const double angle = position * rotation.frequency[i];
           out.cos[row + i] =

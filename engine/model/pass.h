@@ -21,6 +21,7 @@ struct SequenceRows {
   int32_t first_row = 0;            // its rows in the batch are contiguous
   int32_t rows = 0;
   int32_t first_position = 0;  // position of first_row
+  int32_t prompt = 0;          // tokens of its whole prompt, for Rope
   int32_t request = -1;        // whose it is; -1: of nobody to be followed
 };
 

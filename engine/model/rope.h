@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -24,9 +25,9 @@ struct RopeConfig {
   double attention_factor = 0;
   double low_freq_factor = 1;  // llama3
   double high_freq_factor = 4;
-  // longrope (arXiv 2402.13753): what each frequency is divided by, for
-  // positions of the original context and for those beyond it, and what their
-  // cosines and sines are multiplied by.
+  // longrope (arXiv 2402.13753): what each frequency is divided by, in the
+  // original context and beyond it, and what cosines and sines are multiplied
+  // by. See Rope.
   std::vector<double> short_divisors = {};
   std::vector<double> long_divisors = {};
   double short_mscale = 1;
@@ -40,16 +41,20 @@ struct Rotation {
   float factor = 1;
 };
 
-// One rotation for all positions, or another one from `late_from` on. Each
-// position has its own, so that a sequence that grows beyond the original
-// context keeps the keys it has; transformers' cached generation does that too.
+// One rotation for all positions, or two of longrope. A sequence whose prompt
+// is longer than `late_from`, the original context, is late at all positions:
+// transformers takes the long factors for a whole forward pass beyond it. One
+// that grows beyond it afterwards is late from there on and keeps the keys it
+// has, as models do over transformers' cache. So the length of the prompt alone
+// decides, not how it is cut, nor what is computed again.
 struct Rope {
   Rotation early;
   Rotation late;
   int64_t late_from = std::numeric_limits<int64_t>::max();
 
-  const Rotation& at(int64_t position) const {
-    return position < late_from ? early : late;
+  // Of a sequence whose prompt has so many tokens.
+  const Rotation& at(int64_t position, int64_t prompt) const {
+    return std::max(position, prompt - 1) < late_from ? early : late;
   }
 };
 

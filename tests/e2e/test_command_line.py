@@ -60,6 +60,21 @@ def test_chat_answers_each_line_and_ends_with_the_input(run_bullpen, cache_dir):
     assert result.stdout.strip()
 
 
+@pytest.mark.parametrize("rows", [7, 256])
+def test_logits_of_a_prompt_beyond_the_original_context_are_golden(run_bullpen, cache_dir, tmp_path,
+                                                                  rows):
+    model = pathlib.Path("tests/golden/longrope/phimoe")
+    reference = safetensors.numpy.load_file(model / "golden.safetensors")
+    out = tmp_path / "out.safetensors"
+    for i, prompt in enumerate(json.loads((model / "golden.json").read_text())["prompts"]):
+        result = run_bullpen("logits", model, "--cache-dir", cache_dir, "--activations", "f32",
+                             "--max-batch-tokens", rows,
+                             "--ids", ",".join(map(str, prompt)), "--out", out)
+        assert result.returncode == 0, result.stderr
+        got = safetensors.numpy.load_file(out)["logits"]
+        assert numpy.abs(got - reference[f"logits.{i}"]).max() <= 1e-3
+
+
 def test_perplexity_is_that_of_transformers(run_bullpen, cache_dir, golden):
     reference = golden["perplexity"]
     result = run_bullpen("perplexity", "models/default", "--cache-dir", cache_dir,

@@ -66,12 +66,15 @@ std::vector<float> Decoder::Feed(const std::vector<int32_t>& ids,
                                  int32_t chunk) {
   std::vector<float> logits;
   const int32_t count = static_cast<int32_t>(ids.size());
+  if (position_ == 0) prompt_ = count;
   for (int32_t at = 0; at < count; at += chunk) {
     const int32_t rows = std::min(chunk, count - at);
     std::vector<int32_t> wanted(rows);
     std::iota(wanted.begin(), wanted.end(), 0);
-    const SequenceRows sequence{
-        .tables = tables_, .rows = rows, .first_position = position_};
+    const SequenceRows sequence{.tables = tables_,
+                                .rows = rows,
+                                .first_position = position_,
+                                .prompt = prompt_};
     const absl::StatusOr<ForwardResult> result =
         model_->Forward({.ids = {ids.data() + at, static_cast<size_t>(rows)},
                          .sequences = {&sequence, 1},

@@ -21,7 +21,8 @@ class Decoder {
   Decoder(const std::filesystem::path& source, const ModelOptions& options);
 
   // Feeds `ids` at the positions after those fed before, `chunk` rows at a
-  // time; logits of every fed row, [ids, vocab].
+  // time; logits of every fed row, [ids, vocab]. The first of a sequence are
+  // its prompt.
   std::vector<float> Feed(const std::vector<int32_t>& ids, int32_t chunk);
   void Restart() { position_ = 0; }
 
@@ -32,6 +33,7 @@ class Decoder {
   std::unique_ptr<Model> model_;
   std::vector<KvTable> tables_;
   int32_t position_ = 0;
+  int32_t prompt_ = 0;  // tokens
 };
 
 // Default options but for the activations: "int8" or "f32".

@@ -1,6 +1,7 @@
 // Invariant 7: budget, threads, instruction set, chunking and batch never
 // change a bit of the logits.
 
+#include <algorithm>
 #include <cstring>
 #include <numeric>
 #include <random>
@@ -229,7 +230,7 @@ TEST(ModelBitsTest, ABatchGivesTheSameBits) {
 }
 
 // The switches that the default model does not have: latent attention, sinks,
-// windows, biases, block formats, layer norm, multipliers.
+// windows, biases, block formats, layer norm, multipliers, two rotations.
 class FamilyBitsTest : public testing::TestWithParam<const char*> {};
 
 TEST_P(FamilyBitsTest, ChunksThreadsBudgetAndInstructionSetChangeNothing) {
@@ -263,11 +264,17 @@ TEST_P(FamilyBitsTest, ChunksThreadsBudgetAndInstructionSetChangeNothing) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Families, FamilyBitsTest,
-    testing::Values("deepseek_v2_group", "deepseek_v3", "ernie4_5_moe",
-                    "gpt_oss", "gpt_oss_mxfp4", "granitemoe", "phimoe"),
-    [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(Families, FamilyBitsTest,
+                         testing::Values("deepseek_v2_group", "deepseek_v3",
+                                         "ernie4_5_moe", "gpt_oss",
+                                         "gpt_oss_mxfp4", "granitemoe",
+                                         "longrope/llama", "longrope/phimoe",
+                                         "phimoe"),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           std::ranges::replace(name, '/', '_');
+                           return name;
+                         });
 
 // KV for one context of 4,096 tokens takes 32 MiB of the default model; the
 // rest needs about 20.

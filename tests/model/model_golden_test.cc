@@ -120,9 +120,11 @@ INSTANTIATE_TEST_SUITE_P(
         "tests/golden/ernie4_5_moe", "tests/golden/flex_olmo",
         "tests/golden/glm4_moe", "tests/golden/gpt_oss",
         "tests/golden/gpt_oss_mxfp4", "tests/golden/granitemoe",
-        "tests/golden/llama", "tests/golden/minimax_m2", "tests/golden/mixtral",
-        "tests/golden/olmoe", "tests/golden/phimoe", "tests/golden/qwen2_moe",
-        "tests/golden/qwen3", "tests/golden/qwen3_moe", "models/default",
+        "tests/golden/llama", "tests/golden/longrope/llama",
+        "tests/golden/longrope/phimoe", "tests/golden/minimax_m2",
+        "tests/golden/mixtral", "tests/golden/olmoe", "tests/golden/phimoe",
+        "tests/golden/qwen2_moe", "tests/golden/qwen3",
+        "tests/golden/qwen3_moe", "models/default",
         // Other sizes and switches: clip_qkv, longrope, biases, windows, mscale
         // that does not cancel, tied heads.
         "tests/golden/odd/deepseek_v2", "tests/golden/odd/ernie4_5_moe",
@@ -131,7 +133,8 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& info) {
       const std::filesystem::path path(info.param);
       const std::string name = path.filename().string();
-      return path.parent_path().filename() == "odd" ? "odd_" + name : name;
+      const std::string set = path.parent_path().filename().string();
+      return set == "odd" || set == "longrope" ? set + "_" + name : name;
     });
 
 }  // namespace

@@ -52,20 +52,31 @@ TEST(RopeTest, Llama3KeepsShortWavesAndStretchesLongOnes) {
   EXPECT_EQ(after.early.factor, 1.0f);
 }
 
+const RopeConfig kLongRope{.theta = 10000,
+                           .rotary_dim = 4,
+                           .scaling = RopeScaling::kLong,
+                           .original_context = 128,
+                           .short_divisors = {1, 2},
+                           .long_divisors = {4, 5},
+                           .short_mscale = 1.25,
+                           .long_mscale = 1.5};
+
 TEST(RopeTest, LongRopeChangesItsDivisorsBeyondTheOriginalContext) {
-  const Rope rope = MakeRope({.theta = 10000,
-                              .rotary_dim = 4,
-                              .scaling = RopeScaling::kLong,
-                              .original_context = 128,
-                              .short_divisors = {1, 2},
-                              .long_divisors = {4, 5},
-                              .short_mscale = 1.25,
-                              .long_mscale = 1.5});
-  EXPECT_FLOAT_EQ(rope.at(127).frequency[1], 0.01f / 2);
-  EXPECT_EQ(rope.at(127).factor, 1.25f);
-  EXPECT_FLOAT_EQ(rope.at(128).frequency[0], 1.0f / 4);
-  EXPECT_FLOAT_EQ(rope.at(128).frequency[1], 0.01f / 5);
-  EXPECT_EQ(rope.at(128).factor, 1.5f);
+  const Rope rope = MakeRope(kLongRope);
+  for (const int64_t prompt : {1, 128}) {
+    EXPECT_FLOAT_EQ(rope.at(127, prompt).frequency[1], 0.01f / 2);
+    EXPECT_EQ(rope.at(127, prompt).factor, 1.25f);
+    EXPECT_FLOAT_EQ(rope.at(128, prompt).frequency[0], 1.0f / 4);
+    EXPECT_FLOAT_EQ(rope.at(128, prompt).frequency[1], 0.01f / 5);
+    EXPECT_EQ(rope.at(128, prompt).factor, 1.5f);
+  }
+}
+
+TEST(RopeTest, LongRopeOfAPromptBeyondTheOriginalContextIsLateThroughout) {
+  const Rope rope = MakeRope(kLongRope);
+  for (const int64_t position : {0, 127, 128, 500}) {
+    EXPECT_EQ(&rope.at(position, 129), &rope.late);
+  }
 }
 
 }  // namespace

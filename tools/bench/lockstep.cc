@@ -84,8 +84,10 @@ absl::Status Lockstep::Prefill(int32_t rows) {
       id = static_cast<int32_t>(random_() %
                                 static_cast<uint32_t>(model_.config().vocab));
     }
-    const SequenceRows sequence{
-        .tables = tables_[0], .rows = chunk, .first_position = begin};
+    const SequenceRows sequence{.tables = tables_[0],
+                                .rows = chunk,
+                                .first_position = begin,
+                                .prompt = rows};
     const int32_t last = chunk - 1;
     const size_t logits = begin + chunk == rows ? 1 : 0;
     RETURN_IF_ERROR(Forward({.ids = ids_,
