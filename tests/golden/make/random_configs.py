@@ -45,7 +45,7 @@ def rope(r, family, rotary, plain):
         found = dict(rope_type=kind, factor=r.choice([4.0, 8.0, 32.0]), low_freq_factor=1.0, high_freq_factor=r.choice([2.0, 4.0]),
                      original_max_position_embeddings=r.choice([16, 64, 256]))
     elif kind == "longrope":
-        found = dict(rope_type=kind, factor=r.choice([2.0, 4.0]), original_max_position_embeddings=r.choice([80, 128]),
+        found = dict(rope_type=kind, factor=r.choice([2.0, 4.0]), original_max_position_embeddings=r.choice([32, PROMPT - 1, PROMPT, 128]),
                      short_factor=[round(1 + r.random(), 3) for _ in range(rotary // 2)], long_factor=[round(1 + 9 * r.random(), 3) for _ in range(rotary // 2)])
         if family == "phimoe":
             found |= dict(short_mscale=r.choice([1.0, 1.2]), long_mscale=1.3)

@@ -12,6 +12,7 @@ import torch, transformers
 from safetensors.torch import load_file, save_file
 
 import gguf_variants
+from longrope import by_length
 from make_goldens import dequantise_mxfp4, init_weights, load, quantise_mxfp4
 from random_configs import CLASSES, PROMPT, config
 
@@ -147,7 +148,7 @@ def respell(family, r, folder, copy):
 @torch.no_grad()
 def compare(bullpen, reference, source, work, r):
     """The largest logit error, or the message of a refusal."""
-    model = load(reference)
+    model = by_length(load(reference))
     prompt = [r.randrange(3, model.config.vocab_size) for _ in range(PROMPT)]
     wanted = model(input_ids=torch.tensor([prompt]), use_cache=False).logits[0]
     out = work / "logits.safetensors"
