@@ -13,9 +13,14 @@ namespace bullpen {
 
 struct GrpcConfig {
   std::string host = "127.0.0.1";
-  uint16_t port = 50051;              // 0 = any free one
-  int32_t max_calls = 4096;           // Generate calls under way
-  std::vector<std::string> api_keys;  // empty = open to all
+  uint16_t port = 50051;                   // 0 = any free one
+  int32_t max_calls = 4096;                // Generate calls under way
+  std::vector<std::string> api_keys = {};  // empty = open to all
+  // Clients may ping as often, with and without calls. gRPC's own limit, one
+  // in five minutes, closes the connection of a client that pings every ten
+  // seconds while its call waits; that is how proxies are kept from dropping
+  // silent connections.
+  int32_t min_ping_ms = 5000;
 };
 
 // The gRPC front end: bullpen.v1.Inference, grpc.health.v1 and reflection (the

@@ -1,9 +1,13 @@
+#include <array>
 #include <atomic>
 #include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "boost/asio/ip/tcp.hpp"
+#include "boost/asio/read.hpp"
+#include "boost/asio/write.hpp"
 #include "bullpen/v1/inference.grpc.pb.h"
 #include "gmock/gmock.h"
 #include "grpcpp/grpcpp.h"
@@ -47,11 +51,11 @@ class GrpcTest : public ::testing::Test {
     return limits;
   }
 
-  void Start(std::vector<std::string> keys) {
+  void Start(GrpcConfig config) {
     stub_ = nullptr;
     server_ = nullptr;
-    auto server =
-        GrpcServer::Listen(service_, {.port = 0, .api_keys = std::move(keys)});
+    config.port = 0;
+    auto server = GrpcServer::Listen(service_, config);
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
     stub_ = v1::Inference::NewStub(
@@ -227,6 +231,43 @@ TEST_F(GrpcTest, TheClientsDeadlineReachesTheEngine) {
   }
 }
 
+// Whether a client that sends nothing but pings keeps its connection.
+bool OutlivesPings(uint16_t port, int count) {
+  using Frame = std::array<unsigned char, 9>;  // its header
+  boost::asio::io_context context;
+  boost::asio::ip::tcp::socket socket(context);
+  socket.connect({boost::asio::ip::make_address("127.0.0.1"), port});
+  const Frame settings = {0, 0, 0, 4};
+  const std::array<unsigned char, 17> ping = {0, 0, 8, 6};
+  boost::asio::write(
+      socket, boost::asio::buffer("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24));
+  boost::asio::write(socket, boost::asio::buffer(settings));
+  boost::system::error_code error;
+  for (int answers = 0; answers < count && !error;) {
+    boost::asio::write(socket, boost::asio::buffer(ping), error);
+    Frame frame = {};
+    do {
+      boost::asio::read(socket, boost::asio::buffer(frame), error);
+      std::vector<char> payload(frame[0] << 16 | frame[1] << 8 | frame[2]);
+      boost::asio::read(socket, boost::asio::buffer(payload), error);
+      constexpr int kGoAway = 7;
+      if (frame[3] == kGoAway) return false;
+    } while (!error && (frame[3] != ping[3] || frame[4] == 0));
+    ++answers;
+  }
+  return !error;
+}
+
+TEST_F(GrpcTest, PingsThatAreNotTooManyKeepAConnectionWithoutCalls) {
+  Start({.min_ping_ms = 0});
+  EXPECT_TRUE(OutlivesPings(server_->port(), 20));
+  EXPECT_LT(GrpcConfig().min_ping_ms, 10'000) << "what clients set, often";
+}
+
+TEST_F(GrpcTest, AFloodOfPingsEndsItsConnection) {
+  EXPECT_FALSE(OutlivesPings(server_->port(), 20));
+}
+
 TEST_F(GrpcTest, AChatIsRenderedWithoutAddedSpecialTokens) {
   BecomeReady();
   Script({.tokens = TokensOf("hi")});
@@ -246,7 +287,7 @@ TEST_F(GrpcTest, AMessageOverTheLimitIsRefused) {
 }
 
 TEST_F(GrpcTest, WithoutAKeyCallsAreUnauthenticated) {
-  Start({"secret"});
+  Start({.api_keys = {"secret"}});
   BecomeReady();
   Script({.tokens = TokensOf("hi")});
   EXPECT_EQ(Generate(Prompt("x")).status.error_code(),
