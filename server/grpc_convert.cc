@@ -28,8 +28,14 @@ absl::StatusOr<std::string> RenderChat(const v1::ChatMessages& chat,
     messages.push_back(
         {{"role", message.role()}, {"content", message.content()}});
   }
-  return chat_template.Render(messages, nullptr,
-                              {{"add_generation_prompt", true}});
+  absl::StatusOr<std::string> text = chat_template.Render(
+      messages, nullptr, {{"add_generation_prompt", true}});
+  const absl::Status& status = text.status();
+  // ResourceExhausted would say that the queue is full: try the same again.
+  if (absl::IsInvalidArgument(status) || absl::IsResourceExhausted(status)) {
+    return FieldError("chat", Std(status.message()));
+  }
+  return text;
 }
 
 absl::Status FillPrompt(const v1::GenerateRequest& request, Service& service,

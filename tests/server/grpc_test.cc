@@ -14,6 +14,7 @@
 #include "gtest/gtest.h"
 #include "server/grpc_server.h"
 #include "server/service.h"
+#include "tests/fakes/fake_chat_template.h"
 #include "tests/fakes/fake_engine.h"
 
 namespace bullpen {
@@ -40,6 +41,8 @@ class GrpcTest : public ::testing::Test {
   void SetUp() override { Start({}); }
 
   void TearDown() override {
+    FakeRendering::Release();
+    FakeRendering::FailWith(absl::OkStatus());
     if (service_.state() != Service::State::kLoading) service_.engine().Stop();
     stub_ = nullptr;
     server_ = nullptr;
@@ -111,6 +114,14 @@ class GrpcTest : public ::testing::Test {
   static v1::GenerateRequest Prompt(const std::string& text) {
     v1::GenerateRequest request;
     request.set_prompt(text);
+    return request;
+  }
+
+  static v1::GenerateRequest Chat(const std::string& content) {
+    v1::GenerateRequest request;
+    v1::ChatMessage& message = *request.mutable_chat()->add_messages();
+    message.set_role("user");
+    message.set_content(content);
     return request;
   }
 
@@ -271,13 +282,24 @@ TEST_F(GrpcTest, AFloodOfPingsEndsItsConnection) {
 TEST_F(GrpcTest, AChatIsRenderedWithoutAddedSpecialTokens) {
   BecomeReady();
   Script({.tokens = TokensOf("hi")});
-  v1::GenerateRequest request;
-  v1::ChatMessage& message = *request.mutable_chat()->add_messages();
-  message.set_role("user");
-  message.set_content("Hello");
-  ASSERT_TRUE(Generate(request).status.ok());
+  ASSERT_TRUE(Generate(Chat("Hello")).status.ok());
   EXPECT_EQ(engine_.requests()[0].prompt,
             service_.tokenizer().Encode("user: Hello\nassistant: ", false));
+}
+
+TEST_F(GrpcTest, AChatThatItsTemplateRefusesIsInvalid) {
+  BecomeReady();
+  for (const absl::Status& status :
+       {absl::ResourceExhaustedError("output exceeds 16 MiB"),
+        absl::InvalidArgumentError("output exceeds 16 MiB")}) {
+    FakeRendering::FailWith(status);
+    const Answer answer = Generate(Chat("Hello"));
+    EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    EXPECT_EQ(answer.status.error_message(), "output exceeds 16 MiB");
+  }
+  FakeRendering::FailWith(absl::DeadlineExceededError("took longer"));
+  EXPECT_EQ(Generate(Chat("Hello")).status.error_code(),
+            grpc::StatusCode::DEADLINE_EXCEEDED);
 }
 
 TEST_F(GrpcTest, AMessageOverTheLimitIsRefused) {
