@@ -67,6 +67,15 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
           std::string(status.message())};
 }
 
+absl::Status CheckSize(const v1::GenerateRequest& request,
+                       const RequestLimits& limits) {
+  const int32_t messages = request.chat().messages_size();
+  if (messages <= limits.max_messages) return absl::OkStatus();
+  return FieldError("chat",
+                    absl::StrCat("chat has ", messages, " messages, at most ",
+                                 limits.max_messages, " are allowed"));
+}
+
 absl::StatusOr<GenerateParams> ToParams(const v1::GenerateRequest& request,
                                         Service& service) {
   if (!request.model().empty() && request.model() != service.facts().id) {

@@ -14,6 +14,12 @@ namespace bullpen {
 // absl's codes are gRPC's; the message goes as it is.
 grpc::Status ToGrpcStatus(const absl::Status& status);
 
+// InvalidArgument for a chat of too many messages, each of which takes two
+// hundred times a small one's bytes once it is JSON. Cheap: for before anything
+// is done with a request.
+absl::Status CheckSize(const v1::GenerateRequest& request,
+                       const RequestLimits& limits);
+
 // The wire's request in neutral form. Renders a chat, which may take up to the
 // template's time limit. NotFound for a model that is not the served one.
 absl::StatusOr<GenerateParams> ToParams(const v1::GenerateRequest& request,

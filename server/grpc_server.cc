@@ -32,7 +32,9 @@ class InferenceService final : public v1::Inference::CallbackService {
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
       grpc::CallbackServerContext* context,
       const v1::GenerateRequest* request) override {
-    return calls_.Start(*context, *request, Admit(*context));
+    absl::Status status = Admit(*context);
+    if (status.ok()) status = CheckSize(*request, service_.limits());
+    return calls_.Start(*context, *request, status);
   }
 
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,

@@ -147,6 +147,15 @@ def test_a_cancelled_call_frees_what_it_held(inference, stubs, server):
     server.wait_idle()
 
 
+def test_a_chat_of_a_million_messages_is_refused_at_once(inference, stubs):
+    messages = stubs[0]
+    one = messages.ChatMessage(role="user", content="x")
+    chat = messages.ChatMessages(messages=[one] * 700_000)
+    code, details = code_of(lambda: generate(inference, stubs, chat=chat))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert details == "chat has 700000 messages, at most 16384 are allowed"
+
+
 def test_health_checks_and_watches(channel):
     health = health_pb2_grpc.HealthStub(channel)
     serving = health_pb2.HealthCheckResponse.SERVING

@@ -51,6 +51,7 @@ class GrpcTest : public ::testing::Test {
   static RequestLimits Limits() {
     RequestLimits limits;
     limits.max_body_bytes = 64 << 10;
+    limits.max_messages = 1000;
     return limits;
   }
 
@@ -285,6 +286,23 @@ TEST_F(GrpcTest, AChatIsRenderedWithoutAddedSpecialTokens) {
   ASSERT_TRUE(Generate(Chat("Hello")).status.ok());
   EXPECT_EQ(engine_.requests()[0].prompt,
             service_.tokenizer().Encode("user: Hello\nassistant: ", false));
+}
+
+TEST_F(GrpcTest, AChatOfTooManyMessagesIsNotRendered) {
+  BecomeReady();
+  Script({.tokens = TokensOf("hi")});
+  v1::GenerateRequest request;
+  for (int i = 0; i < 1000; ++i) request.mutable_chat()->add_messages();
+  const int64_t before = FakeRendering::begun();
+  EXPECT_TRUE(Generate(request).status.ok());
+  EXPECT_EQ(FakeRendering::begun(), before + 1);
+  request.mutable_chat()->add_messages();
+  const Answer answer = Generate(request);
+  EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(answer.status.error_message(),
+            "chat has 1001 messages, at most 1000 are allowed");
+  EXPECT_EQ(FakeRendering::begun(), before + 1);
+  EXPECT_EQ(RequestLimits().max_messages, 16384);
 }
 
 TEST_F(GrpcTest, AChatThatItsTemplateRefusesIsInvalid) {
