@@ -1,6 +1,7 @@
 #include "server/grpc_convert.h"
 
 #include <algorithm>
+#include <chrono>
 #include <random>
 #include <utility>
 
@@ -74,6 +75,16 @@ absl::Status CheckSize(const v1::GenerateRequest& request,
   return FieldError("chat",
                     absl::StrCat("chat has ", messages, " messages, at most ",
                                  limits.max_messages, " are allowed"));
+}
+
+absl::Status CheckAwaited(const grpc::CallbackServerContext& context) {
+  if (context.deadline() <= std::chrono::system_clock::now()) {
+    return absl::DeadlineExceededError("the call's time was up in the queue");
+  }
+  if (context.IsCancelled()) {
+    return absl::CancelledError("the client cancelled the call");
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<GenerateParams> ToParams(const v1::GenerateRequest& request,

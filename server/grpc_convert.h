@@ -5,6 +5,7 @@
 #include "bullpen/v1/inference.pb.h"
 #include "engine/experts/cache.h"
 #include "engine/request.h"
+#include "grpcpp/server_context.h"
 #include "grpcpp/support/status.h"
 #include "server/service.h"
 #include "server/translate.h"
@@ -19,6 +20,9 @@ grpc::Status ToGrpcStatus(const absl::Status& status);
 // is done with a request.
 absl::Status CheckSize(const v1::GenerateRequest& request,
                        const RequestLimits& limits);
+
+// Cancelled or DeadlineExceeded once nobody waits for the answer any more.
+absl::Status CheckAwaited(const grpc::CallbackServerContext& context);
 
 // The wire's request in neutral form. Renders a chat, which may take up to the
 // template's time limit. NotFound for a model that is not the served one.

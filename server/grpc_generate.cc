@@ -24,23 +24,6 @@ struct Prepared {
   std::vector<std::string> stop;
 };
 
-absl::StatusOr<Prepared> Prepare(const v1::GenerateRequest& request,
-                                 std::optional<Clock::time_point> deadline,
-                                 Service& service) {
-  Prepared prepared;
-  ASSIGN_OR_RETURN(std::string id, RequestId(request));
-  ASSIGN_OR_RETURN(GenerateParams params, ToParams(request, service));
-  ASSIGN_OR_RETURN(prepared.request,
-                   ToRequest(params, service.facts(), service.limits(),
-                             service.tokenizer()));
-  prepared.request.id = std::move(id);
-  if (deadline.has_value() && prepared.request.deadline > *deadline) {
-    prepared.request.deadline = *deadline;
-  }
-  prepared.stop = std::move(params.stop);
-  return prepared;
-}
-
 // gRPC's deadlines are wall-clock times; the engine's clock is steady.
 std::optional<Clock::time_point> SteadyDeadline(
     const grpc::CallbackServerContext& context) {
@@ -51,6 +34,26 @@ std::optional<Clock::time_point> SteadyDeadline(
   const auto left = deadline - std::chrono::system_clock::now();
   if (left > std::chrono::hours(24 * 365)) return std::nullopt;
   return Clock::now() + left;
+}
+
+absl::StatusOr<Prepared> Prepare(const grpc::CallbackServerContext& context,
+                                 const v1::GenerateRequest& request,
+                                 Service& service) {
+  RETURN_IF_ERROR(CheckAwaited(context));
+  const std::optional<Clock::time_point> deadline = SteadyDeadline(context);
+  Prepared prepared;
+  ASSIGN_OR_RETURN(std::string id, RequestId(request));
+  ASSIGN_OR_RETURN(GenerateParams params, ToParams(request, service));
+  RETURN_IF_ERROR(CheckAwaited(context));  // Rendering may have taken long.
+  ASSIGN_OR_RETURN(prepared.request,
+                   ToRequest(params, service.facts(), service.limits(),
+                             service.tokenizer()));
+  prepared.request.id = std::move(id);
+  if (deadline.has_value() && prepared.request.deadline > *deadline) {
+    prepared.request.deadline = *deadline;
+  }
+  prepared.stop = std::move(params.stop);
+  return prepared;
 }
 
 }  // namespace
@@ -245,9 +248,9 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* GenerateCalls::Start(
     PostToWriter([call, status] { call->Begin(status); });
     return call;
   }
-  // The request lives until OnDone, which comes after Begin.
-  PostToWorker([this, call, &request, deadline = SteadyDeadline(context)] {
-    absl::StatusOr<Prepared> prepared = Prepare(request, deadline, service_);
+  // Context and request live until OnDone, which comes after Begin.
+  PostToWorker([this, call, &context, &request] {
+    absl::StatusOr<Prepared> prepared = Prepare(context, request, service_);
     PostToWriter([call, prepared = std::move(prepared)]() mutable {
       call->Begin(std::move(prepared));
     });

@@ -117,8 +117,9 @@ class InferenceService final : public v1::Inference::CallbackService {
     const absl::Status status = Admit(context);
     if (!status.ok()) return Answer(context, status);
     grpc::ServerUnaryReactor* reactor = context.DefaultReactor();
-    calls_.PostToWorker([reactor, work = std::move(work)]() mutable {
-      reactor->Finish(ToGrpcStatus(work()));
+    calls_.PostToWorker([&context, reactor, work = std::move(work)]() mutable {
+      const absl::Status awaited = CheckAwaited(context);
+      reactor->Finish(ToGrpcStatus(awaited.ok() ? work() : awaited));
     });
     return reactor;
   }
