@@ -64,7 +64,9 @@ absl::StatusOr<Prepared> Prepare(const grpc::CallbackServerContext& context,
 class GenerateCall final
     : public grpc::ServerWriteReactor<v1::GenerateResponse> {
  public:
-  GenerateCall(uint64_t id, GenerateCalls& calls) : id_(id), calls_(calls) {}
+  GenerateCall(uint64_t id, GenerateCalls& calls,
+               absl::StatusOr<CallBudget::Share> share)
+      : id_(id), calls_(calls), share_(std::move(share)) {}
 
   void OnWriteDone(bool ok) override {
     calls_.PostToWriter([this, ok] { Written(ok); });
@@ -75,6 +77,11 @@ class GenerateCall final
   void OnDone() override {
     calls_.PostToWriter([this] { Done(); });
   }
+
+  // Worker thread, once before Begin.
+  absl::StatusOr<Prepared> TakeRequest(
+      const grpc::CallbackServerContext& context,
+      const v1::GenerateRequest& request);
 
   // The rest: writer thread.
 
@@ -98,6 +105,7 @@ class GenerateCall final
 
   const uint64_t id_;
   GenerateCalls& calls_;
+  absl::StatusOr<CallBudget::Share> share_;
   std::shared_ptr<TokenStream> stream_;  // null until submitted
   std::optional<TextStream> text_;
   std::string request_id_;
@@ -111,6 +119,17 @@ class GenerateCall final
   bool done_ = false;       // gRPC is done with this object
   bool cancelled_ = false;  // by the client
 };
+
+absl::StatusOr<Prepared> GenerateCall::TakeRequest(
+    const grpc::CallbackServerContext& context,
+    const v1::GenerateRequest& request) {
+  absl::StatusOr<Prepared> prepared =
+      Prepare(context, request, calls_.service_);
+  // gRPC would keep it until the call is over.
+  FreeContent(request);
+  share_->GiveBytesBack();
+  return prepared;
+}
 
 void GenerateCall::Begin(absl::StatusOr<Prepared> prepared) {
   absl::Status status = prepared.status();
@@ -218,11 +237,8 @@ void GenerateCall::Done() {
   calls_.EraseIfOver(id_);  // May destroy this.
 }
 
-GenerateCalls::GenerateCalls(Service& service, int32_t max_calls)
-    : service_(service),
-      max_calls_(max_calls),
-      workers_(kWorkerThreads),
-      writer_(1) {}
+GenerateCalls::GenerateCalls(Service& service)
+    : service_(service), workers_(kWorkerThreads), writer_(1) {}
 
 GenerateCalls::~GenerateCalls() {
   // Workers post to the writer, so they end first.
@@ -232,28 +248,27 @@ GenerateCalls::~GenerateCalls() {
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* GenerateCalls::Start(
     const grpc::CallbackServerContext& context,
-    const v1::GenerateRequest& request, const absl::Status& admission) {
+    const v1::GenerateRequest& request,
+    absl::StatusOr<CallBudget::Share> share) {
   const uint64_t id = next_id_.fetch_add(1);
-  auto owned = std::make_unique<GenerateCall>(id, *this);
+  const absl::Status status = share.status();
+  const int64_t bytes = share.ok() ? share->bytes() : 0;
+  auto owned = std::make_unique<GenerateCall>(id, *this, std::move(share));
   GenerateCall* call = owned.get();
   PostToWriter([this, id, owned = std::move(owned)]() mutable {
     calls_.emplace(id, std::move(owned));
   });
-  absl::Status status = admission;
-  if (calls_count_.fetch_add(1) >= max_calls_ && status.ok()) {
-    status = absl::ResourceExhaustedError(
-        absl::StrCat("more than ", max_calls_, " calls are under way"));
-  }
   if (!status.ok()) {
     PostToWriter([call, status] { call->Begin(status); });
     return call;
   }
   // Context and request live until OnDone, which comes after Begin.
-  PostToWorker([this, call, &context, &request] {
-    absl::StatusOr<Prepared> prepared = Prepare(context, request, service_);
-    PostToWriter([call, prepared = std::move(prepared)]() mutable {
-      call->Begin(std::move(prepared));
-    });
+  PostToWorker([this, call, &context, &request, bytes] {
+    PostToWriter(
+        [call, prepared = call->TakeRequest(context, request)]() mutable {
+          call->Begin(std::move(prepared));
+        });
+    TrimAfter(bytes);
   });
   return call;
 }
@@ -277,7 +292,6 @@ void GenerateCalls::EraseIfOver(uint64_t id) {
   const auto found = calls_.find(id);
   if (found == calls_.end() || !found->second->over()) return;
   calls_.erase(found);
-  calls_count_.fetch_sub(1);
 }
 
 }  // namespace bullpen

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "boost/asio/thread_pool.hpp"
 #include "bullpen/v1/inference.grpc.pb.h"
+#include "server/grpc_budget.h"
 #include "server/service.h"
 
 namespace bullpen {
@@ -20,16 +21,17 @@ class GenerateCall;
 // Worker threads do what takes long (templates, tokenising).
 class GenerateCalls {
  public:
-  GenerateCalls(Service& service, int32_t max_calls);
+  explicit GenerateCalls(Service& service);
   // By now gRPC's server is shut down and the engine is stopped, so that
   // nothing posts any more. Runs what was posted.
   ~GenerateCalls();
 
-  // A gRPC thread; does not block. A call whose `admission` is an error is
-  // answered with it.
+  // A gRPC thread; does not block. A call without a share is answered with
+  // what it has instead.
   grpc::ServerWriteReactor<v1::GenerateResponse>* Start(
       const grpc::CallbackServerContext& context,
-      const v1::GenerateRequest& request, const absl::Status& admission);
+      const v1::GenerateRequest& request,
+      absl::StatusOr<CallBudget::Share> share);
 
   // Any thread. The writer runs its work in the order it was posted.
   void PostToWorker(absl::AnyInvocable<void()> work);
@@ -44,8 +46,6 @@ class GenerateCalls {
   void EraseIfOver(uint64_t id);
 
   Service& service_;
-  const int32_t max_calls_;
-  std::atomic<int32_t> calls_count_{0};
   std::atomic<uint64_t> next_id_{0};
   std::unordered_map<uint64_t, std::unique_ptr<GenerateCall>> calls_;
   boost::asio::thread_pool workers_;

@@ -12,6 +12,7 @@
 #include "grpcpp/health_check_service_interface.h"
 #include "server/api_keys.h"
 #include "server/errors.h"
+#include "server/grpc_budget.h"
 #include "server/grpc_convert.h"
 #include "server/grpc_generate.h"
 #include "spdlog/spdlog.h"
@@ -22,48 +23,95 @@ namespace {
 constexpr int kKeepaliveMs = 60'000;  // of silence before a connection is tried
 constexpr int kMaxStreamsPerConnection = 1000;
 
+absl::Status Tokenize(bullpen::Service& service,
+                      const v1::TokenizeRequest& request,
+                      v1::TokenizeResponse& response) {
+  if (!IsValidUtf8(request.text())) {
+    return FieldError("text", "text is not valid UTF-8");
+  }
+  const std::vector<int32_t> ids =
+      service.tokenizer().Encode(request.text(), request.add_special_tokens());
+  response.mutable_ids()->Add(ids.begin(), ids.end());
+  return absl::OkStatus();
+}
+
+absl::Status Detokenize(bullpen::Service& service,
+                        const v1::DetokenizeRequest& request,
+                        v1::DetokenizeResponse& response) {
+  const std::vector<int32_t> ids(request.ids().begin(), request.ids().end());
+  RETURN_IF_ERROR(CheckIds("ids", ids, service.facts().vocab));
+  response.set_text(
+      service.tokenizer().Decode(ids, request.skip_special_tokens()));
+  return absl::OkStatus();
+}
+
+// One call that a worker answers. Lives until OnDone, and keeps its share as
+// long: the answer takes memory until the client has read it.
+template <typename Request, typename Response>
+class WorkerCall final : public grpc::ServerUnaryReactor {
+ public:
+  using Work = absl::Status (*)(bullpen::Service&, const Request&, Response&);
+
+  WorkerCall(GenerateCalls& calls, CallBudget::Share share, Response& response)
+      : calls_(calls), share_(std::move(share)), response_(response) {}
+
+  // Worker thread.
+  void Answer(const grpc::CallbackServerContext& context,
+              const Request& request, bullpen::Service& service, Work work) {
+    absl::Status status = CheckAwaited(context);
+    if (status.ok()) status = work(service, request, response_);
+    FreeContent(request);
+    Finish(ToGrpcStatus(status));
+  }
+
+  void OnDone() override {
+    const std::unique_ptr<WorkerCall> end = std::move(self_);
+    FreeContent(response_);
+    const int64_t bytes = share_.bytes();
+    calls_.PostToWorker([bytes] { TrimAfter(bytes); });
+  }
+
+  // gRPC keeps a reactor until OnDone, but does not own it.
+  static WorkerCall& Keep(std::unique_ptr<WorkerCall> call) {
+    WorkerCall& kept = *call;
+    kept.self_ = std::move(call);
+    return kept;
+  }
+
+ private:
+  GenerateCalls& calls_;
+  const CallBudget::Share share_;
+  Response& response_;
+  std::unique_ptr<WorkerCall> self_;
+};
+
 class InferenceService final : public v1::Inference::CallbackService {
  public:
   InferenceService(bullpen::Service& service, const GrpcConfig& config)
       : service_(service),
         api_keys_(config.api_keys),
-        calls_(service, config.max_calls) {}
+        budget_(config.max_calls, config.max_request_bytes),
+        calls_(service) {}
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
       grpc::CallbackServerContext* context,
       const v1::GenerateRequest* request) override {
     absl::Status status = Admit(*context);
     if (status.ok()) status = CheckSize(*request, service_.limits());
-    return calls_.Start(*context, *request, status);
+    return calls_.Start(*context, *request, Reserve(status, *request));
   }
 
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
                                      const v1::TokenizeRequest* request,
                                      v1::TokenizeResponse* response) override {
-    return AnswerOnWorker(*context, [this, request, response] {
-      if (!IsValidUtf8(request->text())) {
-        return FieldError("text", "text is not valid UTF-8");
-      }
-      const std::vector<int32_t> ids = service_.tokenizer().Encode(
-          request->text(), request->add_special_tokens());
-      response->mutable_ids()->Add(ids.begin(), ids.end());
-      return absl::OkStatus();
-    });
+    return AnswerOnWorker(*context, *request, *response, bullpen::Tokenize);
   }
 
   grpc::ServerUnaryReactor* Detokenize(
       grpc::CallbackServerContext* context,
       const v1::DetokenizeRequest* request,
       v1::DetokenizeResponse* response) override {
-    return AnswerOnWorker(
-        *context, [this, request, response]() -> absl::Status {
-          const std::vector<int32_t> ids(request->ids().begin(),
-                                         request->ids().end());
-          RETURN_IF_ERROR(CheckIds("ids", ids, service_.facts().vocab));
-          response->set_text(
-              service_.tokenizer().Decode(ids, request->skip_special_tokens()));
-          return absl::OkStatus();
-        });
+    return AnswerOnWorker(*context, *request, *response, bullpen::Detokenize);
   }
 
   grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context,
@@ -110,22 +158,32 @@ class InferenceService final : public v1::Inference::CallbackService {
     return reactor;
   }
 
-  // Request and response live until the reactor is finished.
+  // A place for a call that nothing else keeps out.
+  absl::StatusOr<CallBudget::Share> Reserve(
+      const absl::Status& admission, const google::protobuf::Message& request) {
+    RETURN_IF_ERROR(admission);
+    return budget_.Take(static_cast<int64_t>(request.SpaceUsedLong()));
+  }
+
+  // Context, request and response live until OnDone.
+  template <typename Request, typename Response>
   grpc::ServerUnaryReactor* AnswerOnWorker(
-      grpc::CallbackServerContext& context,
-      absl::AnyInvocable<absl::Status()> work) {
-    const absl::Status status = Admit(context);
-    if (!status.ok()) return Answer(context, status);
-    grpc::ServerUnaryReactor* reactor = context.DefaultReactor();
-    calls_.PostToWorker([&context, reactor, work = std::move(work)]() mutable {
-      const absl::Status awaited = CheckAwaited(context);
-      reactor->Finish(ToGrpcStatus(awaited.ok() ? work() : awaited));
+      grpc::CallbackServerContext& context, const Request& request,
+      Response& response, typename WorkerCall<Request, Response>::Work work) {
+    absl::StatusOr<CallBudget::Share> share = Reserve(Admit(context), request);
+    if (!share.ok()) return Answer(context, share.status());
+    using Call = WorkerCall<Request, Response>;
+    Call& call =
+        Call::Keep(std::make_unique<Call>(calls_, *std::move(share), response));
+    calls_.PostToWorker([this, &call, &context, &request, work] {
+      call.Answer(context, request, service_, work);
     });
-    return reactor;
+    return &call;
   }
 
   bullpen::Service& service_;
   const std::vector<std::string> api_keys_;
+  CallBudget budget_;
   GenerateCalls calls_;
 };
 

@@ -13,8 +13,11 @@ namespace bullpen {
 
 struct GrpcConfig {
   std::string host = "127.0.0.1";
-  uint16_t port = 50051;                   // 0 = any free one
-  int32_t max_calls = 4096;                // Generate calls under way
+  uint16_t port = 50051;     // 0 = any free one
+  int32_t max_calls = 4096;  // under way
+  // Memory of the requests that wait for a worker or are with one; one alone
+  // may take more.
+  int64_t max_request_bytes = int64_t{64} << 20;
   std::vector<std::string> api_keys = {};  // empty = open to all
   // Clients may ping as often, with and without calls. gRPC's own limit, one
   // in five minutes, closes the connection of a client that pings every ten

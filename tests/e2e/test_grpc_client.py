@@ -6,6 +6,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase)
 
+from bullpen_server import wait_until
+
 SERVICE = "bullpen.v1.Inference"
 
 
@@ -145,6 +147,25 @@ def test_a_cancelled_call_frees_what_it_held(inference, stubs, server):
     next(call)
     call.cancel()
     server.wait_idle()
+
+
+def test_large_calls_are_refused_beyond_the_budget_and_give_their_memory_back(
+        start_server, stubs):
+    server = start_server()
+    request = stubs[0].TokenizeRequest(text="a bird " * (1 << 20))
+    unlimited = [("grpc.max_receive_message_length", -1)]
+    with grpc.insecure_channel(server.grpc_target, options=unlimited) as channel:
+        tokenize = stubs[1].InferenceStub(channel).Tokenize
+        tokenize(stubs[0].TokenizeRequest(text="a bird"))
+        before = server.memory_bytes()
+        calls = [tokenize.future(request, timeout=120) for _ in range(40)]
+        codes = [call.code() for call in calls]
+        assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert codes.count(grpc.StatusCode.OK) >= 8
+        assert all("67108864, the limit" in call.details() for call in calls
+                   if call.code() != grpc.StatusCode.OK)
+        wait_until(lambda: server.memory_bytes() < before + (112 << 20), 20,
+                   "the memory is the system's again")
 
 
 def test_a_chat_of_a_million_messages_is_refused_at_once(inference, stubs):

@@ -3,15 +3,28 @@
 #include <thread>
 #include <vector>
 
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/server/grpc_fixture.h"
 
 namespace bullpen {
 namespace {
 
+using ::testing::HasSubstr;
+
 // What clients may not take from one another.
 class GrpcLimitsTest : public GrpcTest {
  protected:
+  grpc::Status TokenizeText(const std::string& text) {
+    v1::TokenizeRequest request;
+    request.set_text(text);
+    v1::TokenizeResponse response;
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() +
+                         std::chrono::seconds(5));
+    return stub_->Tokenize(&context, request, &response);
+  }
+
   // Calls whose rendering keeps both workers until Release.
   std::vector<std::jthread> HoldWorkers() {
     FakeRendering::Hold();
@@ -54,6 +67,50 @@ TEST_F(GrpcLimitsTest, ACallThatIsNotAwaitedAnyMoreIsNotPrepared) {
   FakeRendering::Release();
   EXPECT_TRUE(Generate(Chat("here")).status.ok());
   EXPECT_EQ(FakeRendering::begun(), before + 3);
+}
+
+TEST_F(GrpcLimitsTest, RequestsThatWaitTakeNoMoreMemoryThanTheLimit) {
+  Start({.max_request_bytes = 40'000});
+  BecomeReady();
+  Script({.tokens = TokensOf("hi")});
+  const std::vector<std::jthread> held = HoldWorkers();
+  const std::string text(50'000, 'x');
+  const grpc::Status status = TokenizeText(text);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(status.error_message(), HasSubstr("40000, the limit"));
+  EXPECT_EQ(Generate(Prompt(text)).status.error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
+  FakeRendering::Release();
+}
+
+TEST_F(GrpcLimitsTest, ARequestAloneIsTakenWhateverTheLimit) {
+  Start({.max_request_bytes = 1});
+  BecomeReady();
+  EXPECT_TRUE(TokenizeText("a bird").ok());
+}
+
+TEST_F(GrpcLimitsTest, ARunningCallKeepsNoneOfTheRequestsMemory) {
+  Start({.max_request_bytes = 1});
+  BecomeReady();
+  Script({.hold = true});
+  grpc::ClientContext context;
+  auto reader = stub_->Generate(&context, Prompt("x"));
+  ASSERT_TRUE(engine_.AwaitAccepted(1));
+  EXPECT_TRUE(TokenizeText("a bird").ok());
+  context.TryCancel();
+}
+
+TEST_F(GrpcLimitsTest, CallsOfAllKindsAreCounted) {
+  Start({.max_calls = 1});
+  BecomeReady();
+  Script({.hold = true});
+  grpc::ClientContext context;
+  auto reader = stub_->Generate(&context, Prompt("x"));
+  ASSERT_TRUE(engine_.AwaitAccepted(1));
+  const grpc::Status status = TokenizeText("a bird");
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(status.error_message(), "more than 1 calls are under way");
+  context.TryCancel();
 }
 
 }  // namespace
