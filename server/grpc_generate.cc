@@ -65,23 +65,24 @@ class GenerateCall final
     : public grpc::ServerWriteReactor<v1::GenerateResponse> {
  public:
   GenerateCall(uint64_t id, GenerateCalls& calls,
+               const grpc::CallbackServerContext& context,
                absl::StatusOr<CallBudget::Share> share)
-      : id_(id), calls_(calls), share_(std::move(share)) {}
+      : id_(id), calls_(calls), context_(context), share_(std::move(share)) {}
 
   void OnWriteDone(bool ok) override {
+    calls_.writes_.End(context_);
     calls_.PostToWriter([this, ok] { Written(ok); });
   }
   void OnCancel() override {
     calls_.PostToWriter([this] { Cancel(); });
   }
   void OnDone() override {
+    calls_.writes_.End(context_);
     calls_.PostToWriter([this] { Done(); });
   }
 
   // Worker thread, once before Begin.
-  absl::StatusOr<Prepared> TakeRequest(
-      const grpc::CallbackServerContext& context,
-      const v1::GenerateRequest& request);
+  absl::StatusOr<Prepared> TakeRequest(const v1::GenerateRequest& request);
 
   // The rest: writer thread.
 
@@ -105,6 +106,7 @@ class GenerateCall final
 
   const uint64_t id_;
   GenerateCalls& calls_;
+  const grpc::CallbackServerContext& context_;  // until OnDone
   absl::StatusOr<CallBudget::Share> share_;
   std::shared_ptr<TokenStream> stream_;  // null until submitted
   std::optional<TextStream> text_;
@@ -121,10 +123,9 @@ class GenerateCall final
 };
 
 absl::StatusOr<Prepared> GenerateCall::TakeRequest(
-    const grpc::CallbackServerContext& context,
     const v1::GenerateRequest& request) {
   absl::StatusOr<Prepared> prepared =
-      Prepare(context, request, calls_.service_);
+      Prepare(context_, request, calls_.service_);
   // gRPC would keep it until the call is over.
   FreeContent(request);
   share_->GiveBytesBack();
@@ -175,6 +176,7 @@ void GenerateCall::Pump() {
   } else if (response_.tokens_size() > 0) {
     response_.set_request_id(request_id_);
     writing_ = true;
+    calls_.writes_.Begin(context_);
     StartWrite(&response_);
   }
 }
@@ -206,6 +208,7 @@ void GenerateCall::WriteEnd() {
   if (!text_->stopped() && !finished_->status.ok()) {
     const grpc::Status status = ToGrpcStatus(finished_->status);
     if (response_.tokens_size() == 0) return Finish(status);
+    calls_.writes_.Begin(context_);
     return StartWriteAndFinish(&response_, grpc::WriteOptions(), status);
   }
   const bool length =
@@ -217,6 +220,7 @@ void GenerateCall::WriteEnd() {
   usage.set_completion_tokens(text_->stopped() ? completion_tokens_
                                                : finished_->completion_tokens);
   usage.set_seed(seed_);
+  calls_.writes_.Begin(context_);
   StartWriteAndFinish(&response_, grpc::WriteOptions(), grpc::Status::OK);
 }
 
@@ -237,13 +241,29 @@ void GenerateCall::Done() {
   calls_.EraseIfOver(id_);  // May destroy this.
 }
 
-GenerateCalls::GenerateCalls(Service& service)
-    : service_(service), workers_(kWorkerThreads), writer_(1) {}
+GenerateCalls::GenerateCalls(Service& service, PendingWrites& writes)
+    : service_(service), writes_(writes), workers_(kWorkerThreads), writer_(1) {
+  PostToWriter([this] { WatchWrites(); });
+}
 
 GenerateCalls::~GenerateCalls() {
   // Workers post to the writer, so they end first.
   workers_.join();
+  PostToWriter([this] {
+    ending_ = true;
+    next_look_.cancel();
+  });
   writer_.join();
+}
+
+void GenerateCalls::WatchWrites() {
+  if (ending_) return;
+  writes_.CancelOld(Clock::now());
+  constexpr int kLooksPerLimit = 8;
+  next_look_.expires_after(std::chrono::duration_cast<Clock::duration>(
+      std::chrono::duration<double>(writes_.limit_seconds() / kLooksPerLimit)));
+  next_look_.async_wait(
+      [this](const boost::system::error_code&) { WatchWrites(); });
 }
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* GenerateCalls::Start(
@@ -253,7 +273,8 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* GenerateCalls::Start(
   const uint64_t id = next_id_.fetch_add(1);
   const absl::Status status = share.status();
   const int64_t bytes = share.ok() ? share->bytes() : 0;
-  auto owned = std::make_unique<GenerateCall>(id, *this, std::move(share));
+  auto owned =
+      std::make_unique<GenerateCall>(id, *this, context, std::move(share));
   GenerateCall* call = owned.get();
   PostToWriter([this, id, owned = std::move(owned)]() mutable {
     calls_.emplace(id, std::move(owned));
@@ -263,11 +284,10 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* GenerateCalls::Start(
     return call;
   }
   // Context and request live until OnDone, which comes after Begin.
-  PostToWorker([this, call, &context, &request, bytes] {
-    PostToWriter(
-        [call, prepared = call->TakeRequest(context, request)]() mutable {
-          call->Begin(std::move(prepared));
-        });
+  PostToWorker([this, call, &request, bytes] {
+    PostToWriter([call, prepared = call->TakeRequest(request)]() mutable {
+      call->Begin(std::move(prepared));
+    });
     TrimAfter(bytes);
   });
   return call;

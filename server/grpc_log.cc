@@ -51,4 +51,10 @@ void LogGrpcRefused(const absl::Status& status) {
   spdlog::info("request finished {}", Dump(fields));
 }
 
+void LogGrpcSlowReader(std::string_view peer, double seconds) {
+  spdlog::warn("call cancelled {}", Dump({{"protocol", "grpc"},
+                                          {"peer", peer},
+                                          {"not_read_for_s", seconds}}));
+}
+
 }  // namespace bullpen

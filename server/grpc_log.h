@@ -14,4 +14,8 @@ void LogGrpcFinished(std::string_view request_id, const Finished& finished);
 // One line for a Generate call that the engine never saw.
 void LogGrpcRefused(const absl::Status& status);
 
+// One line for a call that is cancelled because its client, `peer`, does not
+// read.
+void LogGrpcSlowReader(std::string_view peer, double seconds);
+
 }  // namespace bullpen

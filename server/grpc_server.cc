@@ -15,6 +15,7 @@
 #include "server/grpc_budget.h"
 #include "server/grpc_convert.h"
 #include "server/grpc_generate.h"
+#include "server/grpc_writes.h"
 #include "spdlog/spdlog.h"
 
 namespace bullpen {
@@ -52,23 +53,31 @@ class WorkerCall final : public grpc::ServerUnaryReactor {
  public:
   using Work = absl::Status (*)(bullpen::Service&, const Request&, Response&);
 
-  WorkerCall(GenerateCalls& calls, CallBudget::Share share, Response& response)
-      : calls_(calls), share_(std::move(share)), response_(response) {}
+  struct Args {
+    const grpc::CallbackServerContext& context;
+    const Request& request;
+    Response& response;
+    GenerateCalls& calls;
+    PendingWrites& writes;
+  };
+  WorkerCall(const Args& args, CallBudget::Share share)
+      : args_(args), share_(std::move(share)) {}
 
   // Worker thread.
-  void Answer(const grpc::CallbackServerContext& context,
-              const Request& request, bullpen::Service& service, Work work) {
-    absl::Status status = CheckAwaited(context);
-    if (status.ok()) status = work(service, request, response_);
-    FreeContent(request);
+  void Answer(bullpen::Service& service, Work work) {
+    absl::Status status = CheckAwaited(args_.context);
+    if (status.ok()) status = work(service, args_.request, args_.response);
+    FreeContent(args_.request);
+    args_.writes.Begin(args_.context);
     Finish(ToGrpcStatus(status));
   }
 
   void OnDone() override {
     const std::unique_ptr<WorkerCall> end = std::move(self_);
-    FreeContent(response_);
+    args_.writes.End(args_.context);
+    FreeContent(args_.response);
     const int64_t bytes = share_.bytes();
-    calls_.PostToWorker([bytes] { TrimAfter(bytes); });
+    args_.calls.PostToWorker([bytes] { TrimAfter(bytes); });
   }
 
   // gRPC keeps a reactor until OnDone, but does not own it.
@@ -79,9 +88,8 @@ class WorkerCall final : public grpc::ServerUnaryReactor {
   }
 
  private:
-  GenerateCalls& calls_;
+  const Args args_;
   const CallBudget::Share share_;
-  Response& response_;
   std::unique_ptr<WorkerCall> self_;
 };
 
@@ -91,7 +99,8 @@ class InferenceService final : public v1::Inference::CallbackService {
       : service_(service),
         api_keys_(config.api_keys),
         budget_(config.max_calls, config.max_request_bytes),
-        calls_(service) {}
+        writes_(config.write_seconds),
+        calls_(service, writes_) {}
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
       grpc::CallbackServerContext* context,
@@ -173,17 +182,17 @@ class InferenceService final : public v1::Inference::CallbackService {
     absl::StatusOr<CallBudget::Share> share = Reserve(Admit(context), request);
     if (!share.ok()) return Answer(context, share.status());
     using Call = WorkerCall<Request, Response>;
-    Call& call =
-        Call::Keep(std::make_unique<Call>(calls_, *std::move(share), response));
-    calls_.PostToWorker([this, &call, &context, &request, work] {
-      call.Answer(context, request, service_, work);
-    });
+    const typename Call::Args args = {context, request, response, calls_,
+                                      writes_};
+    Call& call = Call::Keep(std::make_unique<Call>(args, *std::move(share)));
+    calls_.PostToWorker([this, &call, work] { call.Answer(service_, work); });
     return &call;
   }
 
   bullpen::Service& service_;
   const std::vector<std::string> api_keys_;
   CallBudget budget_;
+  PendingWrites writes_;
   GenerateCalls calls_;
 };
 

@@ -18,6 +18,7 @@ struct GrpcConfig {
   // Memory of the requests that wait for a worker or are with one; one alone
   // may take more.
   int64_t max_request_bytes = int64_t{64} << 20;
+  double write_seconds = 30;  // for one write; a slower reader's call ends
   std::vector<std::string> api_keys = {};  // empty = open to all
   // Clients may ping as often, with and without calls. gRPC's own limit, one
   // in five minutes, closes the connection of a client that pings every ten

@@ -113,5 +113,36 @@ TEST_F(GrpcLimitsTest, CallsOfAllKindsAreCounted) {
   context.TryCancel();
 }
 
+TEST_F(GrpcLimitsTest, ACallWhoseClientDoesNotReadIsCancelled) {
+  Start({.max_calls = 1, .write_seconds = 0.2});
+  BecomeReady();
+  // Large ones, to fill what gRPC holds for a client.
+  std::vector<TokenEvent> tokens = TokensOf("on and on");
+  for (TokenEvent& token : tokens) token.top.resize(1000);
+  Script({.tokens = tokens, .endless = true});
+  grpc::ClientContext context;
+  auto reader = stub_->Generate(&context, Prompt("x"));
+  ASSERT_TRUE(engine_.AwaitAccepted(1));
+  ASSERT_TRUE(engine_.AwaitIdle());
+  EXPECT_EQ(engine_.cancelled(), 1);
+  v1::GenerateResponse response;
+  while (reader->Read(&response)) {
+  }
+  EXPECT_FALSE(reader->Finish().ok());
+}
+
+TEST_F(GrpcLimitsTest, ACallIsNotCancelledWhileItsEngineIsSlow) {
+  Start({.write_seconds = 0.2});
+  BecomeReady();
+  Script({.tokens = TokensOf("a bird flew over"), .hold = true});
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() +
+                       std::chrono::milliseconds(600));
+  const Answer answer = Generate(Prompt("x"), context);
+  EXPECT_EQ(answer.text, "a bird flew over");
+  EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED)
+      << "no write is pending while the engine has nothing";
+}
+
 }  // namespace
 }  // namespace bullpen
