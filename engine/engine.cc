@@ -1,7 +1,6 @@
 #include "engine/engine.h"
 
 #include <algorithm>
-#include <atomic>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -14,6 +13,7 @@
 #include "base/status.h"
 #include "base/strings.h"
 #include "engine/flat_batch.h"
+#include "engine/heartbeat.h"
 #include "engine/kv_pool.h"
 #include "engine/sampler.h"
 
@@ -40,7 +40,6 @@ struct Engine::State {
   State(std::unique_ptr<Model> the_model, const EngineConfig& the_config,
         Metrics& the_metrics);
 
-  absl::Status CheckFits(const Request& request) const;
   absl::Status Accept(std::vector<std::unique_ptr<Sequence>> sequences);
 
   // The engine thread.
@@ -51,6 +50,7 @@ struct Engine::State {
   void PublishSnapshot(Clock::time_point now);
   void Reap(Clock::time_point now);
   void Step(Clock::time_point now);
+  absl::Status Proceed();
   void Sample(const Batch& batch, const ForwardResult& result);
   void GatherPromptLogprobs(const Batch& batch, size_t item,
                             std::span<const float> logits);
@@ -83,8 +83,7 @@ struct Engine::State {
   CacheSnapshot snapshot ABSL_GUARDED_BY(snapshot_mutex);
   Clock::time_point snapshot_time;
 
-  std::atomic<Clock::duration> heartbeat{Clock::duration::zero()};
-  std::atomic<bool> idle{true};
+  Heartbeat heartbeat;
 
   struct Ended {
     std::unique_ptr<Sequence> sequence;
@@ -126,31 +125,6 @@ Engine::State::State(std::unique_ptr<Model> the_model,
   metrics.kv_blocks_total.Set(pool.blocks());
   metrics.kv_bytes.Add({{"type", model->kv_type()}})
       .Set(static_cast<double>(model->memory().kv_bytes));
-}
-
-// What the callers' checks promise. A request that breaks it could never run,
-// and would hold up all those behind it.
-absl::Status Engine::State::CheckFits(const Request& request) const {
-  const int64_t tokens = static_cast<int64_t>(request.prompt.size()) +
-                         std::max(request.max_tokens, 0);
-  if (request.prompt.empty() || request.max_tokens < 0 || tokens > longest) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "prompt of ", request.prompt.size(), " tokens and max_tokens ",
-        request.max_tokens, ": need 1 to ", longest, " tokens together"));
-  }
-  const auto unknown = [this](int32_t id) { return id < 0 || id >= vocab; };
-  const auto bad = std::ranges::find_if(request.prompt, unknown);
-  if (bad != request.prompt.end()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("prompt token ", *bad, " is not in 0..", vocab - 1));
-  }
-  for (const auto& [id, bias] : request.sampling.logit_bias) {
-    if (unknown(id)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("logit_bias token ", id, " is not in 0..", vocab - 1));
-    }
-  }
-  return absl::OkStatus();
 }
 
 absl::Status Engine::State::Accept(
@@ -198,11 +172,10 @@ bool Engine::State::TakeArrivals() {
   {
     absl::MutexLock lock(&mutex);
     if (scheduler.empty() && !HasNews()) {
-      idle.store(true, std::memory_order_relaxed);
+      heartbeat.Rest();
       while (!HasNews()) news.Wait(&mutex);
     }
-    heartbeat.store(Clock::now().time_since_epoch(), std::memory_order_relaxed);
-    idle.store(false, std::memory_order_relaxed);
+    heartbeat.Beat();
     for (std::unique_ptr<Sequence>& sequence : arrived) {
       sequence->number = next_number++;
       scheduler.Add(std::move(sequence));
@@ -257,7 +230,9 @@ void Engine::State::Step(Clock::time_point now) {
   flat.Assign(batch);
   if (recorder != nullptr) recorder->BeginStep(batch);
   SetGauges();
-  absl::StatusOr<ForwardResult> result = model->Forward(flat.forward());
+  ForwardBatch forward = flat.forward();
+  forward.watch.progress = [this] { return Proceed(); };
+  absl::StatusOr<ForwardResult> result = model->Forward(forward);
   metrics.engine_steps.Increment();
   if (!result.ok()) {  // This batch only; the engine keeps serving.
     for (const Batch::Item& item : batch.items) {
@@ -269,6 +244,13 @@ void Engine::State::Step(Clock::time_point now) {
   Sample(batch, *result);
   scheduler.Commit(batch);
   Push(batch, Clock::now());
+}
+
+// A step of a large model takes minutes where the disk is slow: it shows life
+// while it goes on.
+absl::Status Engine::State::Proceed() {
+  heartbeat.Beat();
+  return absl::OkStatus();
 }
 
 // Draws the next token of each item that samples, and appends it.
@@ -439,7 +421,8 @@ absl::Status Engine::Submit(std::vector<Submission> submissions) {
   const Clock::time_point now = Clock::now();
   for (Submission& submission : submissions) {
     CHECK(submission.stream != nullptr);
-    RETURN_IF_ERROR(state_->CheckFits(submission.request));
+    RETURN_IF_ERROR(
+        CheckFits(submission.request, state_->longest, state_->vocab));
     auto sequence = std::make_unique<Sequence>();
     sequence->request = std::move(submission.request);
     sequence->stream = std::move(submission.stream);
@@ -489,10 +472,7 @@ CacheSnapshot Engine::cache_snapshot() const {
 }
 
 double Engine::seconds_since_heartbeat() const {
-  if (state_->idle.load(std::memory_order_relaxed)) return 0;
-  const Clock::duration beat =
-      state_->heartbeat.load(std::memory_order_relaxed);
-  return Seconds(Clock::now().time_since_epoch() - beat);
+  return state_->heartbeat.silent_seconds();
 }
 
 const Model& Engine::model() const { return *state_->model; }

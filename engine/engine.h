@@ -53,8 +53,9 @@ class Engine {
 
   // Any thread. The last published (at most 0.2 s old while busy).
   CacheSnapshot cache_snapshot() const;
-  // Any thread: seconds since the engine thread last showed life; for
-  // liveness probes. An idle engine is alive.
+  // Any thread: seconds since the engine thread last showed life: a step
+  // began, or experts came that one waited for. For liveness probes. An idle
+  // engine is alive.
   double seconds_since_heartbeat() const;
 
   // Immutable facts.

@@ -41,6 +41,11 @@ struct Request {
   std::optional<Clock::time_point> deadline = {};
 };
 
+// What the callers' checks promise: at most `longest` tokens in all, each of
+// the vocabulary. A request that breaks it could never run, and would hold up
+// all those behind it.
+absl::Status CheckFits(const Request& request, int32_t longest, int32_t vocab);
+
 struct TokenLogprob {
   int32_t id = 0;
   float logprob = 0;

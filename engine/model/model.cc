@@ -400,6 +400,7 @@ absl::StatusOr<ForwardResult> Model::Forward(const ForwardBatch& batch) {
             .rows = rows,
             .phase = batch.phase,
             .sequence_status = s.sequence_status,
+            .watch = batch.watch,
             .reroute = s.reroute.choose ? &s.reroute : nullptr,
             .input_tap = s.tap.input ? &s.tap.input : nullptr};
   s.rope.Fill(batch.sequences, s.scratch);

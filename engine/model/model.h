@@ -64,6 +64,7 @@ struct ForwardBatch {
   std::span<const SequenceRows> sequences;  // blocks already allocated
   std::span<const int32_t> logit_rows;      // rows whose logits to give
   Phase phase = Phase::kDecode;             // any prompt row: kPrefill
+  PassWatch watch = {};
 };
 
 struct ForwardResult {
@@ -86,7 +87,7 @@ class Model {
       std::unique_ptr<BlobReader> reader);
   ~Model();
 
-  // An error status only for what concerns the whole batch.
+  // An error status only for what concerns the whole batch, and from its watch.
   absl::StatusOr<ForwardResult> Forward(const ForwardBatch& batch);
 
   void set_tap(ForwardTap tap);

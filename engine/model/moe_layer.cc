@@ -14,6 +14,11 @@ namespace {
 // Far beyond any router's score, and still far from infinity.
 constexpr float kLargestScore = 1e30f;
 
+// Whether the pass is to go on.
+absl::Status Proceed(const PassWatch& watch) {
+  return watch.progress ? watch.progress() : absl::OkStatus();
+}
+
 }  // namespace
 
 MoeLayer::MoeLayer(const PackedModel& model, const ResidentWeights& weights,
@@ -248,6 +253,7 @@ absl::Status MoeLayer::RunExperts(const Pass& pass, const float* x) {
       told = true;
     }
     const std::span<const ReadyExpert> ready = acquisition.Next();
+    RETURN_IF_ERROR(Proceed(pass.watch));
     if (ready.empty()) return absl::OkStatus();
     groups_.clear();
     group_experts_.clear();

@@ -52,6 +52,13 @@ struct MatrixInput {
 };
 using InputTap = std::function<void(const MatrixInput&)>;
 
+// How whoever asked for a forward pass follows it. Engine thread.
+struct PassWatch {
+  // Called each time that experts have come, or the last of a layer's are
+  // computed. What is not OK ends the pass, as its status.
+  std::function<absl::Status()> progress = {};
+};
+
 // What one forward pass carries from layer to layer. Engine thread.
 struct Pass {
   const kernels::Ops& ops;
@@ -63,8 +70,9 @@ struct Pass {
   int32_t rows = 0;
   Phase phase = Phase::kDecode;
   std::span<absl::Status> sequence_status;  // set to the first failure of each
-  const Reroute* reroute = nullptr;         // benchmarks only
-  const InputTap* input_tap = nullptr;      // calibration only
+  const PassWatch& watch;
+  const Reroute* reroute = nullptr;     // benchmarks only
+  const InputTap* input_tap = nullptr;  // calibration only
   // Called once a layer has routed its rows and the cache knows what it needs:
   // when it would wait for that, or has all of it. May be null.
   const std::function<void(int32_t layer)>* after_route = nullptr;

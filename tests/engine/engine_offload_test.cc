@@ -232,6 +232,38 @@ TEST(EngineOffload, WhileReadsStandStillRequestsWaitAndTheQueueHasALimit) {
   EXPECT_TRUE(f.AtBaseLine());
 }
 
+// One step may wait for a disk for minutes: its life shows in what arrives.
+TEST(EngineOffload, AStepThatWaitsForTheDiskIsAliveWithEachExpertThatComes) {
+  constexpr int32_t kSlots = 8;
+  Reference();
+  OffloadEngine f(kSlots, {},
+                  [](ModelOptions& options) { options.prefetch = "off"; });
+  f.disk().CloseGate();
+  Reader reader;
+  ASSERT_TRUE(f.Submit(Prompts()[0], reader).ok());
+  f.disk().AwaitAtGate(1);
+  const Clock::time_point first_read = Clock::now();
+  // More than the slots: some have come, and are computed.
+  while (f.disk().log().size() <= kSlots) {
+    f.disk().LetPass(1);
+    f.disk().AwaitAtGate(1);
+  }
+  EXPECT_TRUE(reader.ids().empty());
+  const auto beat_after_first_read = [&] {
+    const Clock::time_point now = Clock::now();
+    const std::chrono::duration<double> silent(
+        f.engine().seconds_since_heartbeat());
+    return now - silent > first_read;
+  };
+  // Whoever is held up between the two clocks looks again.
+  bool alive = false;
+  for (int i = 0; i < 1000 && !alive; ++i) alive = beat_after_first_read();
+  EXPECT_TRUE(alive);
+  f.disk().OpenGate();
+  EXPECT_TRUE(reader.Wait().status.ok());
+  EXPECT_EQ(reader.ids(), Reference()[0]);
+}
+
 TEST(EngineOffload, ASlowDiskCostsTimeAndNothingElse) {
   Reference();
   OffloadEngine f(8, {}, [](ModelOptions& options) {
