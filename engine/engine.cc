@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <mutex>
 #include <optional>
+#include <stop_token>
 #include <thread>
 #include <utility>
 
@@ -50,7 +51,8 @@ struct Engine::State {
   void PublishSnapshot(Clock::time_point now);
   void Reap(Clock::time_point now);
   void Step(Clock::time_point now);
-  absl::Status Proceed();
+  absl::Status Proceed(const Batch& batch);
+  void EndBatch(const Batch& batch, const absl::Status& status);
   void Sample(const Batch& batch, const ForwardResult& result);
   void GatherPromptLogprobs(const Batch& batch, size_t item,
                             std::span<const float> logits);
@@ -84,6 +86,7 @@ struct Engine::State {
   Clock::time_point snapshot_time;
 
   Heartbeat heartbeat;
+  std::stop_source abort;  // with `aborting` or `stopping`: the step at hand
 
   struct Ended {
     std::unique_ptr<Sequence> sequence;
@@ -206,20 +209,8 @@ void Engine::State::PublishSnapshot(Clock::time_point now) {
 
 void Engine::State::Reap(Clock::time_point now) {
   for (Sequence* sequence : scheduler.All()) {
-    const std::optional<Clock::time_point> deadline =
-        sequence->request.deadline;
-    const TokenStream::Wish wish = sequence->stream->wish();
-    if (wish == TokenStream::Wish::kStop) {
-      End(*sequence, {.reason = FinishReason::kStop}, now);
-    } else if (wish == TokenStream::Wish::kCancel) {
-      End(*sequence, {.status = absl::CancelledError("cancelled")}, now);
-    } else if (deadline.has_value() && *deadline <= now) {
-      const double seconds = Seconds(*deadline - sequence->submitted);
-      End(*sequence,
-          {.status = absl::DeadlineExceededError(absl::StrCat(
-               "not finished within its deadline of ", seconds, " s"))},
-          now);
-    }
+    std::optional<Finished> early = sequence->EarlyEnd(now);
+    if (early.has_value()) End(*sequence, *std::move(early), now);
   }
 }
 
@@ -231,14 +222,13 @@ void Engine::State::Step(Clock::time_point now) {
   if (recorder != nullptr) recorder->BeginStep(batch);
   SetGauges();
   ForwardBatch forward = flat.forward();
-  forward.watch.progress = [this] { return Proceed(); };
+  forward.watch = {.progress = [&] { return Proceed(batch); },
+                   .stop = abort.get_token()};
   absl::StatusOr<ForwardResult> result = model->Forward(forward);
   metrics.engine_steps.Increment();
-  if (!result.ok()) {  // This batch only; the engine keeps serving.
-    for (const Batch::Item& item : batch.items) {
-      End(*item.sequence, {.status = result.status()}, Clock::now());
-    }
-    return;
+  if (!result.ok()) {
+    return EndBatch(batch,
+                    abort.stop_requested() ? ShuttingDown() : result.status());
   }
   metrics.prompt_tokens.Increment(flat.prompt_rows());
   Sample(batch, *result);
@@ -246,11 +236,25 @@ void Engine::State::Step(Clock::time_point now) {
   Push(batch, Clock::now());
 }
 
-// A step of a large model takes minutes where the disk is slow: it shows life
-// while it goes on.
-absl::Status Engine::State::Proceed() {
+// Steps take minutes where the disk is slow: they show life, and go on while
+// anyone waits for them.
+absl::Status Engine::State::Proceed(const Batch& batch) {
   heartbeat.Beat();
-  return absl::OkStatus();
+  const Clock::time_point now = Clock::now();
+  for (const Batch::Item& item : batch.items) {
+    if (!item.sequence->EarlyEnd(now).has_value()) return absl::OkStatus();
+  }
+  return absl::CancelledError("nobody waits for the step any more");
+}
+
+// This batch only, and who had an end of its own has that; the engine serves
+// on.
+void Engine::State::EndBatch(const Batch& batch, const absl::Status& status) {
+  const Clock::time_point now = Clock::now();
+  for (const Batch::Item& item : batch.items) {
+    End(*item.sequence,
+        item.sequence->EarlyEnd(now).value_or(Finished{.status = status}), now);
+  }
 }
 
 // Draws the next token of each item that samples, and appends it.
@@ -451,6 +455,7 @@ bool Engine::WaitDrained(Clock::time_point until) {
   }
   if (s.unfinished == 0) return true;
   s.aborting = true;
+  s.abort.request_stop();
   s.news.Signal();
   while (s.unfinished > 0) s.drained.Wait(&s.mutex);
   return false;
@@ -461,6 +466,7 @@ void Engine::Stop() {
     absl::MutexLock lock(&state_->mutex);
     state_->draining = true;
     state_->stopping = true;
+    state_->abort.request_stop();
     state_->news.Signal();
   }
   std::call_once(state_->joined, [this] { state_->thread.join(); });

@@ -43,9 +43,10 @@ class Engine {
   // Any thread: refuses new work from now on.
   void Drain();
   // Waits until all accepted work has finished, or the time is up; then ends
-  // what is left with Unavailable. Returns whether all finished by itself.
+  // what is left with Unavailable, amid its step, which waits for no disk.
+  // Returns whether all finished by itself.
   bool WaitDrained(Clock::time_point until);
-  // Ends everything with Unavailable and joins the thread.
+  // Ends everything with Unavailable, likewise, and joins the thread.
   void Stop();
 
   // Before the first Submit: records what every request is routed to.

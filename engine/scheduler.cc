@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/check.h"
 
 namespace bullpen {
@@ -27,6 +28,22 @@ int32_t Sequence::token(int32_t position) const {
   const int32_t prompt = static_cast<int32_t>(request.prompt.size());
   return position < prompt ? request.prompt[position]
                            : output[position - prompt];
+}
+
+std::optional<Finished> Sequence::EarlyEnd(Clock::time_point now) const {
+  const TokenStream::Wish wish = stream->wish();
+  if (wish == TokenStream::Wish::kStop) {
+    return Finished{.reason = FinishReason::kStop};
+  }
+  if (wish == TokenStream::Wish::kCancel) {
+    return Finished{.status = absl::CancelledError("cancelled")};
+  }
+  const std::optional<Clock::time_point> deadline = request.deadline;
+  if (!deadline.has_value() || *deadline > now) return std::nullopt;
+  const std::chrono::duration<double> allowed = *deadline - submitted;
+  return Finished{
+      .status = absl::DeadlineExceededError(absl::StrCat(
+          "not finished within its deadline of ", allowed.count(), " s"))};
 }
 
 Scheduler::Scheduler(const SchedulerConfig& config, KvPool& pool)

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "engine/kv_pool.h"
@@ -35,6 +36,8 @@ struct Sequence {
     return static_cast<int32_t>(request.prompt.size() + output.size());
   }
   int32_t token(int32_t position) const;
+  // How it ends before it is complete, if its client or its deadline wants it.
+  std::optional<Finished> EarlyEnd(Clock::time_point now) const;
 };
 
 // The rows of one step. Decode rows (one a sequence) come first, then prompt

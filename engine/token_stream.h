@@ -34,7 +34,8 @@ class TokenStream {
   Batch Take();
 
   // What the server still wants. Any thread; the first that is not kMore stays,
-  // and the engine ends the request at its next step.
+  // and the engine ends the request at its next step, or amid one of which
+  // nobody wants more.
   enum class Wish : uint8_t { kMore, kStop, kCancel };
   // The answer is complete, as by a stop string.
   void Stop() { Want(Wish::kStop); }

@@ -92,16 +92,20 @@ void CacheAccounts::LoadEnded(ExpertKey key, bool ok, double seconds) {
 
 void CacheAccounts::GivenUp(ExpertKey key) {
   LayerBooks& layer = layers_[key.layer];
-  if (std::exchange(layer.guesses[key.expert], Guess::kNone) == Guess::kOpen) {
-    guess_bytes_under_way_ -= layer.blob_bytes;
-  }
+  Guess& guess = layer.guesses[key.expert];
+  if (guess == Guess::kOpen) guess_bytes_under_way_ -= layer.blob_bytes;
+  if (guess != Guess::kNone) guess = Guess::kGivenUp;
 }
 
-void CacheAccounts::LoadCancelled(int64_t bytes) {
+void CacheAccounts::LoadCancelled(ExpertKey key, int64_t bytes) {
+  const bool guess = std::exchange(layers_[key.layer].guesses[key.expert],
+                                   Guess::kNone) == Guess::kGivenUp;
   metrics_.expert_slots_loading.Decrement();
   bytes_loaded_ += static_cast<uint64_t>(bytes);
-  transferred_.prefetch_wasted += bytes;
-  metrics_.transfer_bytes.prefetch_wasted.Increment(static_cast<double>(bytes));
+  (guess ? transferred_.prefetch_wasted : transferred_.demand) += bytes;
+  (guess ? metrics_.transfer_bytes.prefetch_wasted
+         : metrics_.transfer_bytes.demand)
+      .Increment(static_cast<double>(bytes));
 }
 
 void CacheAccounts::Evicted(ExpertKey key, bool by_guess) {

@@ -46,10 +46,10 @@ class CacheAccounts {
   void EndLookups(int32_t layer, Phase phase);
   void LoadStarted(ExpertKey key, bool guess);
   void LoadEnded(ExpertKey key, bool ok, double seconds);
-  // A load by a guess is not wanted any more; and it has ended, having moved
-  // so many bytes.
+  // A load is not wanted any more; and it has ended, having moved so many
+  // bytes.
   void GivenUp(ExpertKey key);
-  void LoadCancelled(int64_t bytes);
+  void LoadCancelled(ExpertKey key, int64_t bytes);
   void Evicted(ExpertKey key, bool by_guess);
   void HasSlots(int32_t layer, int32_t slots);
   void Stalled(double seconds, Phase phase);
@@ -72,6 +72,7 @@ class CacheAccounts {
     kNone,  // nothing is open: not loaded by a guess, or counted already
     kOpen,  // loaded or loading by a guess, and not used yet
     kLate,  // used before it arrived
+    kGivenUp,
   };
   struct LayerBooks {
     int64_t blob_bytes = 0;

@@ -85,7 +85,8 @@ ExpertCache::ExpertCache(const Needs& needs,
 
 ExpertCache::~ExpertCache() {
   CHECK(layer_ < 0) << "a lease of layer " << layer_ << " is out";
-  // The transfer threads write into the arena.
+  // The transfer threads write into the arena, of what they have begun.
+  for (int32_t l = 0; l < slots_.layers(); ++l) CancelUnused(l);
   while (transfers_.under_way() > 0) {
     results_.clear();
     transfers_.Wait(results_);
@@ -99,8 +100,9 @@ ExpertCache::Acquisition::~Acquisition() {
   if (cache_ != nullptr) cache_->EndStep();
 }
 
-std::span<const ReadyExpert> ExpertCache::Acquisition::Next() {
-  return cache_->NextGroup();
+std::span<const ReadyExpert> ExpertCache::Acquisition::Next(
+    const std::stop_token& stop) {
+  return cache_->NextGroup(stop);
 }
 
 bool ExpertCache::Acquisition::loads() const {
@@ -156,15 +158,17 @@ ExpertCache::Acquisition ExpertCache::Acquire(int32_t layer_index,
   return Acquisition(this);
 }
 
-std::span<const ReadyExpert> ExpertCache::NextGroup() {
+std::span<const ReadyExpert> ExpertCache::NextGroup(
+    const std::stop_token& stop) {
   owner_.Check();
   ReleaseGroup();
   // A cancelled guess that is wanted after all has to be asked for again.
   if (arriving_ > 0) TakeResults();
   StartLoads();
   // Loads of other layers end here too: wait until one of ours has.
-  while (ready_.empty() && (arriving_ > 0 || !waiting_.empty())) {
-    WaitForLoads();
+  while (ready_.empty() && (arriving_ > 0 || !waiting_.empty()) &&
+         !stop.stop_requested()) {
+    WaitForLoads(stop);
     StartLoads();
   }
   std::swap(group_, ready_);
@@ -181,18 +185,17 @@ void ExpertCache::ReleaseGroup() {
 
 void ExpertCache::EndStep() {
   ReleaseGroup();
-  // Whoever gave up early leaves slots that hold or will hold an expert.
+  // Whoever gave up early leaves slots that hold an expert, or load one.
   std::swap(group_, ready_);
   ReleaseGroup();
-  if (arriving_ > 0) {
-    LayerSlots& slots = slots_.layer(layer_);
-    for (int32_t slot = 0; slot < slots.slots(); ++slot) {
-      if (slots.leased(slot)) slots.Release(slot);
-    }
-    arriving_ = 0;
-  }
   waiting_.clear();
-  layer_ = -1;
+  const int32_t ended = std::exchange(layer_, -1);
+  if (std::exchange(arriving_, 0) == 0) return;
+  LayerSlots& slots = slots_.layer(ended);
+  for (int32_t slot = 0; slot < slots.slots(); ++slot) {
+    if (slots.leased(slot)) slots.Release(slot);
+  }
+  CancelUnused(ended);
 }
 
 void ExpertCache::StartLoads() {
@@ -229,7 +232,8 @@ bool ExpertCache::StartLoad(ExpertKey key, Cause cause) {
   return true;
 }
 
-// Guesses of the layer that it did not take up: the link has better to do.
+// Guesses of the layer that it did not take up, and what a step that was given
+// up had asked for: the link has better to do.
 void ExpertCache::CancelUnused(int32_t layer_index) {
   const LayerSlots& slots = slots_.layer(layer_index);
   if (slots.loading() == 0) return;
@@ -278,7 +282,7 @@ void ExpertCache::SetScores(int32_t layer, std::span<const float> scores) {
   }
 }
 
-void ExpertCache::WaitForLoads() {
+void ExpertCache::WaitForLoads(const std::stop_token& stop) {
   using SteadyClock = std::chrono::steady_clock;
   if (arriving_ == 0) {
     // Guesses fill the layer: the step needs one of their slots.
@@ -292,7 +296,7 @@ void ExpertCache::WaitForLoads() {
   }
   const SteadyClock::time_point start = SteadyClock::now();
   results_.clear();
-  transfers_.Wait(results_);
+  transfers_.Wait(results_, stop);
   const double waited =
       std::chrono::duration<double>(SteadyClock::now() - start).count();
   accounts_.Stalled(waited, phase_);
@@ -320,7 +324,7 @@ void ExpertCache::Settle(const TransferResult& result) {
   slots.FinishLoad(slot, result.status.ok());
 
   if (cancelled) {
-    accounts_.LoadCancelled(result.bytes);
+    accounts_.LoadCancelled(key, result.bytes);
     // Asked for once more before it had ended: from the start.
     if (asked_for) {
       --arriving_;

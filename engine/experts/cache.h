@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <stop_token>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -39,7 +40,8 @@ class ExpertCache {
   static absl::StatusOr<std::unique_ptr<ExpertCache>> Create(
       const ExpertCatalog& catalog, const CacheConfig& config,
       TransferQueue& transfers, Metrics& metrics);
-  ~ExpertCache();  // Waits for loads under way; CHECKs that no lease is out.
+  ~ExpertCache();  // Waits for reads under way, drops what is still to be
+                   // read; CHECKs that no lease is out.
 
   // The experts that one layer needs in one step, handed out in groups. Leases
   // the group it last gave; a leased slot is never a victim. Move-only.
@@ -50,9 +52,10 @@ class ExpertCache {
     ~Acquisition();
     // The next group: first those resident at Acquire, then, each time at
     // least one has arrived, those that have (this blocks). Empty: all were
-    // given. Ends the leases of the group before. An expert that failed to
-    // load comes with its status; the others are not affected.
-    std::span<const ReadyExpert> Next();
+    // given, or `stop` is requested. Ends the leases of the group before. An
+    // expert that failed to load comes with its status; the others are not
+    // affected.
+    std::span<const ReadyExpert> Next(const std::stop_token& stop = {});
     // Whether some have yet to be loaded, and whether Next() waits for that.
     bool loads() const;
     bool waits() const;
@@ -100,13 +103,13 @@ class ExpertCache {
   ExpertCache(const Needs& needs, std::span<const SlotPool::LayerShape> shapes,
               HugeBuffer arena);
 
-  std::span<const ReadyExpert> NextGroup();
+  std::span<const ReadyExpert> NextGroup(const std::stop_token& stop);
   void EndStep();
   void ReleaseGroup();
   void StartLoads();
   bool StartLoad(ExpertKey key, Cause cause);
   void CancelUnused(int32_t layer);
-  void WaitForLoads();
+  void WaitForLoads(const std::stop_token& stop);
   void TakeResults();
   void SettleResults();
   void Settle(const TransferResult& result);

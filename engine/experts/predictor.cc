@@ -98,6 +98,15 @@ void RoutingPredictor::AddTokenTables(int32_t vocab, int64_t bytes) {
 }
 
 void RoutingPredictor::BeginStep(const StepTokens& tokens) {
+  // A step that was given up leaves guesses for layers that did not run; they
+  // point into what the caller keeps no longer.
+  for (Layer& layer : layers_) {
+    for (RowGuess& guess : layer.pending) {
+      if ((guess.row.present & Bit(Evidence::kRequest)) != 0) {
+        guess.row.present = 0;
+      }
+    }
+  }
   ++step_;
   last_layer_ = -1;
   tokens_ = tokens;

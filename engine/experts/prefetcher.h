@@ -63,7 +63,7 @@ class Prefetcher {
   };
   void AfterRoute(const Routed& routed, RouterPeek peek);
 
-  // All layers have run.
+  // All layers have run; 0 seconds: or some, as the step was given up.
   void EndStep(double seconds, int32_t rows, Phase phase);
 
  private:

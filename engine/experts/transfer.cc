@@ -116,20 +116,23 @@ void TransferQueue::Promote(uint64_t ticket) {
 
 bool TransferQueue::Cancel(uint64_t ticket) {
   absl::MutexLock lock(&mutex_);
-  const auto found =
-      std::ranges::find_if(prefetches_, [&](const std::unique_ptr<Work>& work) {
-        return work->job.ticket == ticket;
-      });
-  if (found == prefetches_.end()) return false;
-  Work& work = **found;
-  work.status.Update(absl::CancelledError("nobody wants it any more"));
-  if (work.handed_out == 0) {
-    work.started = SteadyClock::now();
-    if (started_++ == 0) busy_since_ = work.started;
+  const auto of_ticket = [&](const std::unique_ptr<Work>& work) {
+    return work->job.ticket == ticket;
+  };
+  for (WorkQueue* queue : {&demands_, &prefetches_}) {
+    const auto found = std::ranges::find_if(*queue, of_ticket);
+    if (found == queue->end()) continue;
+    Work& work = **found;
+    work.status.Update(absl::CancelledError("nobody wants it any more"));
+    if (work.handed_out == 0) {
+      work.started = SteadyClock::now();
+      if (started_++ == 0) busy_since_ = work.started;
+    }
+    Leave(*queue, found);
+    if (work.reading == 0 && !work.hashing) Finish(work);
+    return true;
   }
-  Leave(prefetches_, found);
-  if (work.reading == 0 && !work.hashing) Finish(work);
-  return true;
+  return false;
 }
 
 double TransferQueue::demand_seconds() const {
@@ -159,12 +162,19 @@ void TransferQueue::Poll(std::vector<TransferResult>& out) {
   finished_.store(0, std::memory_order_relaxed);
 }
 
-void TransferQueue::Wait(std::vector<TransferResult>& out) {
+void TransferQueue::Wait(std::vector<TransferResult>& out,
+                         const std::stop_token& stop) {
   CHECK(under_way_ > 0) << "nothing to wait for";
+  const std::stop_callback wake(stop, [this] {
+    absl::MutexLock lock(&mutex_);
+    result_there_.SignalAll();
+  });
   patience_.BeginWait(finished_);
   {
     absl::MutexLock lock(&mutex_);
-    while (results_.empty()) result_there_.Wait(&mutex_);
+    while (results_.empty() && !stop.stop_requested()) {
+      result_there_.Wait(&mutex_);
+    }
   }
   patience_.EndWait();
   Poll(out);

@@ -7,6 +7,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <thread>
 #include <vector>
 
@@ -69,14 +70,14 @@ class TransferQueue {
   // A prefetch that is now needed becomes a demand. One that has ended, or is
   // a demand already, stays as it is.
   void Promote(uint64_t ticket);
-  // A prefetch that nobody wants any more is read no further: it ends, as
-  // Cancelled, with the chunks that are being read. False, and it goes on: it
-  // is a demand, or all of it was handed out.
+  // What nobody wants any more is read no further: it ends, as Cancelled, with
+  // the chunks that are being read. False, and it goes on: all of it was handed
+  // out.
   bool Cancel(uint64_t ticket);
   // Moves finished jobs into `out` (appended). Wait blocks until at least one
-  // is there; CHECKs that something is under way.
+  // is there, or `stop` is requested; CHECKs that something is under way.
   void Poll(std::vector<TransferResult>& out);
-  void Wait(std::vector<TransferResult>& out);
+  void Wait(std::vector<TransferResult>& out, const std::stop_token& stop = {});
   // Jobs submitted whose results were not yet taken.
   int32_t under_way() const { return under_way_; }
   int32_t capacity() const { return config_.capacity; }

@@ -419,12 +419,14 @@ absl::StatusOr<ForwardResult> Model::Forward(const ForwardBatch& batch) {
     pass.after_route = &after_route;
     s.look_ahead->BeginStep(pass, batch.ids);
   }
-  RETURN_IF_ERROR(s.RunLayers(pass));
+  const absl::Status run = s.RunLayers(pass);
   if (s.look_ahead != nullptr) {
     const std::chrono::duration<double> seconds =
         std::chrono::steady_clock::now() - start;
-    s.look_ahead->EndStep(pass, seconds.count());
+    // A step that was given up tells nothing of what one takes.
+    s.look_ahead->EndStep(pass, run.ok() ? seconds.count() : 0);
   }
+  RETURN_IF_ERROR(run);
   if (!batch.logit_rows.empty()) {
     RETURN_IF_ERROR(s.RunHead(pass, batch));
   }

@@ -16,6 +16,9 @@ constexpr float kLargestScore = 1e30f;
 
 // Whether the pass is to go on.
 absl::Status Proceed(const PassWatch& watch) {
+  if (watch.stop.stop_requested()) {
+    return absl::UnavailableError("the forward pass was stopped");
+  }
   return watch.progress ? watch.progress() : absl::OkStatus();
 }
 
@@ -252,7 +255,8 @@ absl::Status MoeLayer::RunExperts(const Pass& pass, const float* x) {
       (*pass.after_route)(layer_);
       told = true;
     }
-    const std::span<const ReadyExpert> ready = acquisition.Next();
+    const std::span<const ReadyExpert> ready =
+        acquisition.Next(pass.watch.stop);
     RETURN_IF_ERROR(Proceed(pass.watch));
     if (ready.empty()) return absl::OkStatus();
     groups_.clear();

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -52,11 +53,14 @@ struct MatrixInput {
 };
 using InputTap = std::function<void(const MatrixInput&)>;
 
-// How whoever asked for a forward pass follows it. Engine thread.
+// How whoever asked for a forward pass follows it and ends it.
 struct PassWatch {
-  // Called each time that experts have come, or the last of a layer's are
-  // computed. What is not OK ends the pass, as its status.
+  // Called on the engine thread each time that experts have come, or the last
+  // of a layer's are computed. What is not OK ends the pass, as its status.
   std::function<absl::Status()> progress = {};
+  // Any thread's: once requested, the pass ends at that place with Unavailable,
+  // and does not wait for experts to come.
+  std::stop_token stop = {};
 };
 
 // What one forward pass carries from layer to layer. Engine thread.

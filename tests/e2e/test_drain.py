@@ -44,6 +44,19 @@ def test_what_outlasts_the_drain_time_ends_with_an_error_event(start_server):
     pool.shutdown()
 
 
+def test_a_step_that_waits_for_a_slow_disk_does_not_outlast_the_drain_time(server, start_server):
+    size = server.expert_bytes()
+    # Two seconds for each of the hundreds of experts that the prompt needs.
+    slow = start_server("--drain-timeout", 1, "--expert-memory", 8 * 8 * size,
+                        "--io-limit", size // 2)
+    prompt = [(i * 37) % 8000 for i in range(200)]
+    stream = Stream(slow, prompt=prompt, max_tokens=10)
+    wait_until(lambda: slow.metric("bullpen_expert_slots_loading") > 0, 10, "experts load")
+    slow.process.send_signal(signal.SIGTERM)
+    assert stream.outcome() in ("error", 503)
+    assert slow.wait(30) == 0
+
+
 def test_new_work_is_refused_while_draining(start_server, stubs):
     server = start_server("--drain-timeout", 60)
     with grpc.insecure_channel(server.grpc_target) as channel:

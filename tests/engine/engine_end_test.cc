@@ -23,9 +23,48 @@ TEST(EngineEnd, CancelInDecode) {
   const Finished& finished = reader.Wait();
   EXPECT_EQ(finished.reason, FinishReason::kError);
   EXPECT_TRUE(absl::IsCancelled(finished.status));
-  EXPECT_EQ(finished.completion_tokens, 2);  // one was in work
+  EXPECT_EQ(finished.completion_tokens, 1);  // that in work came to nothing
   EXPECT_TRUE(f.AtBaseLine());
   EXPECT_EQ(f.metrics.finished_cancelled.Value(), 1);
+}
+
+TEST(EngineEnd, AStepGoesOnWhileAnyOfItsRequestsIsWanted) {
+  EngineFixture f;
+  Reader alone, kept, left;
+  ASSERT_TRUE(f.Submit(Greedy(MakePrompt(3), 6), alone).ok());
+  EXPECT_TRUE(alone.Wait().status.ok());
+  f.control.Hold();
+  std::vector<Submission> both;
+  both.push_back({Greedy(MakePrompt(3), 6), kept.stream()});
+  both.push_back({Greedy(MakePrompt(4), 6), left.stream()});
+  ASSERT_TRUE(f.engine.Submit(std::move(both)).ok());
+  f.control.AwaitHeld();
+  left.stream()->Cancel();
+  f.control.Release();
+  EXPECT_TRUE(absl::IsCancelled(left.Wait().status));
+  EXPECT_EQ(left.Wait().completion_tokens, 1);  // of the step that went on
+  EXPECT_TRUE(kept.Wait().status.ok());
+  EXPECT_EQ(kept.ids(), alone.ids());
+  EXPECT_TRUE(f.AtBaseLine());
+}
+
+TEST(EngineEnd, EachOfAStepThatNobodyWantsEndsAsItsClientWished) {
+  EngineFixture f;
+  f.control.Hold();
+  Reader cancelled, stopped;
+  std::vector<Submission> both;
+  both.push_back({Greedy(MakePrompt(3), 6), cancelled.stream()});
+  both.push_back({Greedy(MakePrompt(4), 6), stopped.stream()});
+  ASSERT_TRUE(f.engine.Submit(std::move(both)).ok());
+  f.control.AwaitHeld();
+  cancelled.stream()->Cancel();
+  stopped.stream()->Stop();
+  f.control.Release();
+  EXPECT_TRUE(absl::IsCancelled(cancelled.Wait().status));
+  EXPECT_EQ(stopped.Wait().reason, FinishReason::kStop);
+  EXPECT_TRUE(stopped.Wait().status.ok());
+  EXPECT_EQ(stopped.Wait().completion_tokens, 0);
+  EXPECT_TRUE(f.AtBaseLine());
 }
 
 TEST(EngineEnd, StopIsAnOrdinaryEnd) {

@@ -264,6 +264,67 @@ TEST(EngineOffload, AStepThatWaitsForTheDiskIsAliveWithEachExpertThatComes) {
   EXPECT_EQ(reader.ids(), Reference()[0]);
 }
 
+// Feeds a request with as many reads as it takes to be amid its first step,
+// some experts computed; the rest stand still.
+void RunIntoFirstStep(OffloadEngine& f, Reader& reader) {
+  f.disk().CloseGate();
+  ASSERT_TRUE(f.Submit(Prompts()[0], reader).ok());
+  const auto of_second_layer = [&](const FakeBlobReader::Place& place) {
+    return std::ranges::any_of(
+        f.catalog().layers[1].experts, [&](const ExpertLocation& expert) {
+          return expert.file == place.file && expert.offset == place.offset;
+        });
+  };
+  do {
+    f.disk().LetPass(1);
+    f.disk().AwaitAtGate(1);
+  } while (std::ranges::none_of(f.disk().log(), of_second_layer));
+}
+
+TEST(EngineOffload, WhenTheTimeToDrainIsUpAStepEndsAlthoughNoDiskAnswers) {
+  OffloadEngine f(8, {.max_sequences = 1});
+  Reader running, waiting;
+  RunIntoFirstStep(f, running);
+  ASSERT_TRUE(f.Submit(Prompts()[1], waiting).ok());
+  EXPECT_FALSE(f.engine().WaitDrained(Clock::time_point()));
+  EXPECT_TRUE(absl::IsUnavailable(running.Wait().status));
+  EXPECT_TRUE(absl::IsUnavailable(waiting.Wait().status));
+  EXPECT_TRUE(running.ids().empty());
+  EXPECT_TRUE(f.AtBaseLine());
+  f.engine().Stop();
+  f.disk().OpenGate();
+}
+
+TEST(EngineOffload, StopEndsAStepAlthoughNoDiskAnswers) {
+  OffloadEngine f(8);
+  Reader reader;
+  RunIntoFirstStep(f, reader);
+  f.engine().Stop();
+  EXPECT_TRUE(absl::IsUnavailable(reader.Wait().status));
+  EXPECT_TRUE(f.AtBaseLine());
+  f.disk().OpenGate();
+}
+
+TEST(EngineOffload, AStepThatNobodyWantsEndsWithTheNextExpertAndSparesItsRest) {
+  Reference();
+  OffloadEngine f(8, {},
+                  [](ModelOptions& options) { options.prefetch = "off"; });
+  Reader reader;
+  RunIntoFirstStep(f, reader);
+  reader.stream()->Cancel();
+  f.disk().LetPass(1);
+  EXPECT_TRUE(absl::IsCancelled(reader.Wait().status));
+  EXPECT_EQ(reader.Wait().completion_tokens, 0);
+  EXPECT_EQ(f.metrics().prompt_tokens.Value(), 0);
+  EXPECT_TRUE(f.AtBaseLine());
+  f.disk().OpenGate();
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(f.Generate(Prompts()[i]), Reference()[i]);
+  }
+  EXPECT_EQ(f.metrics().expert_slots_loading.Value(), 0);
+  EXPECT_TRUE(f.AtBaseLine());
+}
+
 TEST(EngineOffload, ASlowDiskCostsTimeAndNothingElse) {
   Reference();
   OffloadEngine f(8, {}, [](ModelOptions& options) {

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <random>
 #include <set>
+#include <stop_token>
 #include <vector>
 
 #include "engine/experts/cache.h"
@@ -100,8 +101,14 @@ class Simulation {
     phase_lookups_[phase] += static_cast<double>(experts.size());
     std::multiset<int32_t> given;
     bool first = true;
-    while (Draw(0, 40) > 0) {  // now and then a step is given up
-      const std::span<const ReadyExpert> group = step.Next();
+    std::stop_source stop;
+    while (Draw(0, 40) > 0) {  // now and then a step is given up, or stopped
+      if (Draw(0, 40) == 0) stop.request_stop();
+      const std::span<const ReadyExpert> group = step.Next(stop.get_token());
+      if (group.empty() && step.loads()) {
+        EXPECT_TRUE(stop.stop_requested());
+        break;
+      }
       if (group.empty()) {
         EXPECT_TRUE(std::ranges::is_permutation(
             std::vector(given.begin(), given.end()), experts));

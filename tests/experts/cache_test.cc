@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <numeric>
+#include <stop_token>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -404,25 +406,33 @@ TEST_F(CacheTest, AGuessNeverTouchesTheLayerThatRuns) {
   EXPECT_THAT(Resident(0), ElementsAre(3));
 }
 
-TEST_F(CacheTest, AStepGivenUpEarlyLeavesNoLease) {
+TEST_F(CacheTest, AStepGivenUpEarlyLeavesNoLeaseAndNoLoad) {
   Create({2, 2, 2});
   Step(0, {1});
   reader_.CloseGate();
+  std::stop_source stop;
+  stop.request_stop();
   {
     ExpertCache::Acquisition step = Acquire(0, {1, 2, 3, 4});
+    EXPECT_THAT(Ids(step.Next(stop.get_token())), ElementsAre(1));
+    EXPECT_TRUE(step.Next(stop.get_token()).empty());
+    EXPECT_TRUE(step.loads());
+    reader_.AwaitAtGate(2);  // all of 2; 3 has to wait
   }
+  EXPECT_EQ(transfers_.under_way(), 1);
   reader_.OpenGate();
   EXPECT_THAT(Step(0, {5, 6, 7}), UnorderedElementsAre(5, 6, 7));
 }
 
-TEST_F(CacheTest, DestructionWaitsForLoadsUnderWay) {
+TEST_F(CacheTest, DestructionWaitsForReadsUnderWayAndDropsTheRest) {
   Create({2, 2, 2});
   reader_.CloseGate();
-  {
-    ExpertCache::Acquisition step = Acquire(0, {1, 2});
-  }
+  cache_->Prefetch(std::vector<ExpertKey>{{1, 1}, {1, 2}, {2, 1}, {2, 2}});
   reader_.AwaitAtGate(2);
-  reader_.OpenGate();
+  const std::jthread gate([this] {
+    while (metrics_.expert_slots_loading.Value() > 1) std::this_thread::yield();
+    reader_.LetPass(2);
+  });
   cache_.reset();
   EXPECT_EQ(transfers_.under_way(), 0);
 }

@@ -281,6 +281,25 @@ TEST(RoutingPredictor, RowsAreMergedByTheProbabilityThatAnyUsesTheExpert) {
   EXPECT_NEAR(guesses[1].probability, 0.2, 2e-3);
 }
 
+// What was known of a request lives until the next step begins.
+TEST(RoutingPredictor, AStepThatEndsAmidItsLayersLeavesNoGuessToLearnFrom) {
+  RoutingPredictor predictor(Shape(2, 1), {.min_probability = 0.01f});
+  const std::vector<int32_t> ids = {0};
+  {
+    const std::vector<float> odds(2 * kExperts, LogOdds(0.2f));
+    const std::vector<const float*> rows = {odds.data()};
+    predictor.BeginStep({.ids = ids, .request_odds = rows});
+    predictor.Guess({.layer = 0});
+    predictor.Observe(0, std::vector<int32_t>{3}, 1);
+    predictor.Guess({.layer = 1});
+  }
+  EXPECT_EQ(predictor.counts(Evidence::kRequest, 1).used, 1u);
+  predictor.BeginStep({.ids = ids});
+  predictor.Observe(0, std::vector<int32_t>{4}, 1);
+  predictor.Observe(1, std::vector<int32_t>{5}, 1);
+  EXPECT_EQ(predictor.counts(Evidence::kRequest, 1).used, 1u);
+}
+
 // The experts of the first layers follow from the id alone, those behind from
 // nothing.
 TEST(RoutingPredictor, TheIdsOfAStepTellItsFirstLayersBeforeTheyRun) {

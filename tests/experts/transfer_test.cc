@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <map>
+#include <stop_token>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/huge_buffer.h"
@@ -15,6 +17,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 constexpr int64_t kBlob = 16384;
 constexpr int32_t kExperts = 16;
@@ -140,18 +143,44 @@ TEST_F(TransferTest, ACancelledPrefetchIsReadNoFurther) {
   EXPECT_THAT(ReadOrder(), ElementsAre(0, 2));
 }
 
-TEST_F(TransferTest, ADemandIsNotCancelled) {
+TEST_F(TransferTest, ADemandIsCancelledAsAPrefetchIs) {
   reader_.CloseGate();
   TransferQueue queue(reader_, one_thread_);
   ASSERT_TRUE(queue.Submit(Job(0, Cause::kDemand)).ok());
   ASSERT_TRUE(queue.Submit(Job(1, Cause::kPrefetch)).ok());
+  ASSERT_TRUE(queue.Submit(Job(2, Cause::kDemand)).ok());
   queue.Promote(1);
-  EXPECT_FALSE(queue.Cancel(0));
-  EXPECT_FALSE(queue.Cancel(1));
+  reader_.AwaitAtGate(1);
+  EXPECT_FALSE(queue.Cancel(0));  // all of it is being read
+  EXPECT_TRUE(queue.Cancel(1));
+  EXPECT_TRUE(queue.Cancel(2));
   reader_.OpenGate();
-  for (const auto& [ticket, status] : WaitFor(queue, 2)) {
-    EXPECT_TRUE(status.ok()) << ticket << ": " << status;
+  for (const auto& [ticket, status] : WaitFor(queue, 3)) {
+    EXPECT_EQ(absl::IsCancelled(status), ticket > 0) << ticket;
   }
+  EXPECT_THAT(ReadOrder(), ElementsAre(0));
+  const double demand = queue.demand_seconds();
+  EXPECT_EQ(queue.demand_seconds(), demand);  // none is under way
+}
+
+TEST_F(TransferTest, AWaitEndsWithAResultOrWhenItIsToldTo) {
+  reader_.CloseGate();
+  TransferQueue queue(reader_, one_thread_);
+  ASSERT_TRUE(queue.Submit(Job(0, Cause::kDemand)).ok());
+  std::vector<TransferResult> results;
+  std::stop_source stop;
+  {
+    const std::jthread other([&] {
+      reader_.AwaitAtGate(1);
+      stop.request_stop();
+    });
+    queue.Wait(results, stop.get_token());
+  }
+  EXPECT_THAT(results, IsEmpty());
+  EXPECT_EQ(queue.under_way(), 1);
+  reader_.OpenGate();
+  queue.Wait(results);
+  EXPECT_EQ(results.size(), 1u);
 }
 
 TEST_F(TransferTest, DemandTimeRunsFromSubmitOrPromoteToTheEnd) {

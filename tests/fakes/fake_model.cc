@@ -226,6 +226,10 @@ absl::StatusOr<ForwardResult> Model::Forward(const ForwardBatch& batch) {
   CHECK(!batch.ids.empty() &&
         batch.ids.size() <= static_cast<size_t>(state_->fake.max_batch_tokens));
   RETURN_IF_ERROR(state_->control->Enter(batch));
+  if (batch.watch.stop.stop_requested()) {
+    return absl::UnavailableError("stopped");
+  }
+  if (batch.watch.progress) RETURN_IF_ERROR(batch.watch.progress());
   std::vector<absl::Status> statuses = state_->Store(batch);
   state_->FillLogits(batch);
   return ForwardResult{.logits = state_->logits,
