@@ -27,7 +27,10 @@ void FlatBatch::Append(const Batch::Item& item) {
   for (int32_t row = 0; row < item.rows; ++row) {
     ids_.push_back(sequence.token(item.first_position + row));
   }
-  if (sequence.output.empty()) prompt_rows_ += item.rows;
+  const int32_t prompt = static_cast<int32_t>(sequence.request.prompt.size());
+  prompt_rows_ +=
+      std::max(0, std::min(item.first_position + item.rows, prompt) -
+                      std::max(item.first_position, sequence.reached));
   if (sequence.output.empty() || item.rows > 1) phase_ = Phase::kPrefill;
   AskForLogits(item, first_row);
 }

@@ -117,9 +117,11 @@ int32_t Scheduler::RowsFor(const Sequence& sequence, const Batch& batch) const {
 
 void Scheduler::Commit(const Batch& batch) {
   for (const Batch::Item& item : batch.items) {
-    item.sequence->computed += item.rows;
-    CHECK(item.sequence->computed <= item.sequence->tokens());
-    pool_.FreePassed(item.sequence->kv, item.sequence->computed);
+    Sequence& sequence = *item.sequence;
+    sequence.computed += item.rows;
+    CHECK(sequence.computed <= sequence.tokens());
+    sequence.reached = std::max(sequence.reached, sequence.computed);
+    pool_.FreePassed(sequence.kv, sequence.computed);
   }
 }
 

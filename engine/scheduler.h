@@ -26,6 +26,7 @@ struct Sequence {
   std::vector<int32_t> output;
   std::vector<KvTable> kv;  // of each group of layers; none: not running
   int32_t computed = 0;
+  int32_t reached = 0;  // the most that `computed` ever was
   Clock::time_point submitted;
   Clock::time_point scheduled;    // first time in a batch; epoch = never
   Clock::time_point first_token;  // epoch = none yet

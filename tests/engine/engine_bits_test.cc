@@ -107,18 +107,21 @@ TEST(EngineBits, BlocksOutOfAWindowGoToOthersUnseen) {
   }
 }
 
-TEST(EngineBits, PromptLogprobsComeOnceAlthoughAPromptIsPreempted) {
+TEST(EngineBits, PromptsCountAndTheirLogprobsComeOnceAlthoughPreempted) {
   // One old request grows while a long prompt behind it is cut into chunks.
   EngineFixture f({.kv_groups = {{.blocks = 8}}}, {.max_batch_tokens = 4});
   Reader old, young;
-  ASSERT_TRUE(f.Submit(Greedy(MakePrompt(14), 100), old).ok());
-  old.AwaitTokens(1);
   Request request = Greedy(MakePrompt(100, 1), 3);
   request.prompt_logprobs = true;
-  ASSERT_TRUE(f.Submit(std::move(request), young).ok());
+  std::vector<Submission> both;
+  both.push_back({Greedy(MakePrompt(14), 100), old.stream()});
+  both.push_back({std::move(request), young.stream()});
+  ASSERT_TRUE(f.engine.Submit(std::move(both)).ok());
   EXPECT_TRUE(old.Wait().status.ok());
   EXPECT_TRUE(young.Wait().status.ok());
   EXPECT_EQ(young.prompt().size(), 100u);
+  EXPECT_GT(f.metrics.preemptions.Value(), 0);
+  EXPECT_EQ(f.metrics.prompt_tokens.Value(), 14 + 100);
 }
 
 }  // namespace
