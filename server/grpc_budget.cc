@@ -1,15 +1,8 @@
 #include "server/grpc_budget.h"
 
-#include <malloc.h>
-
 #include "absl/strings/str_cat.h"
 
 namespace bullpen {
-namespace {
-
-constexpr int64_t kTrimBytes = int64_t{1} << 20;
-
-}  // namespace
 
 absl::StatusOr<CallBudget::Share> CallBudget::Take(int64_t bytes) {
   const absl::MutexLock lock(&mutex_);
@@ -38,10 +31,6 @@ CallBudget::Share::~Share() {
   GiveBytesBack();
   const absl::MutexLock lock(&budget_->mutex_);
   --budget_->calls_;
-}
-
-void TrimAfter(int64_t bytes) {
-  if (bytes > kTrimBytes) malloc_trim(0);
 }
 
 }  // namespace bullpen

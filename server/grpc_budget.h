@@ -55,8 +55,4 @@ void FreeContent(const Message& message) {
   Message().Swap(&const_cast<Message&>(message));
 }
 
-// Gives the memory of what was freed back to the system, if it was much. Takes
-// milliseconds then: for workers.
-void TrimAfter(int64_t bytes);
-
 }  // namespace bullpen

@@ -7,6 +7,7 @@
 
 #include "base/status.h"
 #include "base/strings.h"
+#include "base/trim_memory.h"
 #include "boost/asio/post.hpp"
 #include "server/grpc_convert.h"
 #include "server/grpc_log.h"

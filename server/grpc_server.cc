@@ -6,6 +6,7 @@
 #include "absl/strings/match.h"
 #include "base/status.h"
 #include "base/strings.h"
+#include "base/trim_memory.h"
 #include "grpc/support/log.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/grpcpp.h"

@@ -1,7 +1,5 @@
 #include "server/http_session.h"
 
-#include <malloc.h>
-
 #include <algorithm>
 #include <chrono>
 #include <exception>
@@ -11,6 +9,7 @@
 #include <utility>
 
 #include "base/strings.h"
+#include "base/trim_memory.h"
 #include "boost/asio/co_spawn.hpp"
 #include "boost/asio/redirect_error.hpp"
 #include "boost/asio/use_awaitable.hpp"
@@ -35,9 +34,6 @@ using boost::system::error_code;
 using Parser = http::request_parser<http::string_body>;
 
 constexpr int kClientGone = 499;
-// Parsing a body takes many times its size. From this size on that goes back to
-// the system at once; glibc would keep it.
-constexpr size_t kLargeBodyBytes = size_t{1} << 20;
 // Longer answers are put together where nobody waits for the thread: with log
 // probabilities a token takes 300 bytes and more.
 constexpr int64_t kLongAnswerTokens = 4096;
@@ -233,11 +229,11 @@ bool Session::HoldBody(size_t bytes) {
   return context_.connections.AddBodyBytes(change) <= limit || change <= 0;
 }
 
-// On a worker, once the body has been parsed.
+// On a worker, once the body has been parsed, which took many times its size.
 void Session::DropBody() {
-  const bool large = request_.body.size() >= kLargeBodyBytes;
+  const int64_t bytes = std::ssize(request_.body);
   request_.body = std::string();
-  if (large) malloc_trim(0);
+  TrimAfter(bytes);
 }
 
 HttpResponse Session::CrowdedOut() const {

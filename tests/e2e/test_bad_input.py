@@ -167,12 +167,11 @@ def test_a_python_that_is_missing_is_the_servers_fault(start_server):
     assert server.complete("The", max_tokens=1).status_code == 200
 
 
-def test_memory_of_large_requests_that_are_refused_is_given_back(server):
-    body = {"messages": [{"role": "user", "content": "a" * 20}] * 130_000}
-    refused(server, body, CHAT)  # what every first one takes is no matter
+def test_memory_of_large_requests_that_are_refused_is_given_back(start_server):
+    server = start_server()  # whose heap has not grown yet
     before = server.memory_bytes()
     for _ in range(8):
-        refused(server, body, CHAT)
+        refused(server, {"messages": [{"role": "user", "content": "a" * 20}] * 130_000}, CHAT)
     assert server.memory_bytes() - before < 32 << 20
 
 
