@@ -22,20 +22,18 @@ void WorkRanges::Reset(int64_t count) {
 
 std::optional<int64_t> WorkRanges::Take(int worker) {
   std::atomic<uint64_t>& mine = ranges_[worker].word;
-  do {
-    uint64_t word = mine.load(std::memory_order_relaxed);
-    while (Unpack(word).next < Unpack(word).end) {
-      const Bounds left = Unpack(word);
-      if (mine.compare_exchange_weak(word, Pack({left.next + 1, left.end}),
-                                     std::memory_order_relaxed)) {
-        return left.next;
-      }
+  uint64_t word = mine.load(std::memory_order_relaxed);
+  while (Unpack(word).next < Unpack(word).end) {
+    const Bounds left = Unpack(word);
+    if (mine.compare_exchange_weak(word, Pack({left.next + 1, left.end}),
+                                   std::memory_order_relaxed)) {
+      return left.next;
     }
-  } while (Steal(worker));
-  return std::nullopt;
+  }
+  return Steal(worker);
 }
 
-bool WorkRanges::Steal(int worker) {
+std::optional<int64_t> WorkRanges::Steal(int worker) {
   while (true) {
     int victim = -1;
     uint64_t word = 0;
@@ -49,14 +47,14 @@ bool WorkRanges::Steal(int worker) {
         most = left.end - left.next;
       }
     }
-    if (victim < 0) return false;
+    if (victim < 0) return std::nullopt;
     const Bounds left = Unpack(word);
     const uint32_t middle = left.next + most / 2;
     if (ranges_[victim].word.compare_exchange_strong(
             word, Pack({left.next, middle}), std::memory_order_relaxed)) {
-      ranges_[worker].word.store(Pack({middle, left.end}),
+      ranges_[worker].word.store(Pack({middle + 1, left.end}),
                                  std::memory_order_relaxed);
-      return true;
+      return middle;
     }
   }
 }

@@ -37,9 +37,10 @@ class WorkRanges {
     return {static_cast<uint32_t>(word >> 32), static_cast<uint32_t>(word)};
   }
 
-  // Moves half of another worker's items to `worker`, who has none; false if
-  // nobody has any.
-  bool Steal(int worker);
+  // Moves half of another worker's items to `worker`, who has none, and takes
+  // the first of them at once: two who have none cannot pass the last item to
+  // and fro. None if nobody has any.
+  std::optional<int64_t> Steal(int worker);
 
   int workers_;
   std::unique_ptr<Range[]> ranges_;

@@ -55,11 +55,12 @@ bool SpinUntil(Done&& done) {
 struct WorkerPool::Shared {
   explicit Shared(int threads) : chunks(threads) {}
 
-  std::atomic<uint32_t> generation{0};  // Rises with each job; futex word.
+  // Futex word: rises by two with each job; odd: stop. One word for both, or a
+  // worker late for the last job could see no stop and then its generation.
+  std::atomic<uint32_t> generation{0};
   std::atomic<bool> open{false};
   std::atomic<int> active{0};
   std::atomic<int> sleepers{0};
-  std::atomic<bool> stop{false};
 
   // The open job. Written by the caller while closed and inactive.
   const absl::FunctionRef<void(int64_t, int64_t, int)>* fn = nullptr;
@@ -105,8 +106,8 @@ struct WorkerPool::Shared {
         generation.wait(seen);
         sleepers.fetch_sub(1);
       }
-      if (stop.load()) return;
       seen = generation.load();
+      if (seen % 2 != 0) return;
       active.fetch_add(1);
       if (open.load()) TakeChunks(worker);
       active.fetch_sub(1);
@@ -134,7 +135,6 @@ WorkerPool::WorkerPool(int threads, std::vector<int32_t> cpus)
 }
 
 WorkerPool::~WorkerPool() {
-  shared_->stop.store(true);
   shared_->generation.fetch_add(1);
   shared_->generation.notify_all();
   for (std::thread& worker : shared_->workers) worker.join();
@@ -183,7 +183,7 @@ void WorkerPool::Run(int64_t count, int64_t chunk,
   shared.chunk = chunk;
   shared.chunks.Reset((count + chunk - 1) / chunk);
   shared.open.store(true);
-  shared.generation.fetch_add(1);
+  shared.generation.fetch_add(2);
   if (shared.sleepers.load() > 0) shared.generation.notify_all();
   shared.TakeChunks(0);
   shared.open.store(false);

@@ -122,6 +122,26 @@ TEST(WorkerPoolTest, PoolsComeAndGo) {
   }
 }
 
+// More threads than CPUs, so that some are late for the only job and wake while
+// the pool goes: such a worker once slept through the stop.
+TEST(WorkerPoolTest, GoesWhileWorkersAreLate) {
+  std::vector<std::thread> makers;
+  for (int m = 0; m < 3; ++m) {
+    makers.emplace_back([m] {
+      std::minstd_rand random(static_cast<uint32_t>(m) + 1);
+      for (int round = 0; round < 1000; ++round) {
+        WorkerPool pool(8, /*pin=*/false);
+        const auto idle = std::chrono::microseconds(random() % 20);
+        const auto end = std::chrono::steady_clock::now() + idle;
+        while (std::chrono::steady_clock::now() < end) {
+        }
+        ExpectCovered(pool, 2, 1);
+      }
+    });
+  }
+  for (std::thread& maker : makers) maker.join();
+}
+
 TEST(WorkerPoolTest, PinnedCallerIsFreedWithThePool) {
   const int before = CpusOfThisThread();
   if (before < 2) GTEST_SKIP() << "this process has one CPU";
