@@ -54,8 +54,8 @@ struct Engine::State {
   absl::Status Proceed(const Batch& batch);
   void EndBatch(const Batch& batch, const absl::Status& status);
   void Sample(const Batch& batch, const ForwardResult& result);
-  void GatherPromptLogprobs(const Batch& batch, size_t item,
-                            std::span<const float> logits);
+  absl::Status GatherPromptLogprobs(const Batch& batch, size_t item,
+                                    std::span<const float> logits);
   void Push(const Batch& batch, Clock::time_point now);
   void PushToken(Sequence& sequence, TokenEvent event, Clock::time_point now);
   void End(Sequence& sequence, Finished finished, Clock::time_point now);
@@ -265,9 +265,10 @@ void Engine::State::Sample(const Batch& batch, const ForwardResult& result) {
     if (i < result.sequence_status.size()) {
       item_status[i] = result.sequence_status[i];
     }
-    if (!item_status[i].ok()) continue;
-    GatherPromptLogprobs(batch, i, result.logits);
-    if (!batch.items[i].samples) continue;
+    if (item_status[i].ok()) {
+      item_status[i] = GatherPromptLogprobs(batch, i, result.logits);
+    }
+    if (!item_status[i].ok() || !batch.items[i].samples) continue;
     Sequence& sequence = *batch.items[i].sequence;
     const Request& request = sequence.request;
     const FlatBatch::ItemLogits& place = flat.logits_of(i);
@@ -276,6 +277,9 @@ void Engine::State::Sample(const Batch& batch, const ForwardResult& result) {
     const int32_t id = sampler.Sample(
         logits, request.sampling, request.prompt, sequence.output,
         static_cast<int64_t>(sequence.output.size()));
+    item_status[i] =
+        CheckLogit(logits[id], request.prompt.size() + sequence.output.size());
+    if (!item_status[i].ok()) continue;
     sampled[i] = request.logprobs.has_value()
                      ? sampler.Logprobs(logits, id, *request.logprobs)
                      : TokenEvent{.id = id};
@@ -283,11 +287,13 @@ void Engine::State::Sample(const Batch& batch, const ForwardResult& result) {
   }
 }
 
-void Engine::State::GatherPromptLogprobs(const Batch& batch, size_t item,
-                                         std::span<const float> logits) {
+absl::Status Engine::State::GatherPromptLogprobs(
+    const Batch& batch, size_t item, std::span<const float> logits) {
   Sequence& sequence = *batch.items[item].sequence;
   const Request& request = sequence.request;
-  if (!request.prompt_logprobs || !sequence.output.empty()) return;
+  if (!request.prompt_logprobs || !sequence.output.empty()) {
+    return absl::OkStatus();
+  }
   std::vector<TokenEvent>& events = sequence.prompt_events;
   if (events.empty()) {
     events.reserve(request.prompt.size());
@@ -295,11 +301,14 @@ void Engine::State::GatherPromptLogprobs(const Batch& batch, size_t item,
   }
   const FlatBatch::ItemLogits& place = flat.logits_of(item);
   for (int32_t i = 0; i < place.prompt_count; ++i) {
-    const size_t row = static_cast<size_t>(place.begin + i) * vocab;
-    const int32_t next = request.prompt[place.prompt_position + i + 1];
-    events.push_back(sampler.Logprobs(logits.subspan(row, vocab), next,
-                                      request.logprobs.value_or(0)));
+    const std::span<const float> row =
+        logits.subspan(static_cast<size_t>(place.begin + i) * vocab, vocab);
+    const size_t position = static_cast<size_t>(place.prompt_position) + i + 1;
+    const int32_t next = request.prompt[position];
+    RETURN_IF_ERROR(CheckLogit(row[next], position));
+    events.push_back(sampler.Logprobs(row, next, request.logprobs.value_or(0)));
   }
+  return absl::OkStatus();
 }
 
 // Gives each item's news to its stream and ends those that are done.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "absl/strings/str_cat.h"
 #include "base/check.h"
 
 namespace bullpen {
@@ -57,6 +58,14 @@ size_t DrawIndex(std::span<const float> terms, double uniform) {
 }
 
 }  // namespace
+
+absl::Status CheckLogit(float logit, size_t position) {
+  if (std::isfinite(logit)) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat(
+      "the model computed the logit ", logit, " for the token at position ",
+      position,
+      ": its weights hold NaN, or lead to numbers beyond its formats"));
+}
 
 Sampler::Sampler(int32_t vocab) : counts_(vocab, 0) {
   adjusted_.reserve(vocab);

@@ -4,11 +4,17 @@
 #include <span>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "engine/request.h"
 #include "engine/softmax.h"
 #include "engine/top_selector.h"
 
 namespace bullpen {
+
+// Internal unless `logit`, that of the token at `position` of its sequence, is
+// finite: a model whose weights hold NaN, or lead to values beyond its formats,
+// would go on with one token for ever.
+absl::Status CheckLogit(float logit, size_t position);
 
 // Draws a token from `logits` [vocab]. Pure: the draw for output number `step`
 // depends on the parameters, the logits and the two histories alone (a

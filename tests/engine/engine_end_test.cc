@@ -1,4 +1,5 @@
 // Every way in which a request ends before its time.
+#include "absl/strings/str_cat.h"
 #include "engine/engine.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -6,6 +7,8 @@
 
 namespace bullpen {
 namespace {
+
+using ::testing::HasSubstr;
 
 constexpr Clock::time_point kLongAgo =
     Clock::time_point(std::chrono::nanoseconds(1));
@@ -162,6 +165,38 @@ TEST(EngineEnd, DataLossEndsThatSequenceAlone) {
   EXPECT_TRUE(good.Wait().status.ok());
   EXPECT_EQ(good.ids().size(), 6u);
   EXPECT_EQ(f.metrics.finished_error.Value(), 1);
+  EXPECT_TRUE(f.AtBaseLine());
+}
+
+TEST(EngineEnd, LogitsThatAreNoNumbersEndThatSequenceAlone) {
+  EngineFixture f({.nan_token = 61});
+  f.control.Hold();
+  Reader good, greedy, drawn, scored;
+  ASSERT_TRUE(f.Submit(Greedy(MakePrompt(3), 6), good).ok());
+  ASSERT_TRUE(f.Submit(Greedy({1, 2, 61}, 6), greedy).ok());
+  Request draw = Greedy({1, 2, 3, 61}, 6);
+  draw.sampling = {.temperature = 1, .top_p = 0.9};
+  draw.logprobs = 1;
+  ASSERT_TRUE(f.Submit(std::move(draw), drawn).ok());
+  Request score = Greedy({1, 61, 3, 4}, 0);
+  score.prompt_logprobs = true;
+  ASSERT_TRUE(f.Submit(std::move(score), scored).ok());
+  f.control.Release();
+  const auto failed_at = [](Reader& reader, const char* position) {
+    const Finished& finished = reader.Wait();
+    EXPECT_EQ(finished.reason, FinishReason::kError);
+    EXPECT_TRUE(absl::IsInternal(finished.status)) << finished.status;
+    EXPECT_THAT(std::string(finished.status.message()),
+                HasSubstr(absl::StrCat("nan for the token at position ",
+                                       position, ":")));
+    EXPECT_TRUE(reader.ids().empty());
+    EXPECT_TRUE(reader.prompt().empty());
+  };
+  failed_at(greedy, "3");
+  failed_at(drawn, "4");
+  failed_at(scored, "2");
+  EXPECT_TRUE(good.Wait().status.ok());
+  EXPECT_EQ(good.ids().size(), 6u);
   EXPECT_TRUE(f.AtBaseLine());
 }
 

@@ -1,6 +1,7 @@
 #include "tests/fakes/fake_model.h"
 
 #include <algorithm>
+#include <limits>
 #include <set>
 #include <utility>
 
@@ -177,6 +178,11 @@ void Model::State::FillLogits(const ForwardBatch& batch) {
 void Model::State::AppendLogits(const SequenceRows& sequence,
                                 int32_t position) {
   const uint64_t history = History(sequence, position);
+  if (At(sequence, 0, position).token == fake.nan_token) {
+    logits.resize(logits.size() + static_cast<size_t>(fake.vocab),
+                  std::numeric_limits<float>::quiet_NaN());
+    return;
+  }
   const bool end = position + 1 >= fake.eos_after;
   for (int32_t id = 0; id < fake.vocab; ++id) {
     const uint64_t bits =

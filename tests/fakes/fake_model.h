@@ -19,6 +19,7 @@ struct FakeModelConfig {
   int32_t eos = -1;  // the likeliest from position eos_after on, never before
   int32_t eos_after = 0;
   int32_t poison_token = -1;  // a sequence that feeds it gets DataLoss
+  int32_t nan_token = -1;     // the logits after it are NaN
 };
 
 // A test's hand on a fake model, which it must outlive. Any thread.
