@@ -29,8 +29,21 @@ struct Avx2Codes {
 
   static constexpr int kInt8Tokens = 5;  // rows of x in one tile
 
-  static Int8Function ChooseInt8(const PanelFormat& format, int tokens) {
-    return ChooseInt8Avx2(format, tokens);
+  static Int8Function ChooseInt8(DType type, int tokens) {
+    return ChooseInt8Avx2(type, tokens);
+  }
+  // Whether codes multiply with their signs (SignedDots).
+  static constexpr bool TakesSigns(const PanelFormat& format) {
+    return format.code_bits == 8 || format.values == kIq4Values;
+  }
+  // Vectors of four columns that are added before sums are widened: 16 bits
+  // have room for 8 products of two 4-bit codes with 8-bit ones, 4 of 5-bit
+  // codes or of MXFP4's values (0 to 24), 2 of 6-bit codes, and 1 with signs.
+  static constexpr int NarrowVectors(const PanelFormat& format) {
+    if (TakesSigns(format)) return 1;
+    if (format.code_bits == 6) return 2;
+    const bool small = format.code_bits == 4 && format.values != kMxfp4Values;
+    return small ? format.group_cols / 4 : 4;
   }
 
   static Map MakeMap(const int8_t* values, int bias) {
@@ -45,8 +58,8 @@ struct Avx2Codes {
   // unrolling. 4-bit codes are mapped if kMapped.
   template <int kBits, bool kMapped>
   static Codes LoadCodes(const std::byte* codes, int32_t cols, int v, Map map) {
-    return {LoadHalf<kBits, kMapped>(codes, cols, v, 0, map.lo),
-            LoadHalf<kBits, kMapped>(codes, cols, v, 1, map.hi)};
+    return {LoadHalfCodes<kBits, kMapped>(codes, cols, v, 0, map.lo),
+            LoadHalfCodes<kBits, kMapped>(codes, cols, v, 1, map.hi)};
   }
   static Codes Minus(Codes a, int offset) {
     const __m256i b = _mm256_set1_epi8(static_cast<char>(offset));
@@ -99,9 +112,16 @@ struct Avx2Codes {
     __asm__("" : "+x"(sum.lo), "+x"(sum.hi));
     return sum;
   }
-  // The products of signed codes.
+  // The products of signed codes. With kTakeSigns, x gives its signs to the
+  // codes, none of which may be -128: one step less for few rows of x.
+  template <bool kTakeSigns>
   static Dots SignedDots(Codes a, const std::byte* x) {
     const __m256i four = LoadFour(x);
+    if constexpr (kTakeSigns) {
+      const __m256i size = _mm256_abs_epi8(four);
+      return {_mm256_maddubs_epi16(size, _mm256_sign_epi8(a.lo, four)),
+              _mm256_maddubs_epi16(size, _mm256_sign_epi8(a.hi, four))};
+    }
     return {_mm256_maddubs_epi16(_mm256_abs_epi8(a.lo),
                                  _mm256_sign_epi8(four, a.lo)),
             _mm256_maddubs_epi16(_mm256_abs_epi8(a.hi),
@@ -118,31 +138,6 @@ struct Avx2Codes {
         _mm256_add_epi32(sum.hi, _mm256_madd_epi16(dots.hi, factors.hi))};
     __asm__("" : "+x"(wide.lo), "+x"(wide.hi));
     return wide;
-  }
-
- private:
-  // Lanes [8 half, 8 half + 8).
-  template <int kBits, bool kMapped>
-  static __m256i LoadHalf(const std::byte* codes, int32_t cols, int v, int half,
-                          __m256i map) {
-    if constexpr (kBits == 8) {
-      return Load32Bytes(codes + v * 64 + half * 32);
-    } else {
-      const __m256i pair = Load32Bytes(codes + v / 2 * 64 + half * 32);
-      const __m256i low = _mm256_and_si256(
-          v % 2 == 0 ? pair : _mm256_srli_epi16(pair, 4), _mm256_set1_epi8(15));
-      const std::byte* behind = codes + cols * 8;
-      if constexpr (kBits == 5) {
-        return _mm256_or_si256(low, FifthBits(behind + v * 8 + half * 4));
-      } else if constexpr (kBits == 6) {
-        const __m256i high = Load32Bytes(behind + v / 4 * 64 + half * 32);
-        return _mm256_or_si256(low, PairAtTop(high, v % 4));
-      } else if constexpr (kMapped) {
-        return _mm256_shuffle_epi8(map, low);
-      } else {
-        return low;
-      }
-    }
   }
 };
 

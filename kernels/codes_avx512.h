@@ -28,8 +28,13 @@ struct Avx512Codes {
 
   static constexpr int kInt8Tokens = 12;
 
-  static Int8Function ChooseInt8(const PanelFormat& format, int tokens) {
-    return ChooseInt8Avx512(format, tokens);
+  static Int8Function ChooseInt8(DType type, int tokens) {
+    return ChooseInt8Avx512(type, tokens);
+  }
+  static constexpr bool TakesSigns(const PanelFormat&) { return false; }
+  // Sums have 32 bits: a group is one run.
+  static constexpr int NarrowVectors(const PanelFormat& format) {
+    return format.group_cols / 4;
   }
 
   static Map MakeMap(const int8_t* values, int bias) {
@@ -106,7 +111,12 @@ struct Avx512Codes {
   }
 
  private:
-  static __m512i Load64(const std::byte* p) { return _mm512_loadu_si512(p); }
+  // One load for all that is made of it.
+  static __m512i Load64(const std::byte* p) {
+    __m512i a = _mm512_loadu_si512(p);
+    __asm__("" : "+v"(a));
+    return a;
+  }
 };
 
 }  // namespace

@@ -95,14 +95,12 @@ void Dots(const PanelSpan& span, const float* const* rows, int tokens,
 template <typename V>
 void Int8Dots(const PanelSpan& span, const std::byte* x, int tokens,
               float* sums, const ReadAhead& ahead) {
-  const PanelFormat& format = FormatOf(span.dtype);
-  V::ChooseInt8(format, tokens)({.weights = span.data,
-                                 .panels = span.count,
-                                 .cols = span.cols,
-                                 .x = x,
-                                 .sums = sums,
-                                 .format = &format,
-                                 .ahead = ahead});
+  V::ChooseInt8(span.dtype, tokens)({.weights = span.data,
+                                     .panels = span.count,
+                                     .cols = span.cols,
+                                     .x = x,
+                                     .sums = sums,
+                                     .ahead = ahead});
 }
 
 // Panels in a part of `panels` that one tile of tokens reads once: long

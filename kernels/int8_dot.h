@@ -30,7 +30,6 @@ struct Int8Block {
   int32_t cols = 0;
   const std::byte* x = nullptr;
   float* sums = nullptr;  // [panels][tokens][16]
-  const PanelFormat* format = nullptr;
   ReadAhead ahead;
 };
 
@@ -42,9 +41,9 @@ constexpr int32_t SumWords(const PanelFormat& format) {
 
 using Int8Function = void (*)(const Int8Block&);
 
-// The loop for a format and a number of tokens, at most that of the
+// The loop for a block type and a number of tokens, at most that of the
 // instruction set (Avx2Codes::kInt8Tokens, Avx512Codes::kInt8Tokens).
-Int8Function ChooseInt8Avx2(const PanelFormat& format, int tokens);
-Int8Function ChooseInt8Avx512(const PanelFormat& format, int tokens);
+Int8Function ChooseInt8Avx2(DType type, int tokens);
+Int8Function ChooseInt8Avx512(DType type, int tokens);
 
 }  // namespace bullpen::kernels

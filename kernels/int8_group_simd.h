@@ -11,78 +11,74 @@
 namespace bullpen::kernels {
 namespace {
 
-// How codes become operands of dot products: how many bits they have, whether
-// a map gives their values, how many vectors of four columns are added before
-// the sums are widened, and whether the operands are signed.
-template <int kBitsOf, bool kMappedTo, int kVectorsOf, bool kSignedOf>
-struct CodeKind {
-  static constexpr int kBits = kBitsOf;
-  static constexpr bool kMapped = kMappedTo;
-  static constexpr int kVectors = kVectorsOf;
-  static constexpr bool kSigned = kSignedOf;
-};
-
 // What is added to each integer to make an operand without a sign.
-template <typename Kind>
-int BiasOf(const PanelFormat& format) {
-  if (Kind::kSigned) return 0;
-  if (Kind::kBits == 8) return 128;
+template <typename V, DType kType>
+constexpr int BiasOf() {
+  constexpr const PanelFormat& format = FormatOf(kType);
+  if (V::TakesSigns(format)) return 0;
+  if (format.code_bits == 8) return 128;
   if (format.values == nullptr) return format.offset;
   return -*std::min_element(format.values, format.values + 16);
 }
 
-template <typename V, typename Kind, int kTokens>
+template <typename V, DType kType, int kTokens>
 class Int8Group {
  public:
   using Ints = typename V::Ints;
   using Factors = typename V::Factors;
 
-  explicit Int8Group(const PanelFormat& format)
-      : format_(format),
-        map_(V::MakeMap(
-            format.values != nullptr ? format.values : kUnsignedValues,
-            BiasOf<Kind>(format))) {}
+  Int8Group()
+      : map_(V::MakeMap(
+            kFormat.values != nullptr ? kFormat.values : kUnsignedValues,
+            kBias)) {}
 
   // block += factors (1 if not kProduct) * the dot products of the group with
   // the codes at x; returns where x goes on.
   template <bool kProduct>
   const std::byte* Add(const std::byte* group, const std::byte* x,
                        Factors factors, Ints* block) const {
-    return AddFrom<kProduct, 0>(group + format_.group_header_bytes(), x,
+    return AddFrom<kProduct, 0>(group + kFormat.group_header_bytes(), x,
                                 factors, block);
   }
 
  private:
+  static constexpr const PanelFormat& kFormat = FormatOf(kType);
+  static constexpr int kBias = BiasOf<V, kType>();
+  static constexpr int kBits = kFormat.code_bits;
+  static constexpr bool kSigned = V::TakesSigns(kFormat);
+  static constexpr int kVectors = V::NarrowVectors(kFormat);
+  // Codes of 4 bits that are no operands as they are.
+  static constexpr bool kMapped =
+      kFormat.values == kIq4Values || kFormat.values == kMxfp4Values;
+
   template <bool kProduct, int kFirst>
   const std::byte* AddFrom(const std::byte* codes, const std::byte* x,
                            Factors factors, Ints* block) const {
     x = AddVectors<kProduct, kFirst>(codes, x, factors, block);
-    constexpr int kNext = kFirst + Kind::kVectors;
-    if constexpr (kNext < 8) {
-      if (4 * kNext < format_.group_cols) {
-        return AddFrom<kProduct, kNext>(codes, x, factors, block);
-      }
+    constexpr int kNext = kFirst + kVectors;
+    if constexpr (4 * kNext < kFormat.group_cols) {
+      return AddFrom<kProduct, kNext>(codes, x, factors, block);
     }
     return x;
   }
 
-  // Kind::kVectors vectors of four columns, from vector kFirst on.
+  // kVectors vectors of four columns, from vector kFirst on.
   template <bool kProduct, int kFirst>
   const std::byte* AddVectors(const std::byte* codes, const std::byte* x,
                               Factors factors, Ints* block) const {
     typename V::Dots dots[kTokens];
 #pragma GCC unroll 8
-    for (int v = 0; v < Kind::kVectors; ++v) {
-      typename V::Codes operand =
-          V::template LoadCodes<Kind::kBits, Kind::kMapped>(
-              codes, format_.group_cols, kFirst + v, map_);
-      if constexpr (Kind::kBits == 8 && !Kind::kSigned) {
+    for (int v = 0; v < kVectors; ++v) {
+      typename V::Codes operand = V::template LoadCodes<kBits, kMapped>(
+          codes, kFormat.group_cols, kFirst + v, map_);
+      if constexpr (kBits == 8 && !kSigned) {
         operand = V::ToUnsigned(operand);
       }
 #pragma GCC unroll 32
       for (int t = 0; t < kTokens; ++t) {
-        if constexpr (Kind::kSigned) {
-          dots[t] = V::SignedDots(operand, x + 4 * t);
+        if constexpr (kSigned) {
+          dots[t] = V::template SignedDots < kMapped &&
+                    kTokens <= 2 > (operand, x + 4 * t);
         } else {
           dots[t] = v == 0 ? V::FirstDots(operand, x + 4 * t)
                            : V::AddDots(dots[t], operand, x + 4 * t);
@@ -98,7 +94,6 @@ class Int8Group {
     return x;
   }
 
-  const PanelFormat& format_;
   const typename V::Map map_;
 };
 

@@ -16,12 +16,9 @@ namespace {
 
 // One panel against a tile of rows of x: the weights are one stream, which
 // memory delivers fastest.
-template <typename V, typename Kind, int kTokens>
+template <typename V, DType kType, int kTokens>
 class Int8Tile {
  public:
-  explicit Int8Tile(const Int8Block& block)
-      : format_(*block.format), bias_(BiasOf<Kind>(format_)), group_(format_) {}
-
   // Writes sums [tokens][16] of the blocks [w, end), asking for what stands
   // `ahead` bytes behind them, if not 0.
   void Run(const std::byte* w, const std::byte* end, int64_t ahead,
@@ -29,13 +26,16 @@ class Int8Tile {
     ahead_ = ahead;
     F sums[kTokens];
     for (F& sum : sums) sum = V::Zero();
-    const bool product = format_.scale == ScaleCode::kProduct;
-    for (; w < end; w += format_.block_bytes()) {
+    for (; w < end; w += kFormat.block_bytes()) {
       x_scales_ = reinterpret_cast<const float*>(x);
       x_sums_ = x + 4 * kTokens;
-      x += 4 * (1 + SumWords(format_)) * kTokens;
-      product ? AddProductBlock(w, x, sums) : AddPlainBlock(w, x, sums);
-      x += format_.block_cols * kTokens;
+      x += 4 * (1 + SumWords(kFormat)) * kTokens;
+      if constexpr (kFormat.scale == ScaleCode::kProduct) {
+        AddProductBlock(w, x, sums);
+      } else {
+        AddPlainBlock(w, x, sums);
+      }
+      x += kFormat.block_cols * kTokens;
     }
 #pragma GCC unroll 32
     for (int t = 0; t < kTokens; ++t) V::Store(out + t * kPanelRows, sums[t]);
@@ -45,9 +45,12 @@ class Int8Tile {
   using F = typename V::F;
   using Ints = typename V::Ints;
 
+  static constexpr const PanelFormat& kFormat = FormatOf(kType);
+  static constexpr int kBias = BiasOf<V, kType>();
+
   [[gnu::always_inline]] void Prefetch(const std::byte* group) const {
     if (ahead_ == 0) return;
-    PrefetchGroup<1>(group, 0, ahead_, format_.group_bytes());
+    PrefetchGroup<1>(group, 0, ahead_, kFormat.group_bytes());
   }
 
   // Groups with integer factors: sums of the whole block, then its scales.
@@ -58,35 +61,37 @@ class Int8Tile {
     // for in order.
     __builtin_prefetch(w);
     if (ahead_ != 0) __builtin_prefetch(w + ahead_);
-    const std::byte* group = w + format_.block_header_bytes();
-    for (int32_t g = 0; g < format_.groups(); ++g) {
+    const std::byte* group = w + kFormat.block_header_bytes();
+    for (int32_t g = 0; g < kFormat.groups(); ++g) {
       Prefetch(group);
       x = group_.template Add<true>(group, x,
                                     V::MakeFactors(V::LoadInt8(group)), block);
-      group += format_.group_bytes();
+      group += kFormat.group_bytes();
     }
-    if (bias_ != 0) AddFactors<true>(w, 0, block);
+    if constexpr (kBias != 0) AddFactors<-kBias>(w, 0, block);
     AddScaled(V::template LoadAs<DType::kF16>(w, 0), block, sums);
-    if (!format_.minimum) return;
-    for (Ints& sum : block) sum = V::ZeroInts();
-    AddFactors<false>(w, kPanelRows, block);
-    AddScaled(V::Negate(V::template LoadAs<DType::kF16>(w + 2 * kPanelRows, 0)),
-              block, sums);
+    if constexpr (kFormat.minimum) {
+      for (Ints& sum : block) sum = V::ZeroInts();
+      AddFactors<1>(w, kPanelRows, block);
+      AddScaled(
+          V::Negate(V::template LoadAs<DType::kF16>(w + 2 * kPanelRows, 0)),
+          block, sums);
+    }
   }
 
-  // block += (-bias if kBias) * (the groups' factors at `offset`) * sums of x,
-  // two groups at a time.
-  template <bool kBias>
+  // block += kTimes * (the groups' factors at `offset`) * sums of x, two groups
+  // at a time.
+  template <int kTimes>
   void AddFactors(const std::byte* w, int offset, Ints* block) const {
-    const std::byte* group = w + format_.block_header_bytes() + offset;
+    const std::byte* group = w + kFormat.block_header_bytes() + offset;
     const std::byte* x_sums = x_sums_;
-    for (int32_t g = 0; g < format_.groups(); g += 2) {
+    for (int32_t g = 0; g < kFormat.groups(); g += 2) {
       typename V::Pairs factors = V::MakePairs(
-          V::LoadInt8(group), V::LoadInt8(group + format_.group_bytes()));
-      if constexpr (kBias) factors = V::Multiply(factors, -bias_);
+          V::LoadInt8(group), V::LoadInt8(group + kFormat.group_bytes()));
+      if constexpr (kTimes != 1) factors = V::Multiply(factors, kTimes);
       AddToSums(factors, x_sums, block);
       x_sums += 4 * kTokens;
-      group += 2 * format_.group_bytes();
+      group += 2 * kFormat.group_bytes();
     }
   }
   static void AddToSums(typename V::Pairs factors, const std::byte* x_sums,
@@ -109,34 +114,32 @@ class Int8Tile {
   // Groups with float scales.
   void AddPlainBlock(const std::byte* w, const std::byte* x, F* sums) const {
     const typename V::Pairs minus_bias =
-        V::MakePairs(V::SetInts(-bias_), V::ZeroInts());
+        V::MakePairs(V::SetInts(-kBias), V::ZeroInts());
     const std::byte* x_sums = x_sums_;
-    for (int32_t g = 0; g < format_.groups(); ++g) {
+    for (int32_t g = 0; g < kFormat.groups(); ++g) {
       Prefetch(w);
       Ints dots[kTokens];
       for (Ints& dot : dots) dot = V::ZeroInts();
       x = group_.template Add<false>(w, x, V::ZeroInts(), dots);
-      if (!Kind::kSigned) AddToSums(minus_bias, x_sums, dots);
-      AddScaled(LoadScales<V>(format_.scale, w, nullptr), dots, sums);
-      if (format_.minimum) {
-        const std::byte* minimums = w + kPanelRows * format_.scale_bytes();
+      if constexpr (kBias != 0) AddToSums(minus_bias, x_sums, dots);
+      AddScaled(LoadScales<V>(kFormat.scale, w, nullptr), dots, sums);
+      if constexpr (kFormat.minimum) {
+        const std::byte* minimums = w + kPanelRows * kFormat.scale_bytes();
 #pragma GCC unroll 32
         for (int t = 0; t < kTokens; ++t) {
           int32_t sum;
           std::memcpy(&sum, x_sums + 4 * t, sizeof(sum));
           dots[t] = V::SetInts(sum);
         }
-        AddScaled(V::Negate(LoadScales<V>(format_.scale, minimums, nullptr)),
+        AddScaled(V::Negate(LoadScales<V>(kFormat.scale, minimums, nullptr)),
                   dots, sums);
       }
       x_sums += 4 * kTokens;
-      w += format_.group_bytes();
+      w += kFormat.group_bytes();
     }
   }
 
-  const PanelFormat& format_;
-  const int bias_;
-  const Int8Group<V, Kind, kTokens> group_;
+  const Int8Group<V, kType, kTokens> group_;
   int64_t ahead_ = 0;
   // Of the block at hand.
   const float* x_scales_ = nullptr;

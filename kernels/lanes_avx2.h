@@ -74,6 +74,30 @@ inline __m256i FifthBits(const std::byte* p) {
   const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, place), place);
   return _mm256_and_si256(set, _mm256_set1_epi8(16));
 }
+// Of lanes [8 half, 8 half + 8) the codes of columns [4v, 4v + 4) of a group of
+// `cols` (panel_format.h), mapped if kMapped and of 4 bits.
+template <int kBits, bool kMapped>
+inline __m256i LoadHalfCodes(const std::byte* codes, int32_t cols, int v,
+                             int half, __m256i map) {
+  if constexpr (kBits == 8) {
+    return Load32Bytes(codes + v * 64 + half * 32);
+  } else {
+    const __m256i pair = Load32Bytes(codes + v / 2 * 64 + half * 32);
+    const __m256i low = _mm256_and_si256(
+        v % 2 == 0 ? pair : _mm256_srli_epi16(pair, 4), _mm256_set1_epi8(15));
+    const std::byte* behind = codes + cols * 8;
+    if constexpr (kBits == 5) {
+      return _mm256_or_si256(low, FifthBits(behind + v * 8 + half * 4));
+    } else if constexpr (kBits == 6) {
+      const __m256i high = Load32Bytes(behind + v / 4 * 64 + half * 32);
+      return _mm256_or_si256(low, PairAtTop(high, v % 4));
+    } else if constexpr (kMapped) {
+      return _mm256_shuffle_epi8(map, low);
+    } else {
+      return low;
+    }
+  }
+}
 
 }  // namespace
 }  // namespace bullpen::kernels
