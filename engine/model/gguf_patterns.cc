@@ -73,7 +73,7 @@ constexpr Entry kEntries[] = {
     {"tekken", {.splits = kTekken, .ignore_merges = true, .add_bos = true}},
     {"dbrx", {.splits = kLlama3}},
     {"smaug-bpe", {.splits = kLlama3}},
-    {"glm4", {.splits = kLlama3}},
+    {"glm4", {.splits = kLlama3, .ignore_merges = true}},
     {"chatglm-bpe", {.splits = kLlama3}},
     {"qwen2", {.splits = kQwen2, .nfc = true}},
     {"deepseek-r1-qwen", {.splits = kQwen2, .nfc = true}},

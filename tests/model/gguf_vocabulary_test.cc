@@ -177,6 +177,19 @@ TEST_F(GgufVocabularyTest, FlagsSayWhatSurroundsAText) {
   EXPECT_THAT(Load(vocabulary)->Encode("ab", true), ElementsAre(3, 2, 3));
 }
 
+// GLM-4.5's " 王" is such a token.
+TEST_F(GgufVocabularyTest, ATokenThatNoMergesMakeIsFoundWhole) {
+  GgufVocabulary vocabulary = SmallGpt2();
+  vocabulary.tokens.emplace_back("aba");
+  vocabulary.types.push_back(1);
+  vocabulary.pre = "qwen2";
+  EXPECT_THAT(Load(vocabulary)->Encode("aba", false), ElementsAre(2, 0));
+  for (const char* pre : {"llama-bpe", "tekken", "glm4"}) {
+    vocabulary.pre = pre;
+    EXPECT_THAT(Load(vocabulary)->Encode("aba", false), ElementsAre(4)) << pre;
+  }
+}
+
 TEST_F(GgufVocabularyTest, TheTemplateAndItsTokensAreKept) {
   GgufVocabulary vocabulary = SmallGpt2();
   vocabulary.chat_template = "{{ bos_token }}";
