@@ -188,6 +188,8 @@ void MapGlm4Moe(GgufMapping& m) {
       m.fields.Bool(m.Key("expert_weights_norm"), true);
   m.config["attention_bias"] = m.HasTensor("blk.0.attn_q.bias");
   m.config["use_qk_norm"] = m.HasTensor("blk.0.attn_q_norm.weight");
+  // Solar Open rotates whole heads, where GLM's own default is a half.
+  m.config.emplace("partial_rotary_factor", 1.0);
   m.config["num_nextn_predict_layers"] =
       m.fields.Int(m.Key("nextn_predict_layers"), 0);
   RequireGating(m, 2);

@@ -126,6 +126,16 @@ TEST(GgufRope, WhatYarnCannotDoIsNamed) {
   error("linear", "rope.scaling.yarn_attn_factor", 0.5f);
 }
 
+// GLM-4.5 rotates half of each head, Solar Open all of it.
+TEST(GgufRope, AGlmMayRotateWholeHeads) {
+  for (const auto& [rotary, share] : {std::pair(2u, 0.5), std::pair(4u, 1.0)}) {
+    const auto config =
+        ConfigWith("glm4moe", {{"rope.dimension_count", rotary}});
+    ASSERT_TRUE(config.ok()) << config.status();
+    EXPECT_EQ((*config)["partial_rotary_factor"], share);
+  }
+}
+
 TEST(GgufModel, AKeyThatNothingReadsMustBeNeutral) {
   const std::vector<Key> changing = {
       {"attention.causal", false},        {"attention.clamp_kqv", 8.0f},
