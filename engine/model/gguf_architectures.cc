@@ -212,7 +212,17 @@ void MapGptOss(GgufMapping& m) {
   }
 }
 
-// DeepSeek-V2 scores by softmax, V3 by sigmoid with a bias for the choice.
+// DeepSeek-V2 scores by softmax, V3 by sigmoid with a bias for the choice. A
+// file that does not say, as the first of GLM-4.7-Flash, has the bias or not.
+bool ScoresBySigmoid(GgufMapping& m) {
+  constexpr int64_t kSigmoid = 2;
+  const int64_t gating = m.fields.Int(m.Key("expert_gating_func"), 0);
+  if (gating != 0) return gating == kSigmoid;
+  return std::ranges::any_of(m.tensors, [](const auto& tensor) {
+    return tensor.first.ends_with(".exp_probs_b.bias");
+  });
+}
+
 void MapDeepseek2(GgufMapping& m) {
   const int64_t rotary = m.fields.Int(m.Key("rope.dimension_count"));
   const auto mla = [&](const char* key) {
@@ -230,7 +240,7 @@ void MapDeepseek2(GgufMapping& m) {
   m.config["v_head_dim"] = mla("attention.value_length");
   m.config["num_key_value_heads"] = m.config["num_attention_heads"];
   MapSharedExperts(m);
-  const bool sigmoid = m.fields.Int(m.Key("expert_gating_func"), 1) == 2;
+  const bool sigmoid = ScoresBySigmoid(m);
   RequireGating(m, sigmoid ? 2 : 1);
   m.config["model_type"] = sigmoid ? "deepseek_v3" : "deepseek_v2";
   const int64_t groups = m.fields.Int(m.Key("expert_group_count"), 1);

@@ -40,9 +40,11 @@ void Append(GgufBytes& file, const std::string& name, const Key& key) {
   }
 }
 
-// The config of a small file of that architecture with these keys more.
+// The config of a small file of that architecture with these keys more, and
+// with a vector of that name.
 absl::StatusOr<json> ConfigWith(const std::string& architecture,
-                                const std::vector<Key>& more) {
+                                const std::vector<Key>& more,
+                                const std::string& vector = "any.bias") {
   std::vector<Key> keys = {{"block_count", 2u},
                            {"context_length", 64u},
                            {"embedding_length", 8u},
@@ -54,11 +56,12 @@ absl::StatusOr<json> ConfigWith(const std::string& architecture,
   }
   keys.insert(keys.end(), more.begin(), more.end());
   GgufBytes file;
-  file.Start(1, keys.size() + 1).Key("general.architecture", architecture);
+  file.Start(2, keys.size() + 1).Key("general.architecture", architecture);
   for (const Key& key : keys) {
     Append(file, architecture + "." + key.name, key);
   }
-  file.Tensor("token_embd.weight", {8, 8}, 0, 0).PadTo(32).Data(8 * 8 * 4);
+  file.Tensor("token_embd.weight", {8, 8}, 0, 0).Tensor(vector, {8}, 0, 256);
+  file.PadTo(32).Data(256 + 32);
   const std::filesystem::path path = ScratchPath("metadata.gguf");
   WriteText(path, file.bytes());
   const absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(path);
@@ -185,6 +188,28 @@ TEST(GgufModel, WhatAnArchitectureMapsIsNotRefused) {
   ASSERT_TRUE(glm.ok()) << glm.status();
   EXPECT_EQ((*glm)["routed_scaling_factor"], 2.5);
   EXPECT_EQ((*glm)["n_group"], 2);
+}
+
+// The first files of GLM-4.7-Flash do not say how it scores.
+TEST(GgufModel, ADeepseekWithABiasForTheChoiceScoresBySigmoid) {
+  const std::vector<Key> keys = {{"attention.kv_lora_rank", 4u},
+                                 {"attention.key_length", 4u},
+                                 {"attention.value_length", 4u},
+                                 {"rope.dimension_count", 2u}};
+  const char* bias = "blk.1.exp_probs_b.bias";
+  constexpr uint32_t kAbsent = 9;
+  const auto type = [](std::vector<Key> all, const char* tensor,
+                       uint32_t gating) {
+    if (gating != kAbsent) all.push_back({"expert_gating_func", gating});
+    const auto config = ConfigWith("deepseek2", all, tensor);
+    EXPECT_TRUE(config.ok()) << config.status();
+    return config.ok() ? (*config)["model_type"].get<std::string>() : "";
+  };
+  EXPECT_EQ(type(keys, bias, kAbsent), "deepseek_v3");
+  EXPECT_EQ(type(keys, bias, 0), "deepseek_v3");
+  EXPECT_EQ(type(keys, bias, 1), "deepseek_v2");
+  EXPECT_EQ(type(keys, "any.bias", kAbsent), "deepseek_v2");
+  EXPECT_EQ(type(keys, "any.bias", 2), "deepseek_v3");
 }
 
 // A family's own rule, where a key could say otherwise.
