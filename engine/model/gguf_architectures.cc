@@ -126,13 +126,25 @@ void MapQwen3Moe(GgufMapping& m) {
 
 void MapQwen3(GgufMapping& m) { m.config["model_type"] = "qwen3"; }
 
+// The first files have the width of a dense FFN only: the shared expert is as
+// wide, and the experts of a token are together.
+void MapQwen2MoeWidths(GgufMapping& m) {
+  const std::string wide = m.Key("feed_forward_length");
+  const std::string shared = m.Key("expert_shared_feed_forward_length");
+  m.config["shared_expert_intermediate_size"] =
+      m.fields.Int(m.fields.Has(shared) ? shared : wide);
+  const std::string own = m.Key("expert_feed_forward_length");
+  const int64_t used = m.fields.Int(m.Key("expert_used_count"));
+  m.config["moe_intermediate_size"] = m.fields.Has(own) || used < 1
+                                          ? m.fields.Int(own)
+                                          : m.fields.Int(wide) / used;
+}
+
 void MapQwen2Moe(GgufMapping& m) {
   m.config["model_type"] = "qwen2_moe";
   MapExperts(m, "num_experts");
-  MapExpertWidth(m, "moe_intermediate_size");
+  MapQwen2MoeWidths(m);
   MapDenseLayers(m);
-  m.config["shared_expert_intermediate_size"] =
-      m.fields.Int(m.Key("expert_shared_feed_forward_length"));
   m.config["norm_topk_prob"] =
       m.fields.Bool(m.Key("expert_weights_norm"), false);
   m.config["qkv_bias"] = m.HasTensor("blk.0.attn_q.bias");

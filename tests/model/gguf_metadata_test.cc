@@ -212,6 +212,19 @@ TEST(GgufModel, ADeepseekWithABiasForTheChoiceScoresBySigmoid) {
   EXPECT_EQ(type(keys, "any.bias", 2), "deepseek_v3");
 }
 
+TEST(GgufModel, TheFirstFilesOfQwenHaveOneWidth) {
+  const auto first = ConfigWith("qwen2moe", {});
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_EQ((*first)["moe_intermediate_size"], 8 / 2);
+  EXPECT_EQ((*first)["shared_expert_intermediate_size"], 8);
+  const auto later =
+      ConfigWith("qwen2moe", {{"expert_feed_forward_length", 3u},
+                              {"expert_shared_feed_forward_length", 5u}});
+  ASSERT_TRUE(later.ok()) << later.status();
+  EXPECT_EQ((*later)["moe_intermediate_size"], 3);
+  EXPECT_EQ((*later)["shared_expert_intermediate_size"], 5);
+}
+
 // A family's own rule, where a key could say otherwise.
 TEST(GgufModel, AKeyThatContradictsTheFamilyIsNamed) {
   EXPECT_THAT(ErrorOf("llama", {"expert_weights_norm", false}),
