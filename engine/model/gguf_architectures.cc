@@ -214,9 +214,12 @@ void MapGptOss(GgufMapping& m) {
   m.config["attention_bias"] = true;
   m.config["sliding_window"] =
       m.fields.Int(m.Key("attention.sliding_window"), 128);
-  const std::vector<double> limits =
-      m.fields.Numbers(m.Key("swiglu_clamp_exp"));
-  if (!limits.empty()) m.config["swiglu_limit"] = limits.front();
+  const std::string clamp = m.Key("swiglu_clamp_exp");
+  const std::vector<double> limits = m.fields.Numbers(clamp);
+  if (!limits.empty()) {
+    m.config["swiglu_limit"] = limits.front();
+    m.fields.RequireOneOf(clamp, {&limits.front(), 1});
+  }
   m.fields.RequireOneOf(m.Key("attention.sliding_window_pattern"), {{2.0}});
   // The released configs say so; the file has no key for it.
   if (m.config.contains("rope_scaling")) {

@@ -58,6 +58,14 @@ void RefuseWindow(GgufMapping& m) {
   }
 }
 
+// Layers with windows rotate as the others do.
+void RefuseWindowBase(GgufMapping& m) {
+  const std::string key = m.Key("rope.freq_base_swa");
+  const double base = m.config["rope_theta"].get<double>();
+  if (m.fields.Number(key, base) == base) return;
+  m.fields.Refuse(key, absl::StrCat("rope.freq_base, ", base, ", is"));
+}
+
 }  // namespace
 
 void RefuseUnreadKeys(GgufMapping& m) {
@@ -67,6 +75,7 @@ void RefuseUnreadKeys(GgufMapping& m) {
     m.fields.RequireOneOf(key, neutral.values);
   }
   RefuseWindow(m);
+  RefuseWindowBase(m);
 }
 
 }  // namespace bullpen

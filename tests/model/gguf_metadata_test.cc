@@ -21,11 +21,12 @@ using ::testing::HasSubstr;
 
 constexpr uint32_t kBoolType = 7;
 constexpr uint32_t kF32Type = 6;
+constexpr uint32_t kArrayType = 9;
 
 // A key behind the architecture's name.
 struct Key {
   std::string name;
-  std::variant<float, uint32_t, bool, std::string> value;
+  std::variant<float, uint32_t, bool, std::string, std::vector<float>> value;
 };
 
 void Append(GgufBytes& file, const std::string& name, const Key& key) {
@@ -35,6 +36,10 @@ void Append(GgufBytes& file, const std::string& name, const Key& key) {
     file.Key(name, *count);
   } else if (const auto* yes = std::get_if<bool>(&key.value)) {
     file.String(name).Number(kBoolType).Number<uint8_t>(*yes ? 1 : 0);
+  } else if (const auto* list = std::get_if<std::vector<float>>(&key.value)) {
+    file.String(name).Number(kArrayType).Number(kF32Type);
+    file.Number<uint64_t>(list->size());
+    for (const float value : *list) file.Number(value);
   } else {
     file.String(name).Number(kF32Type).Number(std::get<float>(key.value));
   }
@@ -129,6 +134,15 @@ TEST(GgufRope, WhatYarnCannotDoIsNamed) {
   error("linear", "rope.scaling.yarn_attn_factor", 0.5f);
 }
 
+TEST(GgufRope, WindowsHaveTheBaseOfAllLayers) {
+  const Key own = {"rope.freq_base", 500.0f};
+  EXPECT_TRUE(
+      ConfigWith("gpt-oss", {own, {"rope.freq_base_swa", 500.0f}}).ok());
+  EXPECT_THAT(ErrorOf("gpt-oss", {"rope.freq_base_swa", 500.0f}),
+              HasSubstr("gpt-oss.rope.freq_base_swa = 500 is not supported; "
+                        "rope.freq_base, 10000, is"));
+}
+
 // GLM-4.5 rotates half of each head, Solar Open all of it.
 TEST(GgufRope, AGlmMayRotateWholeHeads) {
   for (const auto& [rotary, share] : {std::pair(2u, 0.5), std::pair(4u, 1.0)}) {
@@ -188,6 +202,16 @@ TEST(GgufModel, WhatAnArchitectureMapsIsNotRefused) {
   ASSERT_TRUE(glm.ok()) << glm.status();
   EXPECT_EQ((*glm)["routed_scaling_factor"], 2.5);
   EXPECT_EQ((*glm)["n_group"], 2);
+}
+
+TEST(GgufModel, GptOssHasOneLimitForAllLayers) {
+  const auto config = ConfigWith(
+      "gpt-oss", {{"swiglu_clamp_exp", std::vector<float>{5.0f, 5.0f}}});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ((*config)["swiglu_limit"], 5.0);
+  EXPECT_THAT(
+      ErrorOf("gpt-oss", {"swiglu_clamp_exp", std::vector<float>{5.0f, 7.0f}}),
+      HasSubstr("gpt-oss.swiglu_clamp_exp = "));
 }
 
 // The first files of GLM-4.7-Flash do not say how it scores.
