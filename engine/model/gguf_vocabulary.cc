@@ -187,7 +187,11 @@ absl::StatusOr<DescriptionFile> SentencePieceModel(
     Model::Piece* piece = model.add_pieces();
     piece->set_piece(vocabulary.tokens[id]);
     piece->set_score(vocabulary.scores[id]);
-    piece->set_type(TypeOf(vocabulary, id));
+    // What converters call user-defined are a model's added tokens: they are
+    // found in the text, not among the pieces that it becomes.
+    const Type type = TypeOf(vocabulary, id);
+    piece->set_type(type == Model::Piece::USER_DEFINED ? Model::Piece::UNUSED
+                                                       : type);
     has_bytes = has_bytes || piece->type() == Model::Piece::BYTE;
   }
   sentencepiece::TrainerSpec* trainer = model.mutable_trainer_spec();
@@ -212,8 +216,9 @@ DescriptionFile TokenizerConfig(const GgufVocabulary& vocabulary) {
   if (vocabulary.model == "llama") {
     for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
       const Type type = TypeOf(vocabulary, id);
-      if (type == Model::Piece::USER_DEFINED || !IsAdded(type)) continue;
-      added[absl::StrCat(id)] = AddedToken(id, vocabulary.tokens[id], true);
+      if (!IsAdded(type)) continue;
+      added[absl::StrCat(id)] = AddedToken(id, vocabulary.tokens[id],
+                                           type != Model::Piece::USER_DEFINED);
     }
     config["added_tokens_decoder"] = std::move(added);
     config["add_bos_token"] = vocabulary.add_bos.value_or(true);

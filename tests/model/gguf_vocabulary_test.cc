@@ -156,6 +156,22 @@ TEST_F(GgufVocabularyTest, LlamaKindsEncodeAsTheirOwnFile) {
   EXPECT_EQ(tokenizer->Decode(Ids{1, 264, 2}, true), "a");
 }
 
+// Fine-tuned Mixtrals have their <|im_start|> so. What follows such a token
+// begins with a space, as a text does, and before it there is none.
+TEST_F(GgufVocabularyTest, UserDefinedTokensAreFoundInTheText) {
+  GgufVocabulary vocabulary =
+      FromSentencePiece(std::string(kFolder) + "mistral_v1/tokenizer.model");
+  const auto id = static_cast<int32_t>(vocabulary.tokens.size());
+  vocabulary.tokens.insert(vocabulary.tokens.end(), {"<tool>", "  x"});
+  vocabulary.scores.insert(vocabulary.scores.end(), {-1000, -1000});
+  vocabulary.types.insert(vocabulary.types.end(), {4, 4});
+  const auto tokenizer = Load(vocabulary);
+  EXPECT_THAT(tokenizer->Encode("<tool>a<tool>", false),
+              ElementsAre(id, 264, id));
+  EXPECT_THAT(tokenizer->Encode("a  xa", false), ElementsAre(264, id + 1, 264));
+  EXPECT_EQ(tokenizer->Decode(Ids{264, id, 264}, true), "a<tool> a");
+}
+
 TEST_F(GgufVocabularyTest, FlagsSayWhatSurroundsAText) {
   GgufVocabulary vocabulary =
       FromSentencePiece(std::string(kFolder) + "mistral_v1/tokenizer.model");
