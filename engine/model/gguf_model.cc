@@ -102,8 +102,13 @@ void MapHeads(GgufMapping& m) {
   m.config["head_dim"] = head_dim;
   const int64_t rotary = m.fields.Int(m.Key("rope.dimension_count"), head_dim);
   if (rotary != head_dim && head_dim > 0) {
-    m.config["partial_rotary_factor"] =
-        static_cast<double>(rotary) / static_cast<double>(head_dim);
+    double share = static_cast<double>(rotary) / static_cast<double>(head_dim);
+    // The share of a head is cut to a whole number, and 46 * (26 / 46.) is not
+    // quite 26.
+    if (static_cast<double>(head_dim) * share < static_cast<double>(rotary)) {
+      share = std::nextafter(share, 1);
+    }
+    m.config["partial_rotary_factor"] = share;
   }
   const std::string value_dim = m.Key("attention.value_length");
   if (m.fields.Int(value_dim, head_dim) != head_dim) {

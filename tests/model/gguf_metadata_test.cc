@@ -143,13 +143,28 @@ TEST(GgufRope, WindowsHaveTheBaseOfAllLayers) {
                         "rope.freq_base, 10000, is"));
 }
 
-// GLM-4.5 rotates half of each head, Solar Open all of it.
-TEST(GgufRope, AGlmMayRotateWholeHeads) {
-  for (const auto& [rotary, share] : {std::pair(2u, 0.5), std::pair(4u, 1.0)}) {
+// Heads of four. GLM-4.5 rotates half of each and says so, Solar Open all.
+TEST(GgufRope, AllOfAHeadIsRotatedUnlessTheFileSaysWhatPart) {
+  const auto share = [](const std::vector<Key>& keys) {
+    const auto config = ConfigWith("glm4moe", keys);
+    EXPECT_TRUE(config.ok()) << config.status();
+    return (*config)["partial_rotary_factor"].get<double>();
+  };
+  EXPECT_EQ(share({}), 1);
+  EXPECT_EQ(share({{"rope.dimension_count", 4u}}), 1);
+  EXPECT_EQ(share({{"rope.dimension_count", 2u}}), 0.5);
+}
+
+TEST(GgufRope, AsMuchOfAHeadIsRotatedAsTheFileCounts) {
+  for (const auto& [rotary, head] : std::vector<std::pair<uint32_t, uint32_t>>{
+           {26, 46}, {30, 44}, {24, 47}, {2, 49}, {32, 64}, {64, 192}}) {
     const auto config =
-        ConfigWith("glm4moe", {{"rope.dimension_count", rotary}});
+        ConfigWith("glm4moe", {{"attention.key_length", head},
+                               {"attention.value_length", head},
+                               {"rope.dimension_count", rotary}});
     ASSERT_TRUE(config.ok()) << config.status();
-    EXPECT_EQ((*config)["partial_rotary_factor"], share);
+    const double share = (*config)["partial_rotary_factor"].get<double>();
+    EXPECT_EQ(static_cast<uint32_t>(head * share), rotary) << head;
   }
 }
 
