@@ -125,8 +125,21 @@ void ReadGraniteMoe(ConfigFields& fields, ModelConfig& config) {
   ReadAllMoe(fields, config);
 }
 
+// A config without a word on the rotation has the family's; null is none.
+void ReadGptOssRotation(const ConfigFields& fields, ModelConfig& config) {
+  if (fields.object().contains("rope_scaling") ||
+      fields.object().contains("rope_parameters")) {
+    return;
+  }
+  config.rope.scaling = RopeScaling::kYarn;
+  config.rope.factor = 32;
+  config.rope.original_context = 4096;
+  config.rope.truncate = false;
+}
+
 void ReadGptOss(ConfigFields& fields, ModelConfig& config) {
   ReadHeads(fields, config);
+  ReadGptOssRotation(fields, config);
   ReadAttentionBias(fields, config, true);
   config.sinks = true;
   ReadWindows(fields, config,
@@ -191,6 +204,11 @@ void ReadDeepseekV2(ConfigFields& fields, ModelConfig& config) {
   if (fields.String("scoring_func", "softmax") != "softmax") {
     fields.Refuse("scoring_func", "only softmax is");
   }
+  // The released code then divides by the sum and leaves the factor out;
+  // transformers passes over the key.
+  if (fields.Bool("norm_topk_prob", false)) {
+    fields.Refuse("norm_topk_prob", "only false is");
+  }
   ReadLeadingDense(fields, config);
   ReadPlainShared(fields, config, "n_shared_experts");
 }
@@ -206,7 +224,8 @@ void ReadDeepseekV3(ConfigFields& fields, ModelConfig& config) {
   if (fields.String("scoring_func", "sigmoid") != "sigmoid") {
     fields.Refuse("scoring_func", "only sigmoid is");
   }
-  ReadSigmoidRouter(fields, config, {.scaling = 2.5});
+  ReadSigmoidRouter(fields, config,
+                    {.scaling = 2.5, .groups = 8, .groups_kept = 4});
   ReadLeadingDense(fields, config);
   ReadPlainShared(fields, config, "n_shared_experts");
   config.next_token_layers =

@@ -189,10 +189,12 @@ void ReadPlainShared(ConfigFields& fields, ModelConfig& config,
       shared * fields.Int("moe_intermediate_size", kWidthRange);
 }
 
-void ReadGroups(ConfigFields& fields, ModelConfig& config) {
+void ReadGroups(ConfigFields& fields, ModelConfig& config,
+                const RouterDefaults& defaults) {
   kernels::RouterRule& router = config.router;
-  router.groups = fields.Int("n_group", kExpertRange, 1);
-  router.groups_kept = fields.Int("topk_group", kExpertRange, 1);
+  router.groups = fields.Int("n_group", kExpertRange, defaults.groups);
+  router.groups_kept =
+      fields.Int("topk_group", kExpertRange, defaults.groups_kept);
   if (router.groups_kept > router.groups ||
       config.experts % router.groups != 0) {
     fields.Refuse("n_group",
@@ -213,7 +215,7 @@ void ReadSigmoidRouter(ConfigFields& fields, ModelConfig& config,
   router.score = kernels::RouterRule::Score::kSigmoid;
   router.group_score_top2 = true;
   config.choice_bias = true;
-  ReadGroups(fields, config);
+  ReadGroups(fields, config, defaults);
   router.renormalise = fields.Bool("norm_topk_prob", defaults.renormalise);
   router.norm_eps = 1e-20f;
   router.scaling = static_cast<float>(

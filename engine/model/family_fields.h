@@ -75,15 +75,17 @@ void ReadLeadingDense(ConfigFields& fields, ModelConfig& config);
 void ReadPlainShared(ConfigFields& fields, ModelConfig& config,
                      const char* key);
 
-// n_group and topk_group.
-void ReadGroups(ConfigFields& fields, ModelConfig& config);
-
-// Sigmoid scores, a bias for the choice, groups by their two best: DeepSeek-V3
-// and those after it.
 struct RouterDefaults {
   bool renormalise = true;
   double scaling = 1;
+  int32_t groups = 1;
+  int32_t groups_kept = 1;
 };
+// n_group and topk_group.
+void ReadGroups(ConfigFields& fields, ModelConfig& config,
+                const RouterDefaults& defaults = {});
+// Sigmoid scores, a bias for the choice, groups by their two best: DeepSeek-V3
+// and those after it.
 void ReadSigmoidRouter(ConfigFields& fields, ModelConfig& config,
                        const RouterDefaults& defaults = {});
 

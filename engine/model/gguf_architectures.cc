@@ -224,6 +224,8 @@ void MapGptOss(GgufMapping& m) {
   // The released configs say so; the file has no key for it.
   if (m.config.contains("rope_scaling")) {
     m.config["rope_scaling"]["truncate"] = false;
+  } else {
+    m.config["rope_scaling"] = nullptr;  // None, where a config has a default.
   }
 }
 

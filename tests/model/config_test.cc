@@ -133,6 +133,40 @@ TEST(Config, AbsentKeysHaveTheFamilysDefaults) {
   EXPECT_EQ(Parse(dense).head_dim, 128);
 }
 
+json Published(const char* name) {
+  return ReadJson("tests/golden/published_configs.json")[name];
+}
+
+TEST(Config, AbsentGroupsAreThoseOfDeepseekV3) {
+  json config = Published("DeepSeek-V3");
+  config.erase("n_group");
+  config.erase("topk_group");
+  EXPECT_EQ(Parse(config).router.groups, 8);
+  EXPECT_EQ(Parse(config).router.groups_kept, 4);
+  json other = Published("GLM-4.5-Air");
+  other.erase("n_group");
+  EXPECT_EQ(Parse(other).router.groups, 1);
+}
+
+TEST(Config, AnAbsentRotationOfGptOssIsItsOwnAndNullIsNone) {
+  json config = Published("gpt-oss-20b");
+  const RopeConfig stated = Parse(config).rope;
+  config.erase("rope_scaling");
+  const RopeConfig absent = Parse(config).rope;
+  EXPECT_EQ(absent.scaling, RopeScaling::kYarn);
+  EXPECT_EQ(MakeRope(absent).early.frequency, MakeRope(stated).early.frequency);
+  EXPECT_EQ(MakeRope(absent).early.factor, MakeRope(stated).early.factor);
+  config["rope_scaling"] = nullptr;
+  EXPECT_EQ(Parse(config).rope.scaling, RopeScaling::kNone);
+}
+
+TEST(Config, WeightsOfDeepseekV2AreNotRenormalised) {
+  json config = Published("DeepSeek-V2-Lite");
+  config["norm_topk_prob"] = true;
+  EXPECT_THAT(Message(config),
+              HasSubstr("norm_topk_prob = true is not supported"));
+}
+
 TEST(Config, SparseStepAndMlpOnlyLayersMakeDenseLayers) {
   json config = Moe();
   config["num_hidden_layers"] = 4;
