@@ -245,6 +245,7 @@ void ReadMinimaxM2(ConfigFields& fields, ModelConfig& config) {
   config.router.renormalise = true;
   config.choice_bias = true;
   ReadAllMoe(fields, config);
+  config.next_token_layers = fields.Int("num_mtp_modules", kLayerRange, 0);
 }
 
 void ReadErnie(ConfigFields& fields, ModelConfig& config) {

@@ -49,6 +49,9 @@ struct TensorNames {
   std::string_view turned_gate_up = {}, turned_down = {};
   std::string_view packed_gate_up = {}, packed_down = {};
   std::string_view turned_gate_up_bias = {}, turned_down_bias = {};
+  // How all names of what predicts further tokens begin, where that is not a
+  // layer behind the last one. Nothing of it is read.
+  std::string_view further_tokens = {};
 };
 
 // What a key means that config.json does not have.

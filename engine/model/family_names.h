@@ -80,6 +80,7 @@ constexpr TensorNames Qwen2MoeNames() {
 constexpr TensorNames ErnieNames() {
   TensorNames names = kCommonNames;
   names.choice_bias = "model.layers.$0.mlp.moe_statics.e_score_correction_bias";
+  names.further_tokens = "model.mtp_";
   return names;
 }
 

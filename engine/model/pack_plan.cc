@@ -345,8 +345,13 @@ absl::StatusOr<LayerPlan> Planner::PlanLayer(int layer) {
   return plan;
 }
 
-// Layers that predict further tokens stand behind the decoder's own.
+// Layers that predict further tokens stand behind the decoder's own, or have
+// names of their own.
 bool Planner::IsBeyondLayers(std::string_view name) const {
+  if (!names_.further_tokens.empty() &&
+      name.starts_with(names_.further_tokens)) {
+    return true;
+  }
   if (config_.next_token_layers == 0) return false;
   const std::string_view before =
       names_.attn_norm.substr(0, names_.attn_norm.find("$0"));

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "engine/model/pack.h"
 #include "engine/model/packed_model.h"
 #include "gmock/gmock.h"
@@ -211,6 +212,25 @@ TEST(FusedExperts, AreTheSameModel) {
 }
 
 // transformers 5 spells what JSON has no number for.
+// As ERNIE 4.5 is released, and as MiniMax names its modules.
+TEST(Spelling, WhatPredictsFurtherTokensIsNotRead) {
+  const auto add = [](Copy& copy, const std::string& name) {
+    copy.tensors.push_back({name, "F32", {1}, std::string(4, '\0')});
+  };
+  Copy ernie = ReadCopy("ernie4_5_moe");
+  for (const char* name :
+       {"block.0.self_attn.q_proj.weight", "emb_norm.0.weight",
+        "hidden_norm.0.weight", "linear_proj.0.weight"}) {
+    add(ernie, std::string("model.mtp_") + name);
+  }
+  ExpectSameModel("ernie4_5_moe", ernie, "further");
+  Copy minimax = ReadCopy("minimax_m2");
+  const int layers = minimax.config["num_hidden_layers"];
+  add(minimax, absl::StrCat("model.layers.", layers, ".eh_proj.weight"));
+  minimax.config["num_mtp_modules"] = 3;
+  ExpectSameModel("minimax_m2", minimax, "further");
+}
+
 TEST(Spelling, InfinityIsANumber) {
   Copy copy = ReadCopy("gpt_oss");
   copy.config["swiglu_limit"] = {{"__float__", "Infinity"}};
