@@ -15,7 +15,8 @@ struct RouterRule {
     kSparseMixer
   };
   Score score = Score::kSoftmax;
-  bool renormalise = false;  // weights /= their sum (+ norm_eps)
+  bool renormalise = false;  // weights /= max(their sum, norm_least) + norm_eps
+  float norm_least = 0.0f;
   float norm_eps = 0.0f;
   float scaling = 1.0f;  // multiplies the weights last
   float jitter = 0.0f;   // of the sparse mixer
@@ -34,7 +35,7 @@ struct RouterRule {
 // expert chosen with the logit c has its share of the softmax over those not
 // chosen before it, without those for which (c - l) / max(|l|, c) > 2 * jitter
 // (they count as -inf). Renormalised weights are divided by (their sum in rank
-// order + norm_eps).
+// order, or norm_least if that is larger, + norm_eps).
 // A NaN logit counts as -inf, and so does a choice or group score that is:
 // whatever the logits are, the chosen experts are distinct and in range; their
 // weights may be NaN (all logits -inf, or one +inf).

@@ -68,7 +68,8 @@ void Weigh(const RouterRule& rule, int k, float* weights) {
   if (rule.renormalise) {
     float sum = 0.0f;
     for (int r = 0; r < k; ++r) sum += weights[r];
-    for (int r = 0; r < k; ++r) weights[r] /= sum + rule.norm_eps;
+    const float whole = std::max(sum, rule.norm_least) + rule.norm_eps;
+    for (int r = 0; r < k; ++r) weights[r] /= whole;
   }
   for (int r = 0; r < k; ++r) weights[r] *= rule.scaling;
 }

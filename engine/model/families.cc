@@ -258,10 +258,9 @@ void ReadErnie(ConfigFields& fields, ModelConfig& config) {
   ReadExperts(fields, config, "moe_k", {"moe_num_experts"});
   config.choice_bias = true;
   config.router.renormalise = true;
-  // The sum that weights are divided by is cut from below: far below any.
-  if (fields.Number("moe_norm_min", {.least = -1, .most = 1}, 1e-12) > 1e-9) {
-    fields.Refuse("moe_norm_min", "at most 1e-9 is");
-  }
+  // Experts that the choice bias alone brings may have less than that.
+  config.router.norm_least = static_cast<float>(
+      fields.Number("moe_norm_min", {.least = -1, .most = 1}, 1e-12));
   const int32_t layers = static_cast<int32_t>(config.layers.size());
   const int32_t first = fields.Int("moe_layer_start_index", kLayerRange, 1);
   const int32_t step = fields.Int("moe_layer_interval", {.least = 1}, 1);

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <set>
 
@@ -50,6 +51,7 @@ RouteArgs RandomRule(Random& random, const Floats& bias) {
   args.rule.jitter = random.OneOf({0.01f, 0.15f, 0.6f});
   args.rule.renormalise = random.Between(0, 1) == 1;
   args.rule.norm_eps = random.OneOf({0.0f, 1e-20f});
+  args.rule.norm_least = random.OneOf({0.0f, 1e-12f, 0.7f});
   args.rule.scaling = random.OneOf({1.0f, 2.5f});
   args.rule.group_score_top2 = random.Between(0, 1) == 1;
   if (args.experts % 8 == 0 && random.Between(0, 1) == 1) {
@@ -166,6 +168,19 @@ TEST_P(RouteRules, RenormalisedWeightsAddUpToOne) {
       Route({3, 1, 2, 0, -1}, {.k = 2, .rule = {.renormalise = true}});
   EXPECT_NEAR(result.weights[0] + result.weights[1], 1.0f, 1e-6f);
   EXPECT_NEAR(result.weights[0], 1 / (1 + std::exp(-1.0)), 1e-6);
+}
+
+// The bias chooses an expert with almost no share of the softmax, or none.
+TEST_P(RouteRules, RenormalisedWeightsOfAlmostNothingStaySmall) {
+  Floats bias(3);
+  bias[2] = 5;
+  RouteArgs args{.choice_bias = bias.data(),
+                 .k = 1,
+                 .rule = {.renormalise = true, .norm_least = 1e-12f}};
+  EXPECT_NEAR(Route({40, 40, 10}, args).weights[0], std::exp(-30) / 2e-12,
+              1e-6);
+  EXPECT_EQ(Route({400, 400, 10}, args).weights[0], 0);
+  EXPECT_EQ(Route({40, 40, 39}, args).weights[0], 1);
 }
 
 TEST_P(RouteRules, SoftmaxOverChosenIgnoresTheOthers) {
