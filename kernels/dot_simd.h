@@ -17,7 +17,7 @@
 namespace bullpen::kernels {
 namespace {
 
-inline constexpr int kDotPanels = 16;    // at most, in one call
+inline constexpr int kDotPanels = 64;    // at most, in one call
 inline constexpr int kDotColumns = 512;  // of x packed at a time
 
 // Some adjacent panels of a weight matrix.

@@ -25,6 +25,7 @@ struct PanelParts {
                                 LongPart(int64_t{panels} * groups, threads))
                      : width_of_many;
     count = (panels + width - 1) / width;
+    width = ((panels + count - 1) / count + 3) / 4 * 4;  // equal parts
   }
   int32_t width;
   int32_t count;

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "kernels/int8_dot.h"
+#include "kernels/int8_factors_simd.h"
 #include "kernels/int8_group_simd.h"
 #include "kernels/prefetch.h"
 #include "kernels/quant_tile_simd.h"
@@ -44,6 +45,7 @@ class Int8Tile {
  private:
   using F = typename V::F;
   using Ints = typename V::Ints;
+  using Factors = Int8Factors<V, kType, kTokens>;
 
   static constexpr const PanelFormat& kFormat = FormatOf(kType);
   static constexpr int kBias = BiasOf<V, kType>();
@@ -53,52 +55,45 @@ class Int8Tile {
     PrefetchGroup<1>(group, 0, ahead_, kFormat.group_bytes());
   }
 
+  // Few rows add what two groups' factors give when they have read them. With
+  // more there are no registers for it, and it waits for the block's end, where
+  // so many steps in a row let nothing of the next block be asked for.
+  static constexpr bool kFactorsAtOnce = kTokens <= 2;
+
   // Groups with integer factors: sums of the whole block, then its scales.
   void AddProductBlock(const std::byte* w, const std::byte* x, F* sums) const {
     Ints block[kTokens];
-    for (Ints& sum : block) sum = V::ZeroInts();
+    Ints minimums[kTokens];
+    for (int t = 0; t < kTokens; ++t) block[t] = minimums[t] = V::ZeroInts();
     // The header is needed last, but a CPU's prefetchers follow what is asked
     // for in order.
     __builtin_prefetch(w);
     if (ahead_ != 0) __builtin_prefetch(w + ahead_);
-    const std::byte* group = w + kFormat.block_header_bytes();
-    for (int32_t g = 0; g < kFormat.groups(); ++g) {
-      Prefetch(group);
-      x = group_.template Add<true>(group, x,
-                                    V::MakeFactors(V::LoadInt8(group)), block);
-      group += kFormat.group_bytes();
+    for (int32_t g = 0; g < kFormat.groups(); g += 2) {
+      for (int32_t i = g; i < g + 2; ++i) {
+        const std::byte* group = Factors::GroupAt(w, i);
+        Prefetch(group);
+        x = group_.template Add<true>(
+            group, x, V::MakeFactors(V::LoadInt8(group)), block);
+      }
+      if constexpr (kFactorsAtOnce && kBias != 0) {
+        Factors::template Add<-kBias>(w, 0, g, x_sums_, block);
+      }
+      if constexpr (kFactorsAtOnce && kFormat.minimum) {
+        Factors::template Add<1>(w, kPanelRows, g, x_sums_, minimums);
+      }
     }
-    if constexpr (kBias != 0) AddFactors<-kBias>(w, 0, block);
+    if constexpr (!kFactorsAtOnce && kBias != 0) {
+      Factors::template AddAll<-kBias>(w, 0, x_sums_, block);
+    }
     AddScaled(V::template LoadAs<DType::kF16>(w, 0), block, sums);
     if constexpr (kFormat.minimum) {
-      for (Ints& sum : block) sum = V::ZeroInts();
-      AddFactors<1>(w, kPanelRows, block);
+      if constexpr (!kFactorsAtOnce) {
+        Factors::template AddAll<1>(w, kPanelRows, x_sums_, minimums);
+      }
       AddScaled(
           V::Negate(V::template LoadAs<DType::kF16>(w + 2 * kPanelRows, 0)),
-          block, sums);
-    }
-  }
-
-  // block += kTimes * (the groups' factors at `offset`) * sums of x, two groups
-  // at a time.
-  template <int kTimes>
-  void AddFactors(const std::byte* w, int offset, Ints* block) const {
-    const std::byte* group = w + kFormat.block_header_bytes() + offset;
-    const std::byte* x_sums = x_sums_;
-    for (int32_t g = 0; g < kFormat.groups(); g += 2) {
-      typename V::Pairs factors = V::MakePairs(
-          V::LoadInt8(group), V::LoadInt8(group + kFormat.group_bytes()));
-      if constexpr (kTimes != 1) factors = V::Multiply(factors, kTimes);
-      AddToSums(factors, x_sums, block);
-      x_sums += 4 * kTokens;
-      group += 2 * kFormat.group_bytes();
-    }
-  }
-  static void AddToSums(typename V::Pairs factors, const std::byte* x_sums,
-                        Ints* block) {
-#pragma GCC unroll 32
-    for (int t = 0; t < kTokens; ++t) {
-      block[t] = V::AddProducts(block[t], factors, x_sums + 4 * t);
+          minimums, sums);
     }
   }
 
@@ -121,7 +116,7 @@ class Int8Tile {
       Ints dots[kTokens];
       for (Ints& dot : dots) dot = V::ZeroInts();
       x = group_.template Add<false>(w, x, V::ZeroInts(), dots);
-      if constexpr (kBias != 0) AddToSums(minus_bias, x_sums, dots);
+      if constexpr (kBias != 0) Factors::AddToSums(minus_bias, x_sums, dots);
       AddScaled(LoadScales<V>(kFormat.scale, w, nullptr), dots, sums);
       if constexpr (kFormat.minimum) {
         const std::byte* minimums = w + kPanelRows * kFormat.scale_bytes();

@@ -83,7 +83,7 @@ struct Problem {
 ExpertShape RandomShape(Random& random) {
   return {.dtype = random.OneOf({DType::kF32, DType::kF16, DType::kBF16}),
           .dim = random.OneOf({1, 16, 33, 64, 200}),
-          .inner = random.OneOf({1, 15, 16, 48, 70, 130}),
+          .inner = random.OneOf({1, 15, 16, 48, 70, 130, 1100}),
           .bias = random.Between(0, 1) == 1};
 }
 

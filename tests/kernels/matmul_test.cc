@@ -54,7 +54,7 @@ TEST_P(MatMulTest, EqualsOracleForAnyShape) {
   for (uint32_t seed = 0; seed < 150; ++seed) {
     Random random(seed);
     const int32_t tokens = random.Between(0, 30);
-    const int32_t rows = random.OneOf({1, 15, 16, 17, 33, 64, 100, 257});
+    const int32_t rows = random.OneOf({1, 15, 16, 17, 33, 64, 100, 257, 2100});
     const int32_t cols = random.OneOf({1, 3, 16, 33, 64, 100, 530});
     const DType dtype = random.OneOf({DType::kF32, DType::kF16, DType::kBF16});
     const Problem problem(random, tokens, rows, cols, dtype);
