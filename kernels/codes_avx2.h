@@ -2,6 +2,8 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -32,18 +34,19 @@ struct Avx2Codes {
   static Int8Function ChooseInt8(DType type, int tokens) {
     return ChooseInt8Avx2(type, tokens);
   }
-  // Whether codes multiply with their signs (SignedDots).
+  // A 16-bit sum has room for so much of codes times 8-bit integers.
+  static constexpr int kNarrowRoom = 32767 / (2 * 127);
+  // Whether codes multiply with their signs (SignedDots), for want of room.
   static constexpr bool TakesSigns(const PanelFormat& format) {
-    return format.code_bits == 8 || format.values == kIq4Values;
+    return SpanOfCode(format) > kNarrowRoom;
   }
-  // Vectors of four columns that are added before sums are widened: 16 bits
-  // have room for 8 products of two 4-bit codes with 8-bit ones, 4 of 5-bit
-  // codes or of MXFP4's values (0 to 24), 2 of 6-bit codes, and 1 with signs.
+  // Vectors of four columns that are added before sums are widened: 8 of 4-bit
+  // codes, 4 of 5-bit ones and of MXFP4's values (0 to 24), 2 of 6-bit ones,
+  // and 1 with signs.
   static constexpr int NarrowVectors(const PanelFormat& format) {
     if (TakesSigns(format)) return 1;
-    if (format.code_bits == 6) return 2;
-    const bool small = format.code_bits == 4 && format.values != kMxfp4Values;
-    return small ? format.group_cols / 4 : 4;
+    const unsigned most = kNarrowRoom / SpanOfCode(format);
+    return std::min<int>(std::bit_floor(most), format.group_cols / 4);
   }
 
   static Map MakeMap(const int8_t* values, int bias) {

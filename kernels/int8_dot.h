@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -37,6 +38,20 @@ struct Int8Block {
 constexpr int32_t SumWords(const PanelFormat& format) {
   return format.scale == ScaleCode::kProduct ? format.groups() / 2
                                              : format.groups();
+}
+
+// The least integer of a code, and how far the largest is above it. (Codes of
+// 4 bits have values. Their addresses are not compared: with gcc's sanitizers
+// that is no constant expression.)
+constexpr int LeastOfCode(const PanelFormat& format) {
+  if (format.code_bits == 8) return -128;
+  if (format.code_bits != 4) return -format.offset;
+  return *std::min_element(format.values, format.values + 16);
+}
+constexpr int SpanOfCode(const PanelFormat& format) {
+  if (format.code_bits != 4) return (1 << format.code_bits) - 1;
+  return *std::max_element(format.values, format.values + 16) -
+         LeastOfCode(format);
 }
 
 using Int8Function = void (*)(const Int8Block&);

@@ -1,10 +1,9 @@
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/types.h"
+#include "kernels/int8_dot.h"
 
 // The dot products of one group of a panel with integer activations.
 
@@ -14,11 +13,7 @@ namespace {
 // What is added to each integer to make an operand without a sign.
 template <typename V, DType kType>
 constexpr int BiasOf() {
-  constexpr const PanelFormat& format = FormatOf(kType);
-  if (V::TakesSigns(format)) return 0;
-  if (format.code_bits == 8) return 128;
-  if (format.values == nullptr) return format.offset;
-  return -*std::min_element(format.values, format.values + 16);
+  return V::TakesSigns(FormatOf(kType)) ? 0 : -LeastOfCode(FormatOf(kType));
 }
 
 template <typename V, DType kType, int kTokens>
@@ -48,8 +43,7 @@ class Int8Group {
   static constexpr bool kSigned = V::TakesSigns(kFormat);
   static constexpr int kVectors = V::NarrowVectors(kFormat);
   // Codes of 4 bits that are no operands as they are.
-  static constexpr bool kMapped =
-      kFormat.values == kIq4Values || kFormat.values == kMxfp4Values;
+  static constexpr bool kMapped = kBits == 4 && SpanOfCode(kFormat) > 15;
 
   template <bool kProduct, int kFirst>
   const std::byte* AddFrom(const std::byte* codes, const std::byte* x,
