@@ -115,12 +115,12 @@ struct Avx2Codes {
     __asm__("" : "+x"(sum.lo), "+x"(sum.hi));
     return sum;
   }
-  // The products of signed codes. With kTakeSigns, x gives its signs to the
-  // codes, none of which may be -128: one step less for few rows of x.
-  template <bool kTakeSigns>
+  // The products of signed codes. With kFromX, x gives its signs to the codes,
+  // none of which may be -128: one step less for few rows of x.
+  template <bool kFromX>
   static Dots SignedDots(Codes a, const std::byte* x) {
     const __m256i four = LoadFour(x);
-    if constexpr (kTakeSigns) {
+    if constexpr (kFromX) {
       const __m256i size = _mm256_abs_epi8(four);
       return {_mm256_maddubs_epi16(size, _mm256_sign_epi8(a.lo, four)),
               _mm256_maddubs_epi16(size, _mm256_sign_epi8(a.hi, four))};

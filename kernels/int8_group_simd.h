@@ -44,6 +44,8 @@ class Int8Group {
   static constexpr int kVectors = V::NarrowVectors(kFormat);
   // Codes of 4 bits that are no operands as they are.
   static constexpr bool kMapped = kBits == 4 && SpanOfCode(kFormat) > 15;
+  // Signs come from x: few rows of it, and no code is -128.
+  static constexpr bool kFromX = kTokens <= 2 && LeastOfCode(kFormat) > -128;
 
   template <bool kProduct, int kFirst>
   const std::byte* AddFrom(const std::byte* codes, const std::byte* x,
@@ -71,8 +73,7 @@ class Int8Group {
 #pragma GCC unroll 32
       for (int t = 0; t < kTokens; ++t) {
         if constexpr (kSigned) {
-          dots[t] = V::template SignedDots < kMapped &&
-                    kTokens <= 2 > (operand, x + 4 * t);
+          dots[t] = V::template SignedDots<kFromX>(operand, x + 4 * t);
         } else {
           dots[t] = v == 0 ? V::FirstDots(operand, x + 4 * t)
                            : V::AddDots(dots[t], operand, x + 4 * t);
