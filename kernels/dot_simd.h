@@ -18,9 +18,9 @@ namespace bullpen::kernels {
 namespace {
 
 inline constexpr int kDotPanels = 64;    // at most, in one call
-inline constexpr int kDotColumns = 512;  // of x packed at a time
+inline constexpr int kDotFloats = 6144;  // of x packed at a time: in the L1
 
-// Some adjacent panels of a weight matrix.
+// Some adjacent panels of a weight matrix: of a plain type, whole bands.
 struct PanelSpan {
   const std::byte* data = nullptr;
   DType dtype = DType::kF32;
@@ -57,15 +57,16 @@ inline void SumGroups(const float* const* rows, int tokens, int32_t first,
 template <typename V>
 void Dots(const PanelSpan& span, const float* const* rows, int tokens,
           float* sums) {
-  alignas(64) float packed[kDotColumns * V::kDotTokens];
+  alignas(64) float packed[kDotFloats];
   const PanelFormat& format = FormatOf(span.dtype);
   const bool plain = format.plain();
   const DotFunction dot = plain ? ChoosePlainDot<V>(span.dtype, tokens)
                                 : ChooseQuantDot<V>(format, tokens);
   // A row alone need not be packed; only sums of its groups take room.
-  float x_sums[kDotColumns / kPanelRows * V::kDotTokens];
-  const int32_t step =
-      tokens == 1 && !format.minimum ? std::max(span.cols, 1) : kDotColumns;
+  float x_sums[kDotFloats / kPanelRows];
+  const int32_t step = tokens == 1 && !format.minimum
+                           ? std::max(span.cols, 1)
+                           : kDotFloats / tokens / 256 * 256;
   int32_t first = 0;
   do {  // Once even without columns: the sums are zero then.
     const int32_t columns = std::min(step, span.cols - first);
@@ -77,9 +78,10 @@ void Dots(const PanelSpan& span, const float* const* rows, int tokens,
     if (format.minimum) {
       SumGroups(rows, tokens, first, columns, format.group_cols, x_sums);
     }
-    dot({.weights = span.data + ColumnBytes(span.dtype, first),
+    dot({.weights = span.data,
          .panel_bytes = span.panel_bytes(),
          .panels = span.count,
+         .first = first,
          .columns = columns,
          .x = x,
          .sums = sums,

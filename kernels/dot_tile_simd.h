@@ -15,11 +15,12 @@
 namespace bullpen::kernels {
 namespace {
 
-// One block of columns of some adjacent panels against a tile of tokens.
+// A block of columns of some adjacent panels against a tile of tokens.
 struct DotBlock {
-  const std::byte* weights = nullptr;  // first panel, first column
+  const std::byte* weights = nullptr;  // the panels, all their columns
   int64_t panel_bytes = 0;
   int32_t panels = 0;
+  int32_t first = 0;  // column
   int32_t columns = 0;
   const float* x = nullptr;  // [columns / 16][tokens][16]
   float* sums = nullptr;     // [panels][tokens][16]
@@ -34,31 +35,46 @@ struct DotBlock {
 template <typename V, DType kType, int kPanels, int kTokens>
 void DotTile(const DotBlock& block, int panel) {
   using F = typename V::F;
-  constexpr int kColumnBytes = kPanelRows * DTypeBytes(kType);
+  constexpr int kBand = BandPanels(kType);
+  constexpr int kPanelBytes = kPanelRows * DTypeBytes(kType);  // a column's
   constexpr int kSums = kPanels * kTokens;
-  const std::byte* w = block.weights + panel * block.panel_bytes;
+  const int in_band = panel % kBand;
+  const int first_panel = panel - in_band;
+  const int64_t column_bytes =
+      kPanelBytes *
+      (kPanels == kBand ? kBand : std::min(kBand, block.panels - first_panel));
+  const std::byte* w = block.weights + first_panel * block.panel_bytes +
+                       block.first * column_bytes + in_band * kPanelBytes;
   float* sums = block.sums + int64_t{panel} * kTokens * kPanelRows;
   F acc[kSums];  // [kPanels][kTokens]
 #pragma GCC unroll 32
   for (int i = 0; i < kSums; ++i) {
     acc[i] = block.resume ? V::Load(sums + i * kPanelRows) : V::Zero();
   }
-  // Behind the end of the block the next tile's columns are wanted.
-  const int64_t block_bytes = int64_t{block.columns} * kColumnBytes;
-  const int64_t to_next_tile = kPanels * block.panel_bytes - block_bytes;
-  const int64_t distance = std::min(kPrefetch.floats / kPanels, block_bytes);
+  // A tile that computes little takes a whole band as one stream, which the
+  // CPU's own prefetchers may serve best. Another asks for its part of the next
+  // band, into the second-level cache. Behind the block's end the next band's
+  // columns are wanted.
+  constexpr bool kStream = kPanels == kBand && kTokens <= 6;
+  const int64_t block_bytes = block.columns * column_bytes;
+  const int64_t to_next_band = kBand * block.panel_bytes - block_bytes;
+  const int64_t distance =
+      std::min(kStream ? kPrefetch.plain : block_bytes, block_bytes);
   const float* x = block.x;
   for (int32_t left = block.columns; left > 0; left -= kPanelRows) {
     const int32_t n = std::min<int32_t>(left, kPanelRows);
     const int64_t ahead =
-        left * kColumnBytes > distance ? distance : distance + to_next_tile;
-    for (int32_t c = 0; c < n; ++c, w += kColumnBytes) {
+        left * column_bytes > distance ? distance : distance + to_next_band;
+    for (int32_t c = 0; c < n; ++c, w += column_bytes) {
+      if (distance > 0) {
+        for (int line = 0; line < kPanels * kPanelBytes; line += 64) {
+          __builtin_prefetch(w + ahead + line, 0, kStream ? 3 : 2);
+        }
+      }
       F weight[kPanels];
 #pragma GCC unroll 32
       for (int p = 0; p < kPanels; ++p) {
-        const std::byte* column = w + p * block.panel_bytes;
-        __builtin_prefetch(column + ahead);
-        weight[p] = V::template LoadAs<kType>(column, 0);
+        weight[p] = V::template LoadAs<kType>(w + p * kPanelBytes, 0);
       }
 #pragma GCC unroll 32
       for (int i = 0; i < kSums; ++i) {
@@ -92,7 +108,9 @@ void DotPanelsFrom(const DotBlock& block, int panel) {
 
 template <typename V, DType kType, int kTokens>
 void DotPanels(const DotBlock& block) {
-  DotPanelsFrom<V, kType, PanelsAtATime<V>(kTokens), kTokens>(block, 0);
+  constexpr int kPanels =
+      std::min(PanelsAtATime<V>(kTokens), BandPanels(kType));
+  DotPanelsFrom<V, kType, kPanels, kTokens>(block, 0);
 }
 
 using DotFunction = void (*)(const DotBlock&);

@@ -21,9 +21,12 @@ inline void StoreElement(DType dtype, void* base, int64_t index, float value) {
   }
 }
 
-// Where element (row, col) of a panel matrix with `cols` columns stands.
-constexpr int64_t PanelIndex(int64_t row, int64_t col, int64_t cols) {
-  return (row / kPanelRows * cols + col) * kPanelRows + row % kPanelRows;
+// Element (row, col) of a matrix of a plain type.
+inline float LoadPlain(const PanelMatrix& w, int64_t row, int64_t col) {
+  const RowBand band(w.dtype, row, w.rows);
+  return LoadElement(
+      w.dtype, w.data,
+      band.first_row * w.cols + col * band.lanes + row - band.first_row);
 }
 
 }  // namespace bullpen::kernels

@@ -8,8 +8,7 @@ absl::Status Embed(const EmbedArgs& args, Stream&) {
   for (int64_t t = 0; t < args.tokens; ++t) {
     for (int64_t c = 0; c < dim; ++c) {
       args.out[t * dim + c] =
-          args.scale *
-          PanelElement(args.table.dtype, args.table.data, args.ids[t], c, dim);
+          args.scale * PanelElement(args.table, args.ids[t], c);
     }
   }
   return absl::OkStatus();

@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <cstddef>
+#include <type_traits>
 
 #include "kernels/math_simd.h"
 #include "kernels/parallel.h"
@@ -11,22 +12,24 @@
 namespace bullpen::kernels {
 namespace {
 
-// Row `lane` of a panel: one element of each column, 16 elements apart.
+// Row `id` of the table: one element of each column of its band.
 template <typename V, DType kType>
-void EmbedRow(const void* panel, int lane, int32_t dim, float scale,
-              float* out) {
+void EmbedRow(const PanelMatrix& table, int32_t id, float scale, float* out) {
+  using Element = std::conditional_t<kType == DType::kF32, float, uint16_t>;
+  const int32_t dim = table.cols;
+  const RowBand band(kType, id, table.rows);
+  const Element* elements = static_cast<const Element*>(table.data) +
+                            band.first_row * dim + id - band.first_row;
   if constexpr (kType == DType::kF32) {
-    const float* elements = static_cast<const float*>(panel) + lane;
     for (int32_t c = 0; c < dim; ++c) {
-      out[c] = scale * elements[int64_t{c} * kPanelRows];
+      out[c] = scale * elements[c * band.lanes];
     }
   } else {
-    const uint16_t* elements = static_cast<const uint16_t*>(panel) + lane;
     for (int32_t first = 0; first < dim; first += kPanelRows) {
       const int n = std::min(dim - first, kPanelRows);
       uint16_t gathered[kPanelRows] = {};
       for (int i = 0; i < n; ++i) {
-        gathered[i] = elements[int64_t{first + i} * kPanelRows];
+        gathered[i] = elements[(first + i) * band.lanes];
       }
       StoreLanes<V>(
           out + first, n,
@@ -38,13 +41,10 @@ void EmbedRow(const void* panel, int lane, int32_t dim, float scale,
 template <typename V, DType kType>
 void EmbedRows(const EmbedArgs& args, Stream& stream) {
   const int64_t dim = args.table.cols;
-  const std::byte* table = static_cast<const std::byte*>(args.table.data);
   ForParts(stream, args.tokens, 2 * dim, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
-      const int32_t id = args.ids[t];
-      EmbedRow<V, kType>(
-          table + id / kPanelRows * dim * kPanelRows * DTypeBytes(kType),
-          id % kPanelRows, args.table.cols, args.scale, args.out + t * dim);
+      EmbedRow<V, kType>(args.table, args.ids[t], args.scale,
+                         args.out + t * dim);
     }
   });
 }
@@ -56,8 +56,7 @@ inline void EmbedBlockRows(const EmbedArgs& args, Stream& stream) {
     for (int64_t t = begin; t < end; ++t) {
       for (int64_t c = 0; c < dim; ++c) {
         args.out[t * dim + c] =
-            args.scale * PanelElement(args.table.dtype, args.table.data,
-                                      args.ids[t], c, dim);
+            args.scale * PanelElement(args.table, args.ids[t], c);
       }
     }
   });

@@ -35,12 +35,15 @@ absl::Status GroupedFfn(const GroupedFfnArgs& args, Stream&) {
   const ExpertShape& shape = args.shape;
   for (int32_t g = 0; g < args.group_count; ++g) {
     const ExpertRows& group = args.groups[g];
-    const std::byte* gate = static_cast<const std::byte*>(group.blob);
-    const std::byte* up = gate + shape.gate_bytes();
-    const std::byte* down = gate + shape.down_offset();
-    const float* gate_bias = BiasAt(shape, gate, shape.gate_bias_offset());
-    const float* up_bias = BiasAt(shape, gate, shape.up_bias_offset());
-    const float* down_bias = BiasAt(shape, gate, shape.down_bias_offset());
+    const std::byte* blob = static_cast<const std::byte*>(group.blob);
+    const PanelMatrix gate = {blob, shape.dtype, shape.inner, shape.dim};
+    const PanelMatrix up = {blob + shape.gate_bytes(), shape.dtype, shape.inner,
+                            shape.dim};
+    const PanelMatrix down = {blob + shape.down_offset(), shape.down_dtype(),
+                              shape.dim, shape.inner};
+    const float* gate_bias = BiasAt(shape, blob, shape.gate_bias_offset());
+    const float* up_bias = BiasAt(shape, blob, shape.up_bias_offset());
+    const float* down_bias = BiasAt(shape, blob, shape.down_bias_offset());
     for (int64_t i = group.begin; i < group.end; ++i) {
       const float* x = args.x + args.x_row[i] * args.x_stride;
       float* h = args.scratch + i * 2 * shape.inner;

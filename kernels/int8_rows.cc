@@ -48,15 +48,14 @@ void Int8Row(const PanelFormat& format, const float* x, int64_t cols,
   }
 }
 
-float PanelDotInt8(DType dtype, const void* panels, int64_t row, int64_t cols,
-                   const int8_t* codes, const float* scales) {
-  const PanelFormat& format = FormatOf(dtype);
-  const std::byte* panel = static_cast<const std::byte*>(panels) +
-                           row / kPanelRows * ColumnBytes(dtype, cols);
+float PanelDotInt8(const PanelMatrix& w, int64_t row, const int8_t* codes,
+                   const float* scales) {
+  const PanelFormat& format = FormatOf(w.dtype);
+  const std::byte* panel = PanelOf(w, row);
   const int lane = static_cast<int>(row % kPanelRows);
   const bool product = format.scale == ScaleCode::kProduct;
   float sum = 0.0f;
-  for (int64_t block = 0; block < cols / format.block_cols; ++block) {
+  for (int64_t block = 0; block < w.cols / format.block_cols; ++block) {
     const float x_scale = *scales++;
     int32_t dots = 0, x_sums = 0;
     LaneGroup group;
@@ -88,7 +87,7 @@ float PanelDotInt8(DType dtype, const void* panels, int64_t row, int64_t cols,
 
 OracleRow::OracleRow(DType dtype, const float* x, int64_t cols,
                      std::byte* codes)
-    : dtype_(dtype), x_(x), cols_(cols) {
+    : x_(x) {
   if (codes == nullptr || IsPlain(dtype)) return;
   int8_t* integers = reinterpret_cast<int8_t*>(codes);
   float* scales = reinterpret_cast<float*>(codes + cols);
@@ -97,10 +96,9 @@ OracleRow::OracleRow(DType dtype, const float* x, int64_t cols,
   scales_ = scales;
 }
 
-float OracleRow::Dot(const void* panels, int64_t row) const {
-  return codes_ == nullptr
-             ? PanelDot(dtype_, panels, row, cols_, x_)
-             : PanelDotInt8(dtype_, panels, row, cols_, codes_, scales_);
+float OracleRow::Dot(const PanelMatrix& w, int64_t row) const {
+  return codes_ == nullptr ? PanelDot(w, row, x_)
+                           : PanelDotInt8(w, row, codes_, scales_);
 }
 
 }  // namespace bullpen::kernels

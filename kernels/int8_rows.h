@@ -28,22 +28,20 @@ constexpr int64_t Int8RowBytes(int64_t cols) { return cols / 32 * 44; }
 // The plain-loop definition.
 void Int8Row(const PanelFormat& format, const float* x, int64_t cols,
              int8_t* codes, float* scales);
-// Row `row` of the panels . that row.
-float PanelDotInt8(DType dtype, const void* panels, int64_t row, int64_t cols,
-                   const int8_t* codes, const float* scales);
+// Row `row` of a matrix of a block type . that row.
+float PanelDotInt8(const PanelMatrix& w, int64_t row, const int8_t* codes,
+                   const float* scales);
 
 // What the oracle multiplies: a row of x as it is, or rounded into `codes`
 // (Int8RowBytes) if that is not null and the type is a block type.
 class OracleRow {
  public:
   OracleRow(DType dtype, const float* x, int64_t cols, std::byte* codes);
-  // Row `row` of panels of the type . x.
-  float Dot(const void* panels, int64_t row) const;
+  // Row `row` of a matrix of the type . x.
+  float Dot(const PanelMatrix& w, int64_t row) const;
 
  private:
-  DType dtype_;
   const float* x_;
-  int64_t cols_;
   const int8_t* codes_ = nullptr;  // null: as it is
   const float* scales_ = nullptr;
 };

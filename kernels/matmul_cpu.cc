@@ -11,7 +11,7 @@ void MultiplyHead(const MatMulArgs& args) {
     float* y = args.y + m * args.y_stride;
     const OracleRow row(w.dtype, x, w.cols, args.x_codes);
     for (int64_t n = 0; n < w.rows; ++n) {
-      float sum = row.Dot(w.data, n);
+      float sum = row.Dot(w, n);
       if (args.bias != nullptr) sum += args.bias[n];
       sum *= args.scale;
       y[n] = args.add ? y[n] + sum : sum;

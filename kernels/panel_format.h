@@ -55,10 +55,11 @@ inline constexpr int8_t kSignedValues[16] = {-8, -7, -6, -5, -4, -3, -2, -1,
                                              0,  1,  2,  3,  4,  5,  6,  7};
 
 // What a panel of a type holds. A plain type has one element of each lane for
-// each column. A block type has blocks of `block_cols` columns, one after the
-// other: for kProduct the lanes' F16 scales (and minimums); then each group:
-// its scales (and minimums), then its codes, four columns of each lane side by
-// side (what one 8-bit dot-product instruction takes):
+// each column, in bands (types.h). A block type has blocks of `block_cols`
+// columns, one after the other: for kProduct the lanes' F16 scales (and
+// minimums); then each group: its scales (and minimums), then its codes, four
+// columns of each lane side by side (what one 8-bit dot-product instruction
+// takes):
 //   8 bits: integers; columns 4v + b of lane r in byte 64 v + 4 r + b
 //   4 bits: indices of `values`; that of column 8w + b in the low, that of
 //           column 8w + 4 + b in the high half of byte 64 w + 4 r + b

@@ -24,10 +24,11 @@ PrefetchDistance OfThisCpu() {
 
 PrefetchDistance PrefetchDistanceOf(bool amd, int32_t family, bool avx512) {
   // Zen 4: of this family, which it shares with Zen 3, it alone has AVX-512.
-  // There prefetches for one or two rows slow down a thread that its CPU's own
-  // prefetchers serve (bench/README.md has the figures).
+  // There prefetches slow down a thread whose one stream the CPU's own
+  // prefetchers serve: one of plain weights, or of codes for one or two rows
+  // (bench/README.md has the figures).
   if (amd && family == 0x19 && avx512) {
-    return {.floats = 2048, .codes = 4096, .codes_few_rows = 0};
+    return {.plain = 0, .floats = 2048, .codes = 4096, .codes_few_rows = 0};
   }
   return {};
 }

@@ -279,37 +279,29 @@ float GroupSum(const float* x, int count) {
   return sums[0];
 }
 
-float PanelElement(DType dtype, const void* panels, int64_t row, int64_t col,
-                   int64_t cols) {
-  const PanelFormat& format = FormatOf(dtype);
-  if (format.plain()) {
-    return LoadElement(dtype, panels, PanelIndex(row, col, cols));
-  }
-  const std::byte* panel = static_cast<const std::byte*>(panels) +
-                           row / kPanelRows * ColumnBytes(dtype, cols);
+float PanelElement(const PanelMatrix& w, int64_t row, int64_t col) {
+  const PanelFormat& format = FormatOf(w.dtype);
+  if (format.plain()) return LoadPlain(w, row, col);
   const int lane = static_cast<int>(row % kPanelRows);
   const LaneGroup group =
-      LoadGroup(format, panel, lane, col / format.group_cols);
+      LoadGroup(format, PanelOf(w, row), lane, col / format.group_cols);
   const int quant = GroupQuant(format, group, lane,
                                static_cast<int>(col % format.group_cols));
   return group.scale * static_cast<float>(quant) - group.minimum;
 }
 
-float PanelDot(DType dtype, const void* panels, int64_t row, int64_t cols,
-               const float* x) {
-  const PanelFormat& format = FormatOf(dtype);
+float PanelDot(const PanelMatrix& w, int64_t row, const float* x) {
+  const PanelFormat& format = FormatOf(w.dtype);
   float sum = 0.0f;
   if (format.plain()) {
-    for (int64_t c = 0; c < cols; ++c) {
-      sum = std::fma(x[c], LoadElement(dtype, panels, PanelIndex(row, c, cols)),
-                     sum);
+    for (int64_t c = 0; c < w.cols; ++c) {
+      sum = std::fma(x[c], LoadPlain(w, row, c), sum);
     }
     return sum;
   }
-  const std::byte* panel = static_cast<const std::byte*>(panels) +
-                           row / kPanelRows * ColumnBytes(dtype, cols);
+  const std::byte* panel = PanelOf(w, row);
   const int lane = static_cast<int>(row % kPanelRows);
-  for (int64_t first = 0; first < cols; first += format.group_cols) {
+  for (int64_t first = 0; first < w.cols; first += format.group_cols) {
     const LaneGroup group =
         LoadGroup(format, panel, lane, first / format.group_cols);
     float dot = 0.0f;

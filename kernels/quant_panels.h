@@ -25,13 +25,17 @@ void PackBlockRows(DType type, const BlockRows& rows, int64_t first_row,
 // The type whose panels hold that format; F32, F16 and BF16 for the plain.
 DType PanelTypeOf(const BlockFormat& format);
 
-// Element (row, col) of a panel matrix of any type.
-float PanelElement(DType dtype, const void* panels, int64_t row, int64_t col,
-                   int64_t cols);
+// Element (row, col) of a matrix of any type.
+float PanelElement(const PanelMatrix& w, int64_t row, int64_t col);
 
 // Row `row` . x in the order that matmul.h defines, for any type.
-float PanelDot(DType dtype, const void* panels, int64_t row, int64_t cols,
-               const float* x);
+float PanelDot(const PanelMatrix& w, int64_t row, const float* x);
+
+// The panel in which a row of a block type stands.
+inline const std::byte* PanelOf(const PanelMatrix& w, int64_t row) {
+  return static_cast<const std::byte*>(w.data) +
+         row / kPanelRows * ColumnBytes(w.dtype, w.cols);
+}
 
 // One group of one lane. Of kProduct, scale = of_block * factor and minimum =
 // minimum_of_block * minimum_factor.

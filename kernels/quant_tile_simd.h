@@ -104,7 +104,9 @@ void QuantTile(const DotBlock& block, int panel) {
   if (!block.resume) {
     std::fill_n(sums, kPanels * kTokens * kPanelRows, 0.0f);
   }
-  const std::byte* w = block.weights + panel * block.panel_bytes;
+  const std::byte* w =
+      block.weights + panel * block.panel_bytes +
+      block.first / format.block_cols * int64_t{format.block_bytes()};
   const int64_t distance = kPrefetch.floats / kPanels;
   const std::byte* end =
       w + block.columns / format.block_cols * int64_t{format.block_bytes()};

@@ -80,9 +80,9 @@ class PieceList {
 
 void PieceList::AddMatrix(Piece matrix, int64_t rows) {
   const RowSlice& front = matrix.parts.front();
-  const int64_t panel_weights = int64_t{kernels::kPanelRows} * front.cols;
+  const int64_t band_weights = int64_t{kernels::kBandRows} * front.cols;
   const int64_t step =
-      std::max<int64_t>(kPieceWeights / panel_weights, 1) * kernels::kPanelRows;
+      std::max<int64_t>(kPieceWeights / band_weights, 1) * kernels::kBandRows;
   for (int64_t first = 0; first < rows; first += step) {
     Piece& piece = pieces_.emplace_back(matrix);
     piece.first = first;

@@ -201,26 +201,26 @@ absl::Status PanelPacker::PackBlocks(const PanelRows& rows, Worker& worker,
 absl::Status PanelPacker::Pack(const PanelRows& rows, std::byte* out,
                                PackedTensor& note) {
   const RowSlice& front = rows.parts.front();
-  const int64_t panels =
-      (rows.count + kernels::kPanelRows - 1) / kernels::kPanelRows;
-  const int64_t panel_bytes =
-      kernels::PanelBytes(rows.dtype, kernels::kPanelRows, front.cols);
+  const int64_t bands =
+      (rows.count + kernels::kBandRows - 1) / kernels::kBandRows;
+  const int64_t band_bytes =
+      kernels::PanelBytes(rows.dtype, kernels::kBandRows, front.cols);
   // All rows of a transposed slice lie in the same bytes, which each worker
   // converts.
   const int64_t chunk =
       front.transposed
-          ? (panels + pool_.threads() - 1) / pool_.threads()
+          ? (bands + pool_.threads() - 1) / pool_.threads()
           : std::max<int64_t>(
-                1, kChunkValues / (int64_t{kernels::kPanelRows} * front.cols));
-  const int64_t chunks = (panels + chunk - 1) / chunk;
+                1, kChunkValues / (int64_t{kernels::kBandRows} * front.cols));
+  const int64_t chunks = (bands + chunk - 1) / chunk;
   std::vector<Errors> errors(static_cast<size_t>(chunks));
   std::vector<absl::Status> statuses(static_cast<size_t>(chunks));
   const auto pack = [&](int64_t i, Worker& worker) {
     PanelRows some = rows;
-    const int64_t skipped = i * chunk * kernels::kPanelRows;
+    const int64_t skipped = i * chunk * kernels::kBandRows;
     some.first += skipped;
-    some.count = std::min(chunk * kernels::kPanelRows, rows.count - skipped);
-    std::byte* to = out + i * chunk * panel_bytes;
+    some.count = std::min(chunk * kernels::kBandRows, rows.count - skipped);
+    std::byte* to = out + i * chunk * band_bytes;
     statuses[i] = kernels::IsPlain(rows.dtype)
                       ? PackPlain(some, worker, to)
                       : PackBlocks(some, worker, to, errors[i]);
@@ -233,7 +233,7 @@ absl::Status PanelPacker::Pack(const PanelRows& rows, std::byte* out,
   for (const Errors& sums : errors) note.Add(sums);
   note.weights += rows.count * front.cols;
   note.source_bytes += StoredBytes(front, rows.count * front.cols);
-  note.packed_bytes += panels * panel_bytes;
+  note.packed_bytes += kernels::PanelBytes(rows.dtype, rows.count, front.cols);
   return absl::OkStatus();
 }
 

@@ -19,7 +19,7 @@ namespace bullpen {
 struct PanelRows {
   std::span<const RowSlice> parts;  // the matrix: these, stacked
   kernels::DType dtype = kernels::DType::kF32;
-  int64_t first = 0;  // a multiple of kPanelRows
+  int64_t first = 0;  // a multiple of kBandRows
   int64_t count = 0;
   std::span<const float> importance = {};  // of the columns; may be empty
 };

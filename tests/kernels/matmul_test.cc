@@ -230,6 +230,19 @@ TEST_P(MatMulTest, EveryNumberOfTokensHasItsTile) {
   }
 }
 
+// Few tokens take more columns at a time than many (kDotFloats).
+TEST_P(MatMulTest, EveryTileGoesOnAfterItsColumns) {
+  Random random(9);
+  for (int32_t tokens = 1; tokens <= 13; ++tokens) {
+    for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ4_K}) {
+      const Problem problem(random, tokens, 112, 3328, dtype);
+      ASSERT_TRUE(SameBits(problem.Run(ops(), Threads(3)),
+                           problem.Run(oracle(), Threads(1))))
+          << tokens << " tokens " << DTypeName(dtype);
+    }
+  }
+}
+
 TEST_P(MatMulTest, TokenAloneEqualsTokenInBatch) {
   Random random(8);
   const int32_t tokens = 29, rows = 200, cols = 600;

@@ -54,19 +54,40 @@ TEST(TypesTest, HalvesAtTheEnds) {
   EXPECT_TRUE(std::isnan(ToFloat(FromFloat(nan, DType::kF16), DType::kF16)));
 }
 
-TEST(TypesTest, PanelsInterleaveSixteenRowsAndPadWithZero) {
-  const int32_t rows = 18, cols = 3, stride = 5;
+// One whole band, and one of which the last panel has two rows.
+TEST(TypesTest, BandsOfFloatsInterleaveThirtyTwoRowsAndPadWithZero) {
+  const int32_t rows = 32 + 2, cols = 35, stride = 37;
   Floats source(rows * stride);
   for (int64_t i = 0; i < source.size(); ++i) {
     source[i] = static_cast<float>(i + 1);
   }
   Floats panels(PanelBytes(DType::kF32, rows, cols) / 4, -1.0f);
   PackPanels(DType::kF32, source.data(), rows, cols, stride, panels.data());
-  ASSERT_EQ(panels.size(), 2 * 16 * 3);
-  for (int r = 0; r < 32; ++r) {
+  ASSERT_EQ(panels.size(), (32 + 16) * cols);
+  for (int r = 0; r < 32 + 16; ++r) {
     for (int c = 0; c < cols; ++c) {
-      EXPECT_EQ(panels[r / 16 * 48 + c * 16 + r % 16],
-                r < rows ? source[r * stride + c] : 0.0f)
+      EXPECT_EQ(
+          r < 32 ? panels[c * 32 + r] : panels[32 * cols + c * 16 + r - 32],
+          r < rows ? source[r * stride + c] : 0.0f)
+          << r << ", " << c;
+    }
+  }
+}
+
+TEST(TypesTest, BandsOfHalvesInterleaveSixtyFourRowsAndPadWithZero) {
+  const int32_t rows = 64 + 18, cols = 35, stride = 37;
+  Exact<uint16_t> source(rows * stride);
+  for (int64_t i = 0; i < source.size(); ++i) {
+    source[i] = static_cast<uint16_t>(i + 1);
+  }
+  Exact<uint16_t> panels(PanelBytes(DType::kBF16, rows, cols) / 2, 7);
+  PackPanels(DType::kBF16, source.data(), rows, cols, stride, panels.data());
+  ASSERT_EQ(panels.size(), (64 + 32) * cols);
+  for (int r = 0; r < 64 + 32; ++r) {
+    for (int c = 0; c < cols; ++c) {
+      EXPECT_EQ(
+          r < 64 ? panels[c * 64 + r] : panels[64 * cols + c * 32 + r - 64],
+          r < rows ? source[r * stride + c] : 0)
           << r << ", " << c;
     }
   }
@@ -123,6 +144,7 @@ TEST(OpsTableTest, NamesParse) {
 
 TEST(PrefetchTest, Zen4LeavesFewRowsToItsOwnPrefetchers) {
   const PrefetchDistance zen4 = PrefetchDistanceOf(true, 0x19, true);
+  EXPECT_EQ(zen4.plain, 0);
   EXPECT_EQ(zen4.codes_few_rows, 0);
   EXPECT_GT(zen4.codes, 0);
   // Zen 3, Zen 5, and another maker's family of that number.

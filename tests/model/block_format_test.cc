@@ -95,8 +95,8 @@ TEST_P(BlockFormatTest, PanelsKeepEveryValue) {
          kCols},
         0, panels.data());
     for (int64_t i = 0; i < kRows * kCols; ++i) {
-      const float got = kernels::PanelElement(type, panels.data(), i / kCols,
-                                              i % kCols, kCols);
+      const float got = kernels::PanelElement(
+          {panels.data(), type, kRows, kCols}, i / kCols, i % kCols);
       // Two of MXFP4's codes are zeros.
       ASSERT_TRUE(got == wanted[i] &&
                   (got == 0 || Bits(got) == Bits(wanted[i])))

@@ -1,5 +1,6 @@
 #include "tests/model/packed_weights.h"
 
+#include <algorithm>
 #include <map>
 
 #include "base/file.h"
@@ -89,10 +90,14 @@ PackedModel PackAndOpen(const fs::path& source, const fs::path& target) {
 std::string RowsOf(const kernels::PanelMatrix& matrix) {
   const size_t element = static_cast<size_t>(DTypeBytes(matrix.dtype));
   const char* data = static_cast<const char*>(matrix.data);
+  const int64_t padded = int64_t{matrix.panels()} * 16;
+  const int64_t band = matrix.dtype == kernels::DType::kF32 ? 32 : 64;
   std::string rows;
-  for (int64_t r = 0; r < int64_t{matrix.panels()} * 16; ++r) {
+  for (int64_t r = 0; r < padded; ++r) {
+    const int64_t first = r / band * band;
     for (int64_t c = 0; c < matrix.cols; ++c) {
-      const int64_t at = (r / 16 * matrix.cols + c) * 16 + r % 16;
+      const int64_t at =
+          first * matrix.cols + c * std::min(band, padded - first) + r - first;
       const std::string value(data + at * static_cast<int64_t>(element),
                               element);
       if (r < matrix.rows) {
