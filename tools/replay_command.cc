@@ -88,6 +88,7 @@ ReplayCommand::ReplayCommand(CLI::App& app, Command& chosen) {
                    "static or belady (these two know the future); a list such "
                    "as lru,crf replays each")
       ->delimiter(',')
+      ->allow_extra_args(false)  // the trace may follow
       ->check(CLI::IsMember(kPolicies))
       ->capture_default_str();
   command
@@ -96,6 +97,7 @@ ReplayCommand::ReplayCommand(CLI::App& app, Command& chosen) {
                    "popularity, recent, token (of a trace with token ids) "
                    "alone; oracle (knows the future). A list replays each")
       ->delimiter(',')
+      ->allow_extra_args(false)  // the trace may follow
       ->check(CLI::IsMember(kPredictors))
       ->capture_default_str();
   AddSlotFlags(*command);
@@ -112,12 +114,14 @@ void ReplayCommand::AddSlotFlags(CLI::App& command) {
                   "experts that each layer can hold; 0: twice those that a "
                   "token uses. A list replays each")
       ->delimiter(',')
+      ->allow_extra_args(false)  // the trace may follow
       ->capture_default_str();
   command
       .add_option("--expert-slots", divisions_,
                   "whose the slots are: each layer's own (layer), or moving to "
                   "the layers that need them (shared). A list replays each")
       ->delimiter(',')
+      ->allow_extra_args(false)  // the trace may follow
       ->check(CLI::IsMember({"layer", "shared"}))
       ->capture_default_str();
   command

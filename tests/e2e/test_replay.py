@@ -56,6 +56,15 @@ def test_lists_make_a_sweep_with_table_and_plot(binary, tmp_path):
     assert len(lines) == 5  # each policy with and without guesses, and the bound
 
 
+def test_options_may_stand_before_the_trace(binary):
+    for options in (("--policy", "lru"), ("--predictor", "none"), ("--slots-per-layer", "12,24"),
+                    ("--expert-slots", "layer")):
+        done = subprocess.run([binary, "replay", *options, TRACE, "--json"], capture_output=True,
+                              text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)
+
+
 def test_a_bad_value_is_named(binary):
     for flag, value in (("--slots-per-layer", 129), ("--policy", "fifo"), ("--link-rate", "fast")):
         done = subprocess.run(

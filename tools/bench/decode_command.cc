@@ -126,6 +126,7 @@ DecodeCommand::DecodeCommand(CLI::App& bench, const Environment& environment,
       ->add_option("--sequences", sequences_,
                    "how many at a time, one line for each: 1,2,4,8")
       ->delimiter(',')
+      ->allow_extra_args(false)  // the model may follow
       ->check(CLI::Range(1, 256))
       ->capture_default_str();
   decode
