@@ -53,6 +53,18 @@ CLI::Option* AddFlag(CLI::App& app, const std::string& name, Rate& value,
       ->type_name("RATE");
 }
 
+CLI::Validator Between(double low, double high) {
+  const auto check = [low, high](const std::string& text) -> std::string {
+    double value = 0;
+    if (absl::SimpleAtod(text, &value) && value >= low && value <= high) {
+      return "";
+    }
+    return absl::StrCat("must be at least ", low, " and at most ", high,
+                        ", got ", text);
+  };
+  return CLI::Validator(check, absl::StrCat("from ", low, " to ", high));
+}
+
 absl::StatusOr<std::vector<int32_t>> ParseIds(const std::string& text) {
   std::vector<int32_t> ids;
   for (absl::string_view part : absl::StrSplit(text, ',')) {

@@ -63,6 +63,9 @@ void AddFlags(CLI::App& app, Config& config, const std::string& group,
   });
 }
 
+// Whether a number is in [low, high]; unlike CLI::Range, NaN is not.
+CLI::Validator Between(double low, double high);
+
 // "1,2,3" (blanks allowed). InvalidArgument names the entry.
 absl::StatusOr<std::vector<int32_t>> ParseIds(const std::string& text);
 

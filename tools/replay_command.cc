@@ -136,7 +136,7 @@ void ReplayCommand::AddRunFlags(CLI::App& command) {
       .add_option("--half-life", config_.policy.half_life_tokens,
                   "of crf, in tokens, which is then frequency alone; 0: its "
                   "rule is chosen while it runs")
-      ->check(CLI::NonNegativeNumber)
+      ->check(Between(0, 1e9))
       ->capture_default_str();
   command.add_option("--phase", phase_, "the rows to replay")
       ->check(CLI::IsMember({"prefill", "decode", "all"}))
@@ -155,12 +155,12 @@ void ReplayCommand::AddRunFlags(CLI::App& command) {
   command
       .add_option("--min-probability", config_.predictor.min_probability,
                   "of a guess that is prefetched")
-      ->check(CLI::Range(0.0, 1.0))
+      ->check(Between(0, 1))
       ->capture_default_str();
   command
       .add_option("--oracle-recall", config_.oracle_recall,
                   "share of its guesses that are right")
-      ->check(CLI::Range(0.0, 1.0))
+      ->check(Between(0, 1))
       ->capture_default_str();
   command.add_option("--seed", config_.seed, "of the oracle's mistakes")
       ->capture_default_str();
@@ -169,12 +169,12 @@ void ReplayCommand::AddRunFlags(CLI::App& command) {
   command
       .add_option("--compute-us", compute_us_,
                   "microseconds that a layer computes for one token")
-      ->check(CLI::NonNegativeNumber)
+      ->check(Between(0, 1e9))
       ->capture_default_str();
   command
       .add_option("--prompt-us", prompt_us_,
                   "the same for a token of a prompt; 0: an eighth")
-      ->check(CLI::NonNegativeNumber)
+      ->check(Between(0, 1e9))
       ->capture_default_str();
 }
 

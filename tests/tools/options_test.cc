@@ -25,6 +25,24 @@ TEST(ParseIdsTest, NamesWhatIsNoId) {
   }
 }
 
+TEST(BetweenTest, TakesNumbersWithinItsLimitsAndNamesTheOthers) {
+  double share = 0;
+  CLI::App app;
+  app.add_option("--share", share)->check(Between(0.25, 1));
+  for (const std::string text : {"0.25", "1", "5e-1"}) {
+    EXPECT_NO_THROW(app.parse("--share " + text)) << text;
+  }
+  for (const std::string text : {"0.2", "1.1", "-1", "nan", "inf", "x"}) {
+    try {
+      app.parse("--share " + text);
+      ADD_FAILURE() << text << " was taken";
+    } catch (const CLI::ParseError& error) {
+      EXPECT_EQ(std::string(error.what()),
+                "--share: must be at least 0.25 and at most 1, got " + text);
+    }
+  }
+}
+
 TEST(ModelFlagsTest, BecomeTheModelsOptions) {
   ModelFlags flags;
   flags.memory.count = 100;

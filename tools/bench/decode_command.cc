@@ -131,7 +131,7 @@ DecodeCommand::DecodeCommand(CLI::App& bench, const Environment& environment,
       ->capture_default_str();
   decode
       ->add_option("--seconds", seconds_, "of decoding for each line, at least")
-      ->check(CLI::Range(0.05, 600.0))
+      ->check(Between(0.05, 600))
       ->capture_default_str();
   decode->add_option("--json", json_, "also write the result to this file");
   AddFlags(*decode, flags_, kModelFlagsGroup, {"max_sequences", "profile"});

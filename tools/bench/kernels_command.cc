@@ -217,7 +217,7 @@ KernelsCommand::KernelsCommand(CLI::App& bench, Command& chosen) {
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
   kernels->add_option("--seconds", seconds_, "of each line, at least")
-      ->check(CLI::Range(0.001, 60.0))
+      ->check(Between(0.001, 60))
       ->capture_default_str();
   kernels->add_option("--json", json_, "also write the result to this file");
   kernels->callback([this, &chosen] { chosen = [this] { return Run(); }; });

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "base/strings.h"
+#include "engine/experts/limits.h"
 #include "engine/experts/replay.h"
 #include "engine/experts/trace_file.h"
 #include "engine/model/machine_rates.h"
@@ -47,16 +48,16 @@ OffloadCommand::OffloadCommand(CLI::App& bench, const Environment& environment,
   offload->add_option("--route-from", trace_, "the trace that routes")
       ->required();
   offload->add_option("--slots-per-layer", slots_, "0: as the memory allows")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0, kMaxExpertsPerLayer))
       ->capture_default_str();
   offload->add_option("--tokens", tokens_, "0: those of the trace, once")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0, 1 << 30))
       ->capture_default_str();
   offload
       ->add_option("--look-ahead-recall", look_ahead_recall_,
                    "imitate routers that show this share of the next layer's "
                    "experts ahead; 0: ask the model's")
-      ->check(CLI::Range(0.0, 1.0))
+      ->check(Between(0, 1))
       ->capture_default_str();
   offload->add_flag("--mmap", mapped_,
                     "read through a mapping and the page cache");

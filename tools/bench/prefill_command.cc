@@ -56,7 +56,7 @@ PrefillCommand::PrefillCommand(CLI::App& bench, const Environment& environment,
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   prefill->add_option("--seconds", seconds_, "of computing, at least")
-      ->check(CLI::Range(0.05, 600.0))
+      ->check(Between(0.05, 600))
       ->capture_default_str();
   prefill->add_option("--json", json_, "also write the result to this file");
   AddFlags(*prefill, flags_, kModelFlagsGroup,

@@ -151,7 +151,7 @@ TransferCommand::TransferCommand(CLI::App& bench, Command& chosen) {
       ->check(CLI::Range(1, 64))
       ->capture_default_str();
   transfer->add_option("--seconds", seconds_, "of reading, at least")
-      ->check(CLI::Range(0.05, 600.0))
+      ->check(Between(0.05, 600))
       ->capture_default_str();
   transfer->add_option("--json", json_, "also write the result to this file");
   transfer->callback([this, &chosen] { chosen = [this] { return Run(); }; });
