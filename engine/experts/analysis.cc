@@ -131,38 +131,74 @@ void SetAffinity(const TokenChoices& from, const TokenChoices& to, size_t hop,
       static_cast<double>(*std::ranges::max_element(uses)) / tokens;
 }
 
-// The mean over layers of what is not counted for the model as a whole.
+// Adds up figures of layers, each by how many layers have it.
+class MeanOf {
+ public:
+  void Add(std::span<const double> values) {
+    if (sums_.size() < values.size()) {
+      sums_.resize(values.size());
+      counts_.resize(values.size());
+    }
+    for (size_t i = 0; i < values.size(); ++i) {
+      sums_[i] += values[i];
+      ++counts_[i];
+    }
+  }
+  std::vector<double> Take() const {
+    std::vector<double> means = sums_;
+    for (size_t i = 0; i < means.size(); ++i) means[i] /= counts_[i];
+    return means;
+  }
+
+ private:
+  std::vector<double> sums_;
+  std::vector<double> counts_;
+};
+
+// Of each hop, over the layers that have one so far ahead.
+void SetMeanAffinity(const std::vector<RoutingFigures>& layers,
+                     RoutingFigures& mean) {
+  for (size_t i = 0; i < kHops.size(); ++i) {
+    double with = 0;
+    for (const RoutingFigures& layer : layers) {
+      if (layer.affinity_base[i] == 0) continue;
+      ++with;
+      mean.affinity[i] += layer.affinity[i];
+      mean.affinity_base[i] += layer.affinity_base[i];
+    }
+    if (with == 0) continue;
+    mean.affinity[i] /= with;
+    mean.affinity_base[i] /= with;
+  }
+}
+
+// The mean of what is not counted for the model as a whole, over the layers
+// that route: a model's first ones may be dense.
 RoutingFigures Mean(const std::vector<RoutingFigures>& layers) {
   RoutingFigures mean;
-  const double share = 1 / static_cast<double>(layers.size());
-  const auto add = [](auto& sum, const auto& values, double times) {
-    if (sum.size() < values.size()) {
-      if constexpr (requires { sum.resize(1); }) sum.resize(values.size());
-    }
-    for (size_t i = 0; i < values.size(); ++i) sum[i] += values[i] * times;
-  };
-  double used = 0;
+  MeanOf skew, overlap, working_set;
+  std::array<MeanOf, kSegments.size()> segment_cache;
   for (const RoutingFigures& layer : layers) {
+    if (layer.tokens == 0) continue;
     mean.tokens = std::max(mean.tokens, layer.tokens);
-    used += layer.used_experts * share;
-    mean.effective_experts += layer.effective_experts * share;
-    mean.top_quarter_share += layer.top_quarter_share * share;
-    add(mean.overlap, layer.overlap, share);
-    add(mean.working_set, layer.working_set, share);
-    add(mean.affinity, layer.affinity, share);
-    add(mean.affinity_base, layer.affinity_base, share);
+    skew.Add(std::array{static_cast<double>(layer.used_experts),
+                        layer.effective_experts, layer.top_quarter_share});
+    overlap.Add(layer.overlap);
+    working_set.Add(layer.working_set);
     for (size_t m = 0; m < kSegments.size(); ++m) {
-      add(mean.segment_cache[m], layer.segment_cache[m], share);
+      segment_cache[m].Add(layer.segment_cache[m]);
     }
   }
-  mean.used_experts = static_cast<int32_t>(std::lround(used));
-  // The last layers have none so far ahead.
-  for (size_t i = 0; i < kHops.size(); ++i) {
-    const double with = static_cast<double>(layers.size()) - kHops[i];
-    if (with <= 0) continue;
-    mean.affinity[i] /= share * with;
-    mean.affinity_base[i] /= share * with;
+  if (mean.tokens == 0) return layers.empty() ? mean : layers.front();
+  mean.used_experts = static_cast<int32_t>(std::lround(skew.Take()[0]));
+  mean.effective_experts = skew.Take()[1];
+  mean.top_quarter_share = skew.Take()[2];
+  std::ranges::copy(overlap.Take(), mean.overlap.begin());
+  mean.working_set = working_set.Take();
+  for (size_t m = 0; m < kSegments.size(); ++m) {
+    mean.segment_cache[m] = segment_cache[m].Take();
   }
+  SetMeanAffinity(layers, mean);
   return mean;
 }
 

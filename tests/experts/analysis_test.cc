@@ -76,6 +76,41 @@ TEST(AnalyzeRouting, GivesWhatOthersMeasuredOnTheSameTrace) {
   }
 }
 
+// The first layers of some models are dense, and so in no trace.
+TEST(AnalyzeRouting, LayersThatDoNotRouteAreInNoMean) {
+  RoutingTrace whole(8, {0, 0, 0});
+  RoutingTrace dense_first(8, {0, 0, 0, 0});
+  std::mt19937 random(7);
+  for (int32_t step = 0; step < 40; ++step) {
+    for (int32_t layer = 0; layer < 3; ++layer) {
+      const int32_t first = static_cast<int32_t>(random() % 8);
+      const int32_t experts[] = {first, (first + 1 + layer) % 8};
+      const float weights[] = {0.5f, 0.5f};
+      ASSERT_TRUE(
+          whole.Add({.step = step, .layer = layer}, experts, weights).ok());
+      ASSERT_TRUE(
+          dense_first.Add({.step = step, .layer = layer + 1}, experts, weights)
+              .ok());
+    }
+  }
+  const int32_t slots[] = {2, 4};
+  const auto figures = [&](const RoutingTrace& trace) {
+    return AnalyzeRouting(trace, slots, std::nullopt).whole;
+  };
+  const RoutingFigures one = figures(whole);
+  const RoutingFigures other = figures(dense_first);
+  EXPECT_EQ(one.used_experts, other.used_experts);
+  EXPECT_EQ(one.effective_experts, other.effective_experts);
+  EXPECT_EQ(one.top_quarter_share, other.top_quarter_share);
+  EXPECT_EQ(one.segment_cache, other.segment_cache);
+  EXPECT_EQ(one.overlap, other.overlap);
+  EXPECT_EQ(one.working_set, other.working_set);
+  EXPECT_EQ(one.affinity, other.affinity);
+  EXPECT_EQ(one.affinity_base, other.affinity_base);
+  EXPECT_GT(one.affinity[1], 0);
+  EXPECT_EQ(one.affinity[2], 0) << "no layer is four ahead";
+}
+
 TEST(AnalyzeRouting, UniformRoutingHasNoStructure) {
   constexpr int32_t kExperts = 16;
   RoutingTrace trace(kExperts, {0, 0});
