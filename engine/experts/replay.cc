@@ -1,6 +1,7 @@
 #include "engine/experts/replay.h"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <vector>
@@ -188,8 +189,12 @@ class CacheReplay {
     LayerSlots& slots = pool_.layer(layer_);
     needs_.Assign(steps_, run);
     // The oracle is a bound on what any rule does with these slots, and so
-    // does not hold itself to the prefill ring.
+    // does not hold itself to the prefill ring. Where a step's experts take
+    // turns in the slots, it may let any of them go again: they come one by
+    // one, and those that are wanted again last.
     pool_.BeginStep(layer_, run.rows, belady() ? Phase::kDecode : phase);
+    one_by_one_ = belady() && (phase == Phase::kPrefill ||
+                               std::ssize(needs_.experts()) > slots.slots());
     for (size_t j = 0; j < needs_.experts().size(); ++j) {
       const int32_t expert = needs_.experts()[j];
       const int32_t slot = slots.Use(expert, needs_.counts()[j]);
@@ -215,6 +220,10 @@ class CacheReplay {
     }
     CancelGuesses();
     std::ranges::reverse(waiting_);
+    if (one_by_one_) {
+      std::ranges::stable_sort(waiting_, std::greater<>(),
+                               [&](int32_t e) { return slots.Score(e); });
+    }
     remaining_ = static_cast<int32_t>(needs_.experts().size());
   }
 
@@ -238,7 +247,9 @@ class CacheReplay {
 
   void StartDemands() {
     Layer& layer = layers_[layer_];
+    const LayerSlots& slots = pool_.layer(layer_);
     while (!waiting_.empty()) {
+      if (one_by_one_ && (!ready_.empty() || slots.loading() > 0)) return;
       const int32_t expert = waiting_.back();
       if (pool_.ClaimForDemand({layer_, expert}) < 0) return;
       waiting_.pop_back();
@@ -358,6 +369,7 @@ class CacheReplay {
   int32_t layer_ = -1;
   RunNeeds needs_;
   std::vector<int32_t> waiting_;  // the last one goes first
+  bool one_by_one_ = false;
   std::vector<int32_t> ready_;
   int32_t remaining_ = 0;
   std::vector<SimulatedLink::Arrival> arrivals_;  // scratch

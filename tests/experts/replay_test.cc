@@ -319,6 +319,41 @@ TEST(Replay, NoRuleBeatsBeladyAndEverySlotHelpsIt) {
   }
 }
 
+// Prompts between the tokens, whose experts pass through few slots; the others
+// keep to a ring.
+TEST(Replay, NoRuleBeatsBeladyOverPrompts) {
+  std::mt19937 random(3);
+  RoutingTrace trace(32, {0, 0});
+  const auto add = [&](int32_t turn, Phase phase, int32_t step, int32_t range) {
+    for (int32_t layer = 0; layer < 2; ++layer) {
+      const int32_t first = static_cast<int32_t>(random()) & 31;
+      const int32_t second = first + 1 + static_cast<int32_t>(random() % range);
+      const int32_t experts[] = {first % range, second % range};
+      if (experts[0] == experts[1]) continue;
+      const float weights[] = {1, 1};
+      ASSERT_TRUE(
+          trace
+              .Add({.turn = turn, .phase = phase, .step = step, .layer = layer},
+                   experts, weights)
+              .ok());
+    }
+  };
+  for (int32_t turn = 0; turn < 30; ++turn) {
+    for (int32_t i = 0; i < 12; ++i) add(turn, Phase::kPrefill, i, 32);
+    for (int32_t i = 0; i < 20; ++i) add(turn, Phase::kDecode, i, 14);
+  }
+  for (int32_t slots = 1; slots <= 32; ++slots) {
+    const auto hits = [&](PolicyKind kind) {
+      return Replay(trace, {.policy = {.kind = kind}, .slots_per_layer = slots})
+          .hits();
+    };
+    for (const PolicyKind kind : {PolicyKind::kLru, PolicyKind::kLfu,
+                                  PolicyKind::kCrf, PolicyKind::kStatic}) {
+      EXPECT_GE(hits(PolicyKind::kBelady), hits(kind)) << slots;
+    }
+  }
+}
+
 TEST(Replay, AGovernedReplayTriesWithoutGuessesNowAndThen) {
   const RoutingTrace trace = Recorded();
   ReplayConfig config = Timed(GuesserKind::kOracle);
