@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <limits>
-#include <tuple>
+#include <utility>
 
 namespace bullpen {
 
@@ -67,34 +67,41 @@ void OracleCache::Begin(const Stream& stream) {
 }
 
 void OracleCache::RunStep(const Stream& stream, size_t now, HitCounts& counts) {
-  const int64_t time = static_cast<int64_t>(now);
   const std::span<const int32_t> needed = stream.steps[now];
+  int64_t time = static_cast<int64_t>(now) * std::ssize(order_);
   counts.lookups += std::ssize(needed);
+  missing_.clear();
   for (const int32_t expert : needed) {
-    counts.hits += holds_[expert];
-    last_[expert] = time;
+    last_[expert] = time++;
+    if (holds_[expert] == 0) missing_.push_back(expert);
   }
-  for (const int32_t expert : needed) {
-    if (holds_[expert] == 0) Hold(expert, stream.slots, time);
+  counts.hits += std::ssize(needed) - std::ssize(missing_);
+  // Those that stay come last.
+  if (std::ssize(needed) > stream.slots) {
+    std::ranges::stable_sort(missing_, {},
+                             [this](int32_t e) { return order_[e]; });
   }
+  for (const int32_t expert : missing_) Hold(expert, stream, now);
 }
 
-void OracleCache::Hold(int32_t expert, int32_t slots, int64_t now) {
-  if (std::ssize(held_) < slots) {
-    held_.push_back(expert);
+void OracleCache::Hold(int32_t expert, const Stream& stream, size_t now) {
+  if (std::ssize(held_) < stream.slots) {
     holds_[expert] = 1;
+    held_.push_back(expert);
     return;
   }
+  const bool spares_step = std::ssize(stream.steps[now]) <= stream.slots;
+  const int64_t step_begin = static_cast<int64_t>(now) * std::ssize(order_);
   int32_t* victim = nullptr;
   for (int32_t& held : held_) {
-    if (last_[held] == now) continue;
-    if (victim == nullptr ||
-        std::tuple(order_[held], last_[held], held) <
-            std::tuple(order_[*victim], last_[*victim], *victim)) {
+    if (spares_step && last_[held] >= step_begin) continue;
+    if (victim == nullptr || std::pair(order_[held], last_[held]) <
+                                 std::pair(order_[*victim], last_[*victim])) {
       victim = &held;
     }
   }
-  if (victim == nullptr) return;  // fewer slots than the step needs
+  // A step that is too large may use an expert and let it go again.
+  if (!spares_step && order_[expert] < order_[*victim]) return;
   holds_[*victim] = 0;
   holds_[expert] = 1;
   *victim = expert;

@@ -31,7 +31,8 @@ class OracleCache {
   };
   // Evicts, among those that the step does not use, the one that the next
   // `segment` steps use least (ties: the least recently used). A segment of no
-  // steps makes this LRU.
+  // steps makes this LRU. Where a step uses more than there are slots, they
+  // pass through them, and evict each other by the same rule.
   HitCounts Segment(const Stream& stream, int32_t segment);
   // Evicts the one that is not used for longest: nobody hits more.
   HitCounts Belady(const Stream& stream);
@@ -40,15 +41,16 @@ class OracleCache {
   void Begin(const Stream& stream);
   // The step's lookups; `order_` is as the rule wants it after them.
   void RunStep(const Stream& stream, size_t now, HitCounts& counts);
-  void Hold(int32_t expert, int32_t slots, int64_t now);
+  void Hold(int32_t expert, const Stream& stream, size_t now);
   void CountSoon(std::span<const int32_t> experts, int64_t by);
 
   // By expert. The least order goes first, then the least recently used.
   std::vector<int64_t> order_;
-  std::vector<int64_t> last_;  // the step that used it last
+  std::vector<int64_t> last_;  // when it was used last: step, then place
   std::vector<uint8_t> holds_;
   std::vector<int32_t> held_;  // in no order
   std::vector<int64_t> next_;  // by use: the order of its expert after it
+  std::vector<int32_t> missing_;
 };
 
 }  // namespace bullpen

@@ -1,6 +1,7 @@
 // The rules that look ahead, and what a live cache publishes of them.
 
 #include <algorithm>
+#include <bit>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -88,6 +89,46 @@ TEST(OracleCache, BeladyIsTheBestOfAllChoicesOfVictims) {
               BestByForce(steps, 0, {held.begin(), held.end()},
                           static_cast<size_t>(slots)));
   }
+}
+
+// The same where a step's experts pass through `slots` full slots: any of them
+// and of those that were there may stay. Experts are bits.
+int64_t BestOfPassing(const Steps& steps, size_t now, uint32_t held,
+                      int slots) {
+  if (now == steps.size()) return 0;
+  uint32_t needed = 0;
+  for (const int32_t expert : steps[now]) needed |= 1u << expert;
+  const uint32_t passed = held | needed;
+  int64_t best = 0;
+  for (uint32_t stay = passed; stay > 0; stay = (stay - 1) & passed) {
+    if (std::popcount(stay) != slots) continue;
+    best = std::max(best, BestOfPassing(steps, now + 1, stay, slots));
+  }
+  return std::popcount(held & needed) + best;
+}
+
+TEST(OracleCache, BeladyIsTheBestWhereStepsNeedMoreThanTheSlots) {
+  for (uint32_t seed = 0; seed < 20; ++seed) {
+    SCOPED_TRACE(seed);
+    std::mt19937 random(seed);
+    const Steps steps = DrawSteps(random, 5, 6, 3);
+    const std::vector<int32_t> held = {5, 1};
+    const auto views = Views(steps);
+    OracleCache cache(6);
+    const OracleCache::Stream stream{.steps = views, .slots = 2, .held = held};
+    const int64_t most = cache.Belady(stream).hits;
+    EXPECT_EQ(most, BestOfPassing(steps, 0, 1u << 5 | 1u << 1, 2));
+    EXPECT_LE(cache.Segment(stream, 1).hits, most);
+    EXPECT_LE(cache.Segment(stream, 0).hits, most);
+  }
+}
+
+// Of {0 1 2} through two slots the last two stay.
+TEST(OracleCache, OfAStepThatIsTooLargeTheLastUsedStay) {
+  const Steps steps = {{0, 1, 2}, {1, 2}, {0}};
+  const auto views = Views(steps);
+  OracleCache cache(3);
+  EXPECT_EQ(cache.Segment({.steps = views, .slots = 2}, 0).hits, 2);
 }
 
 TEST(OracleCache, NoSegmentSeesMoreThanTheWholeFuture) {
