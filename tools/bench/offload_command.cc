@@ -1,9 +1,15 @@
 #include "tools/bench/offload_command.h"
 
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include <algorithm>
 #include <cstdio>
+#include <fstream>
+#include <map>
+#include <optional>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -15,6 +21,7 @@
 #include "engine/model/machine_rates.h"
 #include "nlohmann/json.hpp"
 #include "spdlog/spdlog.h"
+#include "tools/bench/report.h"
 
 namespace bullpen {
 namespace {
@@ -23,6 +30,26 @@ int64_t PeakResidentBytes() {
   rusage usage = {};
   getrusage(RUSAGE_SELF, &usage);
   return int64_t{usage.ru_maxrss} * 1024;
+}
+
+// What the simulator needs nobody's past for.
+const std::map<std::string, PolicyKind> kReplayed = {{"crf", PolicyKind::kCrf},
+                                                     {"lru", PolicyKind::kLru},
+                                                     {"lfu", PolicyKind::kLfu}};
+
+// Of the disk under `path`, as Linux has it set: it decides what reading
+// through a mapping costs. Nothing where Linux does not say.
+std::optional<int64_t> ReadAheadBytes(const std::filesystem::path& path) {
+  struct stat info;
+  if (stat(path.c_str(), &info) != 0) return std::nullopt;
+  const std::string device = absl::StrCat("/sys/dev/block/", major(info.st_dev),
+                                          ":", minor(info.st_dev));
+  // Of a partition the disk that it is on tells.
+  for (const char* const queue : {"/queue", "/../queue"}) {
+    std::ifstream file(device + queue + "/read_ahead_kb");
+    if (int64_t kilobytes = 0; file >> kilobytes) return kilobytes * 1024;
+  }
+  return std::nullopt;
 }
 
 int64_t BytesOfSlots(const PackedModel& packed, int32_t slots) {
@@ -61,14 +88,15 @@ OffloadCommand::OffloadCommand(CLI::App& bench, const Environment& environment,
       ->capture_default_str();
   offload->add_flag("--mmap", mapped_,
                     "read through a mapping and the page cache");
+  offload->add_option("--json", json_, "also write the result to this file");
   AddFlags(*offload, flags_, kModelFlagsGroup);
   offload->callback([this, &chosen] { chosen = [this] { return Run(); }; });
 }
 
-void OffloadCommand::Report(const RoutingTrace& route,
-                            const RoutedResult& result,
-                            double disk_bytes_per_second,
-                            const Model& model) const {
+nlohmann::ordered_json OffloadCommand::Result(const RoutingTrace& route,
+                                              const RoutedResult& result,
+                                              double disk_bytes_per_second,
+                                              const Model& model) const {
   const double limit = static_cast<double>(flags_.io_limit.bytes_per_second);
   const double rate = limit > 0 ? std::min(limit, disk_bytes_per_second)
                                 : disk_bytes_per_second;
@@ -84,6 +112,7 @@ void OffloadCommand::Report(const RoutingTrace& route,
   const double moving = static_cast<double>(result.cache.bytes_loaded) / rate;
   const double bound = tokens / std::max(compute, moving);
   nlohmann::ordered_json object = {
+      {"model", model_.string()},
       {"routing", "recorded, not the model's: " + trace_.string()},
       {"look_ahead",
        look_ahead_recall_ > 0
@@ -92,6 +121,8 @@ void OffloadCommand::Report(const RoutingTrace& route,
                           " less each layer further")
            : "the model's routers"},
       {"reads", mapped_ ? "mmap" : "direct"},
+      {"policy", flags_.policy},
+      {"prefetch", flags_.prefetch},
       {"slots_per_layer", slots},
       {"expert_slots", flags_.expert_slots},
       {"tokens", result.tokens},
@@ -112,19 +143,28 @@ void OffloadCommand::Report(const RoutingTrace& route,
       {"prefetched_late", result.cache.decode.prefetched_late},
       {"missed", result.cache.decode.missed},
       {"peak_resident_bytes", PeakResidentBytes()}};
-  if (result.tokens * route.layers() == std::ssize(route.choices())) {
+  if (mapped_) {
+    if (const auto bytes = ReadAheadBytes(model_); bytes.has_value()) {
+      object["read_ahead_bytes"] = *bytes;
+    }
+  }
+  const auto policy = kReplayed.find(flags_.policy);
+  if (policy != kReplayed.end() &&
+      result.tokens * route.layers() == std::ssize(route.choices())) {
     const int32_t floor =
         flags_.layer_floor > 0 ? flags_.layer_floor : route.top_k();
     const bool shared = flags_.expert_slots == "shared";
-    const ReplayReport replay =
-        Replay(route, {.slots_per_layer = slots,
-                       .layer_floor = shared ? std::min(floor, slots) : 0});
-    object["replay_hits"] = replay.hits();
+    object["replay_hits"] =
+        Replay(route, {.policy = {.kind = policy->second},
+                       .slots_per_layer = slots,
+                       .layer_floor = shared ? std::min(floor, slots) : 0})
+            .hits();
   }
-  std::printf("%s\n", object.dump(1).c_str());
+  return object;
 }
 
 absl::Status OffloadCommand::Run() const {
+  nlohmann::ordered_json report = NewReport("offload");
   ASSIGN_OR_RETURN(const RoutingTrace trace, ReadTrace(trace_));
   ASSIGN_OR_RETURN(PackedModel packed, PackedModel::Open(model_));
   ASSIGN_OR_RETURN(const RoutingTrace route, RouteFor(trace, packed.config()));
@@ -149,8 +189,9 @@ absl::Status OffloadCommand::Run() const {
       const RoutedResult result,
       RunRouted(*model, route,
                 {.tokens = tokens, .look_ahead_recall = look_ahead_recall_}));
-  Report(route, result, rates.disk_bytes_per_second, *model);
-  return absl::OkStatus();
+  report.update(Result(route, result, rates.disk_bytes_per_second, *model));
+  std::printf("%s\n", report.dump(1).c_str());
+  return WriteReport(report, json_);
 }
 
 }  // namespace bullpen

@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "engine/experts/trace.h"
+#include "nlohmann/json.hpp"
 #include "tools/bench/routed_run.h"
 #include "tools/model_flags.h"
 #include "tools/options.h"
@@ -20,8 +21,10 @@ class OffloadCommand {
 
  private:
   absl::Status Run() const;
-  void Report(const RoutingTrace& route, const RoutedResult& result,
-              double disk_bytes_per_second, const Model& model) const;
+  nlohmann::ordered_json Result(const RoutingTrace& route,
+                                const RoutedResult& result,
+                                double disk_bytes_per_second,
+                                const Model& model) const;
 
   std::filesystem::path model_;
   std::filesystem::path trace_;
@@ -30,6 +33,7 @@ class OffloadCommand {
   int32_t tokens_ = 0;
   bool mapped_ = false;
   double look_ahead_recall_ = 0;
+  std::filesystem::path json_;
 };
 
 }  // namespace bullpen
