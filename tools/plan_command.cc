@@ -3,17 +3,22 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <functional>
+#include <numeric>
 #include <thread>
+#include <utility>
 
 #include "absl/strings/str_format.h"
 #include "base/available_memory.h"
 #include "base/status.h"
 #include "base/strings.h"
+#include "engine/experts/profile.h"
 #include "engine/experts/replay.h"
 #include "engine/experts/trace_file.h"
 #include "engine/model/activations.h"
 #include "engine/model/kv_groups.h"
 #include "engine/model/kv_shape.h"
+#include "engine/model/look_ahead.h"
 #include "engine/model/memory_plan.h"
 #include "nlohmann/json.hpp"
 #include "tools/load_model.h"
@@ -63,9 +68,16 @@ PlanCommand::PlanCommand(CLI::App& app, const Environment& environment,
       "Measure this machine and say what memory gives which speed for a model");
   command->add_option("MODEL", model_, "model directory, packed on first use")
       ->capture_default_str();
-  command->add_option("--trace", trace_,
-                      "recorded routing of this model, to know its hit rates; "
-                      "unset: those of even routing, the least there can be");
+  CLI::Option* trace =
+      command->add_option("--trace", trace_,
+                          "recorded routing of this model, to know its hit "
+                          "rates; unset: those of even routing, the least "
+                          "there can be");
+  command
+      ->add_option("--profile", profile_,
+                   "what a server has learnt of this model's routing, instead "
+                   "of a trace: the hit rates of the most used experts")
+      ->excludes(trace);
   command->add_flag("--json", json_, "print one JSON object");
   AddFlag(*command, "cache-dir", flags_.cache_dir,
           "where packed copies of models are kept");
@@ -103,18 +115,56 @@ int64_t PlanCommand::FixedBytes(const PackedModel& model,
                                              .int8 = model.has_block_types()});
 }
 
-double PlanCommand::HitRate(const std::optional<RoutingTrace>& trace,
-                            int32_t slots, int32_t experts) const {
+absl::StatusOr<PlanCommand::Routing> PlanCommand::RoutingOf(
+    const PackedModel& model, std::optional<RoutingTrace> trace) const {
+  Routing routing{
+      .trace = std::move(trace), .shares = {}, .from = "even routing"};
+  const ModelConfig& config = model.config();
+  if (routing.trace.has_value()) {
+    const int32_t experts = routing.trace->experts();
+    const int32_t used = routing.trace->top_k();
+    routing.from = absl::StrCat("the trace ", trace_.string());
+    if (experts != config.experts || used != config.experts_per_token) {
+      absl::StrAppend(&routing.from, ", of another model (", used, " of ",
+                      experts, " experts a token; this one ",
+                      config.experts_per_token, " of ", config.experts,
+                      "), at the same share of slots");
+    }
+  } else if (!profile_.empty()) {
+    ASSIGN_OR_RETURN(routing.shares,
+                     LoadExpertShares(profile_, RoutingShapeOf(config)));
+    for (std::vector<float>& layer : routing.shares) {
+      std::ranges::sort(layer, std::greater<>());
+    }
+    routing.from = absl::StrCat("the profile ", profile_.string());
+  }
+  return routing;
+}
+
+double PlanCommand::HitRate(const Routing& routing, int32_t slots,
+                            int32_t experts) const {
   if (slots >= experts) return 1;
-  if (!trace.has_value()) return static_cast<double>(slots) / experts;
   const double share = static_cast<double>(slots) / experts;
+  if (!routing.shares.empty()) {
+    double held = 0;
+    double all = 0;
+    for (const std::vector<float>& layer : routing.shares) {
+      const auto end = layer.begin() + std::min<int64_t>(slots, layer.size());
+      if (layer.size() < 2) continue;  // dense
+      held += std::accumulate(layer.begin(), end, 0.0);
+      all += std::accumulate(layer.begin(), layer.end(), 0.0);
+    }
+    return all > 0 ? held / all : share;
+  }
+  if (!routing.trace.has_value()) return share;
+  const RoutingTrace& trace = *routing.trace;
   const int32_t scaled =
-      std::clamp(static_cast<int32_t>(std::lround(share * trace->experts())), 1,
-                 trace->experts());
+      std::clamp(static_cast<int32_t>(std::lround(share * trace.experts())), 1,
+                 trace.experts());
   const bool shared = flags_.expert_slots == "shared";
-  return Replay(*trace,
+  return Replay(trace,
                 {.slots_per_layer = scaled,
-                 .layer_floor = shared ? std::min(trace->top_k(), scaled) : 0,
+                 .layer_floor = shared ? std::min(trace.top_k(), scaled) : 0,
                  .phase = Phase::kDecode})
       .hit_rate();
 }
@@ -160,7 +210,8 @@ PlanCommand::Row PlanCommand::RowOf(const PackedModel& model,
 }
 
 void PlanCommand::Print(const PackedModel& model, const MachineRates& rates,
-                        int64_t kv_bytes, const std::vector<Row>& rows) const {
+                        int64_t kv_bytes, const std::string& routing,
+                        const std::vector<Row>& rows) const {
   const int64_t available = static_cast<int64_t>(
       kShareOfAvailable * static_cast<double>(AvailableBytes()));
   const Row* best = nullptr;
@@ -186,6 +237,7 @@ void PlanCommand::Print(const PackedModel& model, const MachineRates& rates,
         {"available_bytes", available},
         {"kv_type", flags_.kv_type},
         {"kv_bytes", kv_bytes},
+        {"hit_rates_of", routing},
         {"rows", table}};
     if (best != nullptr) object["recommended_memory"] = best->memory_bytes;
     std::printf("%s\n", object.dump().c_str());
@@ -199,6 +251,7 @@ void PlanCommand::Print(const PackedModel& model, const MachineRates& rates,
       FormatBytes(available));
   absl::PrintF("KV cache %s, %d tokens: %s\n", flags_.kv_type,
                Context(flags_, model), FormatBytes(kv_bytes));
+  absl::PrintF("hit rates of %s\n", routing);
   absl::PrintF("%11s %6s %9s %17s %19s\n", "memory", "slots", "hit rate",
                "decode tokens/s", "prefill tokens/s");
   for (const Row& row : rows) {
@@ -227,6 +280,7 @@ absl::Status PlanCommand::Run() const {
   ASSIGN_OR_RETURN(const std::filesystem::path dir,
                    FindPacked(model_, flags_.cache_dir));
   ASSIGN_OR_RETURN(const PackedModel model, PackedModel::Open(dir));
+  ASSIGN_OR_RETURN(const Routing routing, RoutingOf(model, std::move(trace)));
   ASSIGN_OR_RETURN(const int64_t kv_bytes, KvBytes(model));
   ASSIGN_OR_RETURN(const MachineRates rates,
                    MeasureRates(model, Threads(flags_), flags_.isa));
@@ -240,10 +294,11 @@ absl::Status PlanCommand::Run() const {
         std::clamp(static_cast<int32_t>(std::lround(share * experts)),
                    std::min(2, experts), experts);
     if (!rows.empty() && rows.back().slots == slots) continue;
-    rows.push_back(RowOf(model, rates, slots, HitRate(trace, slots, experts)));
+    rows.push_back(
+        RowOf(model, rates, slots, HitRate(routing, slots, experts)));
     rows.back().memory_bytes += FixedBytes(model, kv_bytes);
   }
-  Print(model, rates, kv_bytes, rows);
+  Print(model, rates, kv_bytes, routing.from, rows);
   return absl::OkStatus();
 }
 

@@ -40,15 +40,25 @@ class PlanCommand {
   // Its memory: that of the slots alone.
   Row RowOf(const PackedModel& model, const MachineRates& rates, int32_t slots,
             double hit_rate) const;
-  // Hits with `slots` of `experts`: in the trace, else of even routing.
-  double HitRate(const std::optional<RoutingTrace>& trace, int32_t slots,
-                 int32_t experts) const;
+  // What hit rates are taken from; neither: of even routing.
+  struct Routing {
+    std::optional<RoutingTrace> trace;
+    // By layer, the shares of tokens that use an expert, the largest first.
+    std::vector<std::vector<float>> shares;
+    std::string from;  // for people
+  };
+  absl::StatusOr<Routing> RoutingOf(const PackedModel& model,
+                                    std::optional<RoutingTrace> trace) const;
+  // Hits with `slots` of `experts`.
+  double HitRate(const Routing& routing, int32_t slots, int32_t experts) const;
   void Print(const PackedModel& model, const MachineRates& rates,
-             int64_t kv_bytes, const std::vector<Row>& rows) const;
+             int64_t kv_bytes, const std::string& routing,
+             const std::vector<Row>& rows) const;
   absl::Status Run() const;
 
   std::filesystem::path model_;
   std::filesystem::path trace_;
+  std::filesystem::path profile_;
   ModelFlags flags_;
   bool json_ = false;
 };

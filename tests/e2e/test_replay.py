@@ -173,6 +173,33 @@ def test_plan_says_what_memory_gives(binary, cache_dir):
     assert f16["rows"][0]["memory_bytes"] == rows[0]["memory_bytes"] - f16["kv_bytes"]
 
 
+def test_plan_says_whose_hit_rates_it_takes(binary, cache_dir, tmp_path):
+    def run(*arguments):
+        command = [binary, *map(str, arguments), "--cache-dir", str(cache_dir)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    def plan(*flags):
+        done = run("plan", "--json", "--threads", 1, *flags)
+        assert done.returncode == 0, done.stderr
+        result = json.loads(done.stdout)
+        rates = {row["slots_per_layer"]: row["hit_rate"] for row in result["rows"]}
+        return result["hit_rates_of"], rates[8]
+
+    profile, trace = tmp_path / "routing.profile", tmp_path / "routing.trace"
+    run("generate", "--prompt", "In the beginning", "--max-tokens", 64, "--ignore-eos",
+        "--temperature", 0, "--expert-memory", "6MiB", "--profile", profile,
+        "--record-routing", trace).check_returncode()
+    assert plan() == ("even routing", 8 / 32)
+    of_trace, by_trace = plan("--trace", trace)
+    assert of_trace == f"the trace {trace}" and 0.25 < by_trace < 1
+    of_profile, by_profile = plan("--profile", profile)
+    assert of_profile == f"the profile {profile}" and 0.25 < by_profile < 1
+    assert "another model (6 of 128" in plan("--trace", TRACE)[0]
+    assert run("plan", "--trace", trace, "--profile", profile).returncode == 2
+    done = run("plan", "--profile", TRACE)
+    assert done.returncode == 2 and "routing profile" in done.stderr
+
+
 def test_recorded_routing_drives_a_shaped_model(binary, tmp_path):
     model = tmp_path / "shaped"
     subprocess.run(
