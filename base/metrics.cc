@@ -65,6 +65,17 @@ Metrics::TransferBytes TransferBytesOf(prometheus::Registry& registry) {
   return {count("demand"), count("prefetch_used"), count("prefetch_wasted")};
 }
 
+Metrics::StateBytes StateBytesOf(prometheus::Registry& registry) {
+  const auto level = [&](const char* state) -> prometheus::Gauge& {
+    return BuildGauge()
+        .Name("bullpen_expert_slots_state_bytes")
+        .Help("Memory of the slots that are empty, loading or resident.")
+        .Register(registry)
+        .Add({{"state", state}});
+  };
+  return {level("empty"), level("loading"), level("resident")};
+}
+
 }  // namespace
 
 Metrics::Metrics()
@@ -157,6 +168,7 @@ Metrics::Metrics()
                                  "Slots whose expert is on its way.")),
       expert_slot_bytes(Level(registry_, "bullpen_expert_slots_bytes",
                               "Memory of all slots.")),
+      state_bytes(StateBytesOf(registry_)),
       prefetch_on(Level(registry_, "bullpen_expert_prefetch_on",
                         "1 while experts are loaded ahead; 0 where that has "
                         "not paid of late, or is switched off.")),
@@ -170,6 +182,12 @@ Metrics::Metrics()
                            .Name("bullpen_expert_predictor_recall")
                            .Help("Share of the experts used that were guessed.")
                            .Register(registry_)),
+      predictor_seconds(
+          BuildCounter()
+              .Name("bullpen_expert_predictor_seconds_total")
+              .Help("Time that guessing takes the engine, by predictor, "
+                    "estimated from one step of 16.")
+              .Register(registry_)),
       oracle_hits(BuildGauge()
                       .Name("bullpen_expert_cache_oracle_hit_ratio")
                       .Help("Hits over lookups of the last decoded tokens: "

@@ -94,11 +94,19 @@ class Metrics {
   prometheus::Gauge& expert_slots_resident;  // bullpen_expert_slots_resident
   prometheus::Gauge& expert_slots_loading;   // bullpen_expert_slots_loading
   prometheus::Gauge& expert_slot_bytes;      // bullpen_expert_slots_bytes
-  prometheus::Gauge& prefetch_on;            // bullpen_expert_prefetch_on
+  struct StateBytes {
+    prometheus::Gauge& empty;
+    prometheus::Gauge& loading;
+    prometheus::Gauge& resident;
+  };
+  StateBytes state_bytes;  // bullpen_expert_slots_state_bytes{state="empty"}
+  prometheus::Gauge& prefetch_on;  // bullpen_expert_prefetch_on
   prometheus::Family<prometheus::Gauge>&
       predictor_precision;  // bullpen_expert_predictor_precision{predictor="router",horizon="1"}
   prometheus::Family<prometheus::Gauge>&
       predictor_recall;  // bullpen_expert_predictor_recall{...}
+  prometheus::Family<prometheus::Counter>&
+      predictor_seconds;  // bullpen_expert_predictor_seconds_total{predictor="router"}
   prometheus::Family<prometheus::Gauge>&
       oracle_hits;  // bullpen_expert_cache_oracle_hit_ratio{rule="belady"}
   prometheus::Family<prometheus::Gauge>&

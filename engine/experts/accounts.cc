@@ -59,10 +59,18 @@ void CacheAccounts::EndLookups(int32_t layer_index, Phase phase) {
   add(step.hits(), layer.sums.hits, *layer.hits);
 }
 
+// A slot's memory goes from one state to another.
+void CacheAccounts::Move(const LayerBooks& layer, prometheus::Gauge& from,
+                         prometheus::Gauge& to) {
+  from.Decrement(static_cast<double>(layer.blob_bytes));
+  to.Increment(static_cast<double>(layer.blob_bytes));
+}
+
 void CacheAccounts::LoadStarted(ExpertKey key, bool guess) {
-  metrics_.expert_slots_loading.Increment();
-  if (!guess) return;
   LayerBooks& layer = layers_[key.layer];
+  metrics_.expert_slots_loading.Increment();
+  Move(layer, metrics_.state_bytes.empty, metrics_.state_bytes.loading);
+  if (!guess) return;
   layer.guesses[key.expert] = Guess::kOpen;
   guess_bytes_under_way_ += layer.blob_bytes;
 }
@@ -71,6 +79,8 @@ void CacheAccounts::LoadEnded(ExpertKey key, bool ok, double seconds) {
   LayerBooks& layer = layers_[key.layer];
   Guess& guess = layer.guesses[key.expert];
   metrics_.expert_slots_loading.Decrement();
+  Move(layer, metrics_.state_bytes.loading,
+       ok ? metrics_.state_bytes.resident : metrics_.state_bytes.empty);
   metrics_.transfer_seconds.Observe(seconds);
   if (guess == Guess::kOpen) guess_bytes_under_way_ -= layer.blob_bytes;
   if (!ok) {
@@ -98,9 +108,11 @@ void CacheAccounts::GivenUp(ExpertKey key) {
 }
 
 void CacheAccounts::LoadCancelled(ExpertKey key, int64_t bytes) {
-  const bool guess = std::exchange(layers_[key.layer].guesses[key.expert],
-                                   Guess::kNone) == Guess::kGivenUp;
+  LayerBooks& layer = layers_[key.layer];
+  const bool guess =
+      std::exchange(layer.guesses[key.expert], Guess::kNone) == Guess::kGivenUp;
   metrics_.expert_slots_loading.Decrement();
+  Move(layer, metrics_.state_bytes.loading, metrics_.state_bytes.empty);
   bytes_loaded_ += static_cast<uint64_t>(bytes);
   (guess ? transferred_.prefetch_wasted : transferred_.demand) += bytes;
   (guess ? metrics_.transfer_bytes.prefetch_wasted
@@ -113,6 +125,7 @@ void CacheAccounts::Evicted(ExpertKey key, bool by_guess) {
   (by_guess ? metrics_.evictions_prefetch : metrics_.evictions_demand)
       .Increment();
   LayerBooks& layer = layers_[key.layer];
+  Move(layer, metrics_.state_bytes.resident, metrics_.state_bytes.empty);
   Guess& guess = layer.guesses[key.expert];
   if (std::exchange(guess, Guess::kNone) != Guess::kOpen) return;
   transferred_.prefetch_wasted += layer.blob_bytes;
@@ -121,7 +134,11 @@ void CacheAccounts::Evicted(ExpertKey key, bool by_guess) {
 }
 
 void CacheAccounts::HasSlots(int32_t layer, int32_t slots) {
-  layers_[layer].slots->Set(slots);
+  LayerBooks& books = layers_[layer];
+  books.slots->Set(slots);
+  const int64_t before = std::exchange(books.slots_now, slots);
+  metrics_.state_bytes.empty.Increment(
+      static_cast<double>((slots - before) * books.blob_bytes));
 }
 
 void CacheAccounts::Stalled(double seconds, Phase phase) {

@@ -81,7 +81,10 @@ class CacheAccounts {
     prometheus::Counter* lookups = nullptr;
     prometheus::Counter* hits = nullptr;
     prometheus::Gauge* slots = nullptr;
+    int32_t slots_now = 0;
   };
+  static void Move(const LayerBooks& layer, prometheus::Gauge& from,
+                   prometheus::Gauge& to);
 
   Metrics& metrics_;
   std::vector<LayerBooks> layers_;

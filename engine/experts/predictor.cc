@@ -124,7 +124,9 @@ void RoutingPredictor::Observe(int32_t index, std::span<const int32_t> chosen,
   last_layer_ = index;
   rows_ = std::min(rows, max_rows_);
   if (Dense(layer)) return;
+  costs_.Start();
   LearnTokens(layer, chosen, rows);
+  costs_.Charge(Evidence::kToken);
   chosen = chosen.last(static_cast<size_t>(rows_) * k);
   for (int32_t h = 1; h <= reach(); ++h) {
     RowGuess& pending = layer.pending[h - 1];
@@ -133,11 +135,15 @@ void RoutingPredictor::Observe(int32_t index, std::span<const int32_t> chosen,
     for (int32_t i = 0; i < k; ++i) used_[chosen[i]] = 1;
     Settle(layer, h);
   }
+  costs_.ChargeCombined();
   layer.chosen.assign(chosen.begin(), chosen.end());
   layer.step = step_;
   LearnPaths(index);
+  costs_.Charge(Evidence::kPath);
   layer.popularity.Learn(chosen, rows_);
+  costs_.Charge(Evidence::kPopularity);
   layer.recent.Learn(chosen, rows_);
+  costs_.Charge(Evidence::kRecent);
 }
 
 void RoutingPredictor::Settle(Layer& layer, int32_t horizon) {
@@ -222,13 +228,16 @@ void RoutingPredictor::Gather(const Query& query, int32_t row,
   const std::span<float> estimate = std::span(estimate_).first(experts);
   guess.row = {.experts = experts};
   Attach(guess.row, Evidence::kPopularity, layer.popularity.log_odds().data());
+  costs_.Charge(Evidence::kPopularity);
   Attach(guess.row, Evidence::kRecent, layer.recent.log_odds().data());
+  costs_.Charge(Evidence::kRecent);
   const size_t rows = static_cast<size_t>(rows_);
   const float* const request =
       HasRequests() ? tokens_.request_odds.last(rows)[row] : nullptr;
   if (request != nullptr) {
     Attach(guess.row, Evidence::kRequest,
            request + int64_t{query.layer} * std::ssize(used_));
+    costs_.Charge(Evidence::kRequest);
   }
   if (HasPath(query)) {
     const Layer& from = layers_[query.layer - query.horizon];
@@ -240,6 +249,7 @@ void RoutingPredictor::Gather(const Query& query, int32_t row,
       guess.path_odds[e] = LogOdds(estimate[e]);
     }
     Attach(guess.row, Evidence::kPath, guess.path_odds.data());
+    costs_.Charge(Evidence::kPath);
   }
   if (!query.router_margins.empty() && rows_ <= kMaxPathRows) {
     const float* const margins =
@@ -249,6 +259,7 @@ void RoutingPredictor::Gather(const Query& query, int32_t row,
           std::min(std::max(margins[e], -kMaxLogOdds), kMaxLogOdds);
     }
     Attach(guess.row, Evidence::kRouter, guess.router_odds.data());
+    costs_.Charge(Evidence::kRouter);
   }
   if (HasIds(layer)) {
     const int32_t id = tokens_.ids.last(rows)[row];
@@ -258,9 +269,11 @@ void RoutingPredictor::Gather(const Query& query, int32_t row,
       }
       Attach(guess.row, Evidence::kToken, guess.token_odds.data());
     }
+    costs_.Charge(Evidence::kToken);
   }
   guess.row.present &= config_.evidence;
   weights_[query.horizon - 1].Combine(guess.row, guess.combined);
+  costs_.ChargeCombined();
 }
 
 std::span<const ExpertGuess> RoutingPredictor::Guess(const Query& query) {
@@ -278,6 +291,7 @@ std::span<const ExpertGuess> RoutingPredictor::Guess(const Query& query) {
   const int32_t distinct = by_row ? std::min(rows_, kMaxPathRows) : 1;
   const float alike = static_cast<float>(rows_) / static_cast<float>(distinct);
   std::fill_n(unused_.begin(), experts, 1.0f);
+  costs_.Start();
   for (int32_t row = 0; row < distinct; ++row) {
     RowGuess& guess = row == 0 ? layer.pending[query.horizon - 1] : row_guess_;
     Gather(query, row, guess);
@@ -300,6 +314,7 @@ std::span<const ExpertGuess> RoutingPredictor::Guess(const Query& query) {
     return a.probability != b.probability ? a.probability > b.probability
                                           : a.expert < b.expert;
   });
+  costs_.ChargeCombined();
   return guesses_;
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/experts/conditional_table.h"
+#include "engine/experts/cost_meter.h"
 #include "engine/experts/evidence.h"
 #include "engine/experts/popularity.h"
 #include "engine/experts/predictor_config.h"
@@ -15,8 +16,9 @@ namespace bullpen {
 
 // Guesses which experts the coming layers will use, from what past tokens and
 // this one used, and learns from how it turns out. Allocates at construction
-// only. A few microseconds per row, layer and horizon. Pure: no clock, no
-// threads; the live engine and the trace simulator run it. One thread.
+// only. A few microseconds per row, layer and horizon. Pure: no threads, no
+// clock but one that costs() is given; the live engine and the trace simulator
+// run it. One thread.
 class RoutingPredictor {
  public:
   // The first layers, where the id of a token tells most.
@@ -56,6 +58,7 @@ class RoutingPredictor {
   // Over all layers, horizon from 1.
   const GuessCounts& counts(Evidence evidence, int32_t horizon) const;
   const GuessCounts& combined_counts(int32_t horizon) const;
+  CostMeter& costs() { return costs_; }
 
   int32_t horizon() const { return config_.horizon; }
   // The horizon, or as far as ids tell when a step begins.
@@ -121,6 +124,7 @@ class RoutingPredictor {
   std::vector<Layer> layers_;
   std::vector<EvidenceWeights> weights_;  // by horizon, from 1
   std::vector<Counts> counts_;            // by horizon, from 1
+  CostMeter costs_;
   int64_t step_ = 0;
   int32_t last_layer_ = -1;
   int32_t rows_ = 1;   // of the step, that are followed

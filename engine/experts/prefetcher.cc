@@ -1,6 +1,7 @@
 #include "engine/experts/prefetcher.h"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -12,6 +13,14 @@ namespace {
 
 constexpr int64_t kPublishSteps = 64;
 constexpr int32_t kPastRequests = 64;
+// The time of guessing is measured in one of so many steps.
+constexpr int32_t kCostSteps = 16;
+
+double SteadySeconds() {
+  return std::chrono::duration<double>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
 
 }  // namespace
 
@@ -31,6 +40,13 @@ Prefetcher::Prefetcher(const PrefetchConfig& config, ExpertCache& cache,
       spdlog::warn("starting without the profile: {}", loaded.ToString());
     }
   }
+  predictor_.costs() = CostMeter(&SteadySeconds);
+  for (const Evidence kind : kAllEvidenceKinds) {
+    costs_.push_back({.seconds = &metrics.predictor_seconds.Add(
+                          {{"predictor", Name(kind)}})});
+  }
+  costs_.push_back(
+      {.seconds = &metrics.predictor_seconds.Add({{"predictor", "combined"}})});
   for (int32_t h = 1; h <= predictor_.reach(); ++h) {
     const auto add = [&](const std::string& name) {
       const prometheus::Labels labels = {{"predictor", name},
@@ -58,7 +74,11 @@ bool Prefetcher::LoadsAhead(int32_t rows, Phase phase) const {
 }
 
 void Prefetcher::BeginStep(const Begun& begun, RouterPeek peek) {
+  CostMeter& costs = predictor_.costs();
+  costs.Watch(++begun_ % kCostSteps == 0);
+  costs.Start();
   requests_.BeginStep(begun.requests, begun.phase);
+  costs.Charge(Evidence::kRequest);
   predictor_.BeginStep(
       {.ids = begun.ids, .request_odds = requests_.row_odds()});
   const int32_t rows = static_cast<int32_t>(begun.ids.size());
@@ -71,7 +91,9 @@ void Prefetcher::BeginStep(const Begun& begun, RouterPeek peek) {
 }
 
 void Prefetcher::AfterRoute(const Routed& routed, RouterPeek peek) {
+  predictor_.costs().Start();
   requests_.Observe(routed.layer, routed.chosen);
+  predictor_.costs().Charge(Evidence::kRequest);
   predictor_.Observe(routed.layer, routed.chosen, routed.rows);
   if (!LoadsAhead(routed.rows, routed.phase)) return;
   const int32_t ahead = std::min(
@@ -87,11 +109,12 @@ void Prefetcher::Guess(const Ahead& ahead, RouterPeek peek) {
   const double room = rule_.Room(ahead.horizon, blob_bytes,
                                  cache_.accounts().guess_bytes_under_way());
   if (config_.shape.layers[ahead.layer].experts < 2 || room <= 0) return;
-  const RoutingPredictor::Query query{
-      .layer = ahead.layer,
-      .horizon = ahead.horizon,
-      .router_margins = uses_routers_ ? peek(ahead.layer, ahead.rows)
-                                      : std::span<const float>()};
+  RoutingPredictor::Query query{.layer = ahead.layer, .horizon = ahead.horizon};
+  if (uses_routers_) {
+    predictor_.costs().Start();
+    query.router_margins = peek(ahead.layer, ahead.rows);
+    predictor_.costs().Charge(Evidence::kRouter);
+  }
   const auto keep = [&](int32_t expert) {
     return cache_.Expect({.layer = ahead.layer, .expert = expert});
   };
@@ -131,6 +154,11 @@ void Prefetcher::EndStep(double seconds, int32_t rows, Phase phase) {
 
 void Prefetcher::Publish() {
   metrics_.prefetch_on.Set(config_.always || governor_.on() ? 1 : 0);
+  for (int32_t a = 0; a < CostMeter::kAccounts; ++a) {
+    const double seconds = predictor_.costs().seconds(a);
+    costs_[a].seconds->Increment(kCostSteps * (seconds - costs_[a].published));
+    costs_[a].published = seconds;
+  }
   size_t i = 0;
   for (int32_t h = 1; h <= predictor_.reach(); ++h) {
     const auto set = [&](const GuessCounts& counts) {

@@ -97,7 +97,13 @@ class Prefetcher {
   uint64_t guesses_used_ = 0;
   double uses_expected_ = 0;  // of the guesses since then
   int64_t steps_ = 0;
+  int64_t begun_ = 0;
   std::vector<Gauges> gauges_;  // by horizon, then kind of evidence
+  struct Cost {
+    prometheus::Counter* seconds;
+    double published = 0;  // of the meter's
+  };
+  std::vector<Cost> costs_;  // as CostMeter has them
 };
 
 }  // namespace bullpen

@@ -69,6 +69,7 @@ class Simulation {
     EXPECT_EQ(metrics_.expert_slots_resident.Value(),
               static_cast<double>(resident));
     EXPECT_EQ(metrics_.expert_slots_loading.Value(), 0);
+    EXPECT_EQ(metrics_.state_bytes.loading.Value(), 0);
     EXPECT_EQ(cache_->accounts().guess_bytes_under_way(), 0);
   }
 
@@ -150,6 +151,7 @@ class Simulation {
     uint64_t lookups = 0;
     uint64_t hits = 0;
     int32_t slots = 0;
+    int64_t slot_bytes = 0;
     std::map<int64_t, int32_t> moved_in;  // by blob size
     for (size_t l = 0; l < snapshot.layers.size(); ++l) {
       const CacheSnapshot::Layer& layer = snapshot.layers[l];
@@ -157,6 +159,7 @@ class Simulation {
       EXPECT_LE(layer.slots, shape_.experts);
       moved_ = moved_ || layer.slots != slots_[l];
       slots += layer.slots;
+      slot_bytes += layer.slots * layer.slot_bytes;
       moved_in[layer.slot_bytes] += layer.slots - slots_[l];
       EXPECT_EQ(
           metrics_.layer_slots.Add({{"layer", std::to_string(l)}}).Value(),
@@ -172,6 +175,12 @@ class Simulation {
     // The sum of the parts is the whole, for slots, lookups and bytes.
     EXPECT_EQ(slots, std::accumulate(slots_.begin(), slots_.end(), 0));
     EXPECT_EQ(metrics_.expert_slots.Value(), slots);
+    const Metrics::StateBytes& states = metrics_.state_bytes;
+    EXPECT_EQ(
+        states.empty.Value() + states.loading.Value() + states.resident.Value(),
+        static_cast<double>(slot_bytes));
+    EXPECT_GE(states.empty.Value(), 0);
+    EXPECT_GE(states.loading.Value(), 0);
     for (const auto& [size, count] : moved_in) EXPECT_EQ(count, 0) << size;
     const double decode = Sum(metrics_.lookups_decode);
     const double prefill = Sum(metrics_.lookups_prefill);

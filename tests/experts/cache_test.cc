@@ -301,6 +301,8 @@ TEST_F(CacheTest, MetricsAddUpByPhase) {
   EXPECT_EQ(metrics_.lookups_decode.resident.Value(), 3);
   EXPECT_EQ(metrics_.lookups_decode.missed.Value(), 1);
   EXPECT_EQ(metrics_.expert_slots_resident.Value(), 4);
+  EXPECT_EQ(metrics_.state_bytes.resident.Value(), 4 * 8192);
+  EXPECT_EQ(metrics_.state_bytes.empty.Value(), 4 * (2 + 3) * 8192);
   EXPECT_EQ(metrics_.transfer_bytes.demand.Value(), 4 * 8192);
   const double stalled = metrics_.stall_seconds_decode.Value();
   Step(0, {0, 1, 2, 7});

@@ -158,6 +158,23 @@ TEST(RoutingPredictor, LearnsWhichExpertFollowsWhichAtEveryHorizon) {
   EXPECT_GT(predictor.counts(Evidence::kPath, 4).recall(), 0.9);
 }
 
+TEST(RoutingPredictor, TellsWhatEachKindOfEvidenceCostsWhileItIsWatched) {
+  RoutingPredictor predictor(Shape(4, 1), {.horizon = 1});
+  static double now = 0;
+  predictor.costs() = CostMeter([] { return now += 1; });
+  RunChain(predictor, 4, 0);
+  EXPECT_EQ(now, 0) << "nobody watches, no clock is read";
+  predictor.costs().Watch(true);
+  RunChain(predictor, 4, 0);
+  const int32_t path = static_cast<int32_t>(Evidence::kPath);
+  const int32_t router = static_cast<int32_t>(Evidence::kRouter);
+  const double learning = predictor.costs().seconds(path);
+  EXPECT_EQ(learning, 4) << "each layer once";
+  predictor.Guess({.layer = 3, .horizon = 1});
+  EXPECT_EQ(predictor.costs().seconds(router), 0);
+  EXPECT_GT(predictor.costs().seconds(CostMeter::kCombined), 4);
+}
+
 TEST(RoutingPredictor, GuessesNothingWhereNothingCanBeKnown) {
   RoutingPredictor predictor(Shape(3, 2), {.min_probability = 0.4f});
   std::mt19937 random(11);

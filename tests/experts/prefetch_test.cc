@@ -397,6 +397,12 @@ TEST_F(PrefetcherTest, PublishesHowGoodItsGuessesWere) {
   EXPECT_EQ(metrics_.predictor_precision.Add(router).Value(), 1);
   EXPECT_EQ(metrics_.predictor_recall.Add(router).Value(), 1);
   EXPECT_EQ(metrics_.prefetch_on.Value(), 1);
+  for (const char* const name : {"router", "path", "combined"}) {
+    const double seconds =
+        metrics_.predictor_seconds.Add({{"predictor", name}}).Value();
+    EXPECT_GT(seconds, 0) << name;
+    EXPECT_LT(seconds, 60) << name;
+  }
 }
 
 TEST_F(PrefetcherTest, KeepsWhatItLearntInItsProfile) {
