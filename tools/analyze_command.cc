@@ -2,17 +2,18 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <optional>
 #include <system_error>
 #include <vector>
 
 #include "absl/strings/str_format.h"
-#include "base/file.h"
 #include "base/status.h"
 #include "base/strings.h"
 #include "engine/experts/trace_file.h"
 #include "nlohmann/json.hpp"
 #include "tools/line_chart.h"
 #include "tools/progress.h"
+#include "tools/write_output.h"
 
 namespace bullpen {
 namespace {
@@ -81,6 +82,30 @@ void PrintRow(const std::string& name, const RoutingFigures& figures,
       100 * figures.affinity[0]);
 }
 
+std::vector<ChartSeries> SkewByLayer(const RoutingAnalysis& analysis,
+                                     int32_t experts) {
+  ChartSeries quarter{.name = "uses of the top quarter", .points = {}};
+  ChartSeries effective{.name = "effective of all experts", .points = {}};
+  for (size_t l = 0; l < analysis.layers.size(); ++l) {
+    const RoutingFigures& layer = analysis.layers[l];
+    if (layer.tokens == 0) continue;
+    quarter.points.emplace_back(l, 100 * layer.top_quarter_share);
+    effective.points.emplace_back(l, 100 * layer.effective_experts / experts);
+  }
+  return {quarter, effective};
+}
+
+std::vector<ChartSeries> Affinity(const RoutingFigures& figures) {
+  ChartSeries told{.name = "told an expert of the token", .points = {}};
+  ChartSeries untold{.name = "untold", .points = {}};
+  for (size_t i = 0; i < kHops.size(); ++i) {
+    if (figures.affinity_base[i] == 0) continue;  // too few layers
+    told.points.emplace_back(kHops[i], 100 * figures.affinity[i]);
+    untold.points.emplace_back(kHops[i], 100 * figures.affinity_base[i]);
+  }
+  return {told, untold};
+}
+
 }  // namespace
 
 AnalyzeCommand::AnalyzeCommand(CLI::App& app, Command& chosen) {
@@ -93,7 +118,7 @@ AnalyzeCommand::AnalyzeCommand(CLI::App& app, Command& chosen) {
   command->add_flag("--json", json_, "print one JSON object");
   command->add_option("--plots", plots_,
                       "write SVG plots into this directory: sch.svg, srp.svg, "
-                      "working_set.svg, overlap.svg");
+                      "working_set.svg, skew.svg, overlap.svg, affinity.svg");
   command->callback([this, &chosen] { chosen = [this] { return Run(); }; });
 }
 
@@ -128,10 +153,12 @@ absl::Status AnalyzeCommand::Plot(const RoutingTrace& trace,
   for (size_t i = 0; i < kLags.size(); ++i) {
     overlap.points.emplace_back(kLags[i], 100 * whole.overlap[i]);
   }
+  const std::vector<ChartSeries> skew = SkewByLayer(analysis, trace.experts());
+  const std::vector<ChartSeries> affinity = Affinity(whole);
   const std::string name = trace_.filename().string();
   const auto write = [&](const char* file, const ChartLabels& labels,
                          std::span<const ChartSeries> series) {
-    return WriteNewFile(plots_ / file, LineChart(labels, series));
+    return WriteOutput(plots_ / file, LineChart(labels, series));
   };
   RETURN_IF_ERROR(write("sch.svg",
                         {.title = "Segment cache hit rate, " + name,
@@ -148,11 +175,49 @@ absl::Status AnalyzeCommand::Plot(const RoutingTrace& trace,
                          .x = "tokens",
                          .y = "distinct experts of a layer"},
                         std::span(&growth, 1)));
-  return write("overlap.svg",
-               {.title = "Overlap with an earlier token, " + name,
-                .x = "tokens back",
-                .y = "of a token's experts, %"},
-               std::span(&overlap, 1));
+  RETURN_IF_ERROR(write(
+      "skew.svg", {.title = "Skew, " + name, .x = "layer", .y = "%"}, skew));
+  RETURN_IF_ERROR(write("overlap.svg",
+                        {.title = "Overlap with an earlier token, " + name,
+                         .x = "tokens back",
+                         .y = "of a token's experts, %"},
+                        std::span(&overlap, 1)));
+  return write("affinity.svg",
+               {.title = "Affinity of layers, " + name,
+                .x = "layers ahead",
+                .y = "the likeliest expert's share of tokens, %"},
+               affinity);
+}
+
+void AnalyzeCommand::Print(const RoutingTrace& trace,
+                           const RoutingAnalysis& analysis) const {
+  const std::vector<int32_t>& slots = analysis.slots;
+  if (json_) {
+    Json layers = Json::array();
+    for (const RoutingFigures& figures : analysis.layers) {
+      layers.push_back(ToJson(figures, slots));
+    }
+    const Json object = {{"phase", phase_},
+                         {"experts", trace.experts()},
+                         {"top_k", trace.top_k()},
+                         {"slots", slots},
+                         {"whole", ToJson(analysis.whole, slots)},
+                         {"layers", layers}};
+    std::printf("%s\n", object.dump().c_str());
+    return;
+  }
+  const size_t twice_k = static_cast<size_t>(
+      std::ranges::find(slots, std::min(2 * trace.top_k(), trace.experts())) -
+      slots.begin());
+  absl::PrintF("%d layers of %d experts, %d of them a token (%s)\n",
+               trace.layers(), trace.experts(), trace.top_k(), phase_);
+  absl::PrintF("%-6s %8s %6s %6s %8s %8s %6s %8s %8s %8s\n", "layer", "tokens",
+               "used", "effect", "top 1/4", "SRP 16", "ratio", "SCH 16,2",
+               "lag 1", "affin 1");
+  for (size_t l = 0; l < analysis.layers.size(); ++l) {
+    PrintRow(std::to_string(l), analysis.layers[l], twice_k);
+  }
+  PrintRow("all", analysis.whole, twice_k);
 }
 
 absl::Status AnalyzeCommand::Run() const {
@@ -167,34 +232,8 @@ absl::Status AnalyzeCommand::Run() const {
         progress.Update(done, total);
       });
   progress.Finish();
-  if (!plots_.empty()) RETURN_IF_ERROR(Plot(trace, analysis));
-  if (json_) {
-    Json layers = Json::array();
-    for (const RoutingFigures& figures : analysis.layers) {
-      layers.push_back(ToJson(figures, slots));
-    }
-    const Json object = {{"phase", phase_},
-                         {"experts", trace.experts()},
-                         {"top_k", trace.top_k()},
-                         {"slots", slots},
-                         {"whole", ToJson(analysis.whole, slots)},
-                         {"layers", layers}};
-    std::printf("%s\n", object.dump().c_str());
-    return absl::OkStatus();
-  }
-  const size_t twice_k = static_cast<size_t>(
-      std::ranges::find(slots, std::min(2 * trace.top_k(), trace.experts())) -
-      slots.begin());
-  absl::PrintF("%d layers of %d experts, %d of them a token (%s)\n",
-               trace.layers(), trace.experts(), trace.top_k(), phase_);
-  absl::PrintF("%-6s %8s %6s %6s %8s %8s %6s %8s %8s %8s\n", "layer", "tokens",
-               "used", "effect", "top 1/4", "SRP 16", "ratio", "SCH 16,2",
-               "lag 1", "affin 1");
-  for (size_t l = 0; l < analysis.layers.size(); ++l) {
-    PrintRow(std::to_string(l), analysis.layers[l], twice_k);
-  }
-  PrintRow("all", analysis.whole, twice_k);
-  return absl::OkStatus();
+  Print(trace, analysis);
+  return plots_.empty() ? absl::OkStatus() : Plot(trace, analysis);
 }
 
 }  // namespace bullpen

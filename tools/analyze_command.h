@@ -17,6 +17,7 @@ class AnalyzeCommand {
 
  private:
   absl::Status Run() const;
+  void Print(const RoutingTrace& trace, const RoutingAnalysis& analysis) const;
   absl::Status Plot(const RoutingTrace& trace,
                     const RoutingAnalysis& analysis) const;
 

@@ -7,13 +7,13 @@
 #include <utility>
 
 #include "absl/strings/str_format.h"
-#include "base/file.h"
 #include "base/status.h"
 #include "base/strings.h"
 #include "engine/experts/trace_file.h"
 #include "nlohmann/json.hpp"
 #include "tools/line_chart.h"
 #include "tools/progress.h"
+#include "tools/write_output.h"
 
 namespace bullpen {
 namespace {
@@ -309,7 +309,7 @@ absl::Status ReplayCommand::Write(const RoutingTrace& trace,
       }
       csv += "\n";
     }
-    RETURN_IF_ERROR(WriteNewFile(csv_, csv));
+    RETURN_IF_ERROR(WriteOutput(csv_, csv));
   }
   if (svg_.empty()) return absl::OkStatus();
   std::map<std::string, ChartSeries> lines;
@@ -331,21 +331,18 @@ absl::Status ReplayCommand::Write(const RoutingTrace& trace,
     line.points.erase(repeated.begin(), repeated.end());
     series.push_back(std::move(line));
   }
-  return WriteNewFile(
+  return WriteOutput(
       svg_, LineChart({.title = trace_.filename().string() + ", " + phase_,
                        .x = "slots, % of a layer's experts",
                        .y = "hit rate, %"},
                       series));
 }
 
-absl::Status ReplayCommand::Run() const {
-  ASSIGN_OR_RETURN(const RoutingTrace trace, ReadTrace(trace_));
-  ASSIGN_OR_RETURN(std::vector<Row> rows, Combinations(trace));
-  RunAll(trace, rows);
-  RETURN_IF_ERROR(Write(trace, rows));
+void ReplayCommand::Print(const RoutingTrace& trace,
+                          const std::vector<Row>& rows) const {
   if (json_) {
     std::fputs(Json(trace, rows).c_str(), stdout);
-    return absl::OkStatus();
+    return;
   }
   std::printf("%d layers of %d experts, %lld tokens (%s)\n", trace.layers(),
               trace.experts(), static_cast<long long>(rows[0].report.tokens),
@@ -367,7 +364,14 @@ absl::Status ReplayCommand::Run() const {
     }
     absl::PrintF("\n");
   }
-  return absl::OkStatus();
+}
+
+absl::Status ReplayCommand::Run() const {
+  ASSIGN_OR_RETURN(const RoutingTrace trace, ReadTrace(trace_));
+  ASSIGN_OR_RETURN(std::vector<Row> rows, Combinations(trace));
+  RunAll(trace, rows);
+  Print(trace, rows);
+  return Write(trace, rows);
 }
 
 }  // namespace bullpen

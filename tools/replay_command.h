@@ -36,6 +36,7 @@ class ReplayCommand {
       const RoutingTrace& trace) const;
   ReplayConfig ConfigOf(const Row& row) const;
   void RunAll(const RoutingTrace& trace, std::vector<Row>& rows) const;
+  void Print(const RoutingTrace& trace, const std::vector<Row>& rows) const;
   absl::Status Write(const RoutingTrace& trace,
                      const std::vector<Row>& rows) const;
   std::string Json(const RoutingTrace& trace,

@@ -44,6 +44,14 @@ def test_counts_are_those_of_an_independent_simulation(binary):
     assert (hits("belady", 12), hits("belady", 24)) == (2237, 2738)
 
 
+def test_what_cannot_be_written_is_an_error_after_the_result(binary, tmp_path):
+    for command, flag in (("replay", "--csv"), ("replay", "--svg"), ("analyze", "--plots")):
+        done = subprocess.run([binary, command, TRACE, flag, "/proc/none/file"],
+                              capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1 and "/proc/none" in done.stderr
+        assert done.stdout.startswith("12 layers of 128 experts")
+
+
 def test_lists_make_a_sweep_with_table_and_plot(binary, tmp_path):
     table, plot = tmp_path / "sweep.csv", tmp_path / "sweep.svg"
     out = replay(binary, "--json", "--policy", "lru,crf", "--slots-per-layer", "12,24,48",
@@ -52,6 +60,10 @@ def test_lists_make_a_sweep_with_table_and_plot(binary, tmp_path):
     assert len(runs) == 12
     rows = list(csv.DictReader(table.open()))
     assert [int(row["hits"]) for row in rows] == [run["hits"] for run in runs]
+    again = replay(binary, "--json", "--policy", "lru", "--csv", table, "--svg", plot)
+    assert json.loads(again)["policy"] == "lru" and len(table.read_text().splitlines()) == 2
+    replay(binary, "--json", "--policy", "lru,crf", "--slots-per-layer", "12,24,48",
+           "--predictor", "none,oracle", "--svg", plot)  # fmt: skip
     lines = xml.etree.ElementTree.parse(plot).findall("{http://www.w3.org/2000/svg}polyline")
     assert len(lines) == 5  # each policy with and without guesses, and the bound
 
@@ -151,8 +163,9 @@ def test_analysis_gives_the_figures_of_the_paper_and_plots(binary, tmp_path):
     # An oracle of any reach hits no less with more slots.
     for by_slots in whole["sch_by_segment_and_slots"].values():
         assert list(by_slots.values()) == sorted(by_slots.values())
-    for name in ("sch", "srp", "working_set", "overlap"):
+    for name in ("sch", "srp", "working_set", "skew", "overlap", "affinity"):
         xml.etree.ElementTree.parse(tmp_path / f"{name}.svg")
+    run("--plots", tmp_path)  # over those that are there
     assert run().splitlines()[-1].split()[0] == "all"
 
 

@@ -1,9 +1,7 @@
 #include "tools/bench/report.h"
 
-#include <fstream>
-
-#include "base/strings.h"
 #include "tools/bench/machine.h"
+#include "tools/write_output.h"
 
 namespace bullpen {
 
@@ -14,12 +12,7 @@ nlohmann::ordered_json NewReport(const char* bench) {
 absl::Status WriteReport(const nlohmann::ordered_json& report,
                          const std::filesystem::path& path) {
   if (path.empty()) return absl::OkStatus();
-  std::ofstream file(path);
-  file << report.dump(1) << '\n';
-  file.flush();
-  if (file) return absl::OkStatus();
-  return absl::PermissionDeniedError(
-      absl::StrCat("--json: cannot write '", path.string(), "'"));
+  return WriteOutput(path, report.dump(1) + "\n");
 }
 
 }  // namespace bullpen
