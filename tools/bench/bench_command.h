@@ -24,7 +24,7 @@ class BenchCommand {
         prefill_(*bench, environment, chosen),
         offload_(*bench, environment, chosen),
         shape_(*bench, chosen),
-        transfer_(*bench, chosen) {}
+        transfer_(*bench, environment, chosen) {}
   static CLI::App* AddTo(CLI::App& app);
 
   KernelsCommand kernels_;

@@ -22,6 +22,7 @@
 #include "nlohmann/json.hpp"
 #include "spdlog/spdlog.h"
 #include "tools/bench/report.h"
+#include "tools/load_model.h"
 
 namespace bullpen {
 namespace {
@@ -70,7 +71,8 @@ OffloadCommand::OffloadCommand(CLI::App& bench, const Environment& environment,
   flags_.context = 4096;
   CLI::App* offload = bench.add_subcommand(
       "offload", "Decode as a recorded trace routes, whatever the model says");
-  offload->add_option("MODEL", model_, "packed model, such as shape writes")
+  offload
+      ->add_option("MODEL", model_, "such as shape writes; packed on first use")
       ->required();
   offload->add_option("--route-from", trace_, "the trace that routes")
       ->required();
@@ -143,11 +145,6 @@ nlohmann::ordered_json OffloadCommand::Result(const RoutingTrace& route,
       {"prefetched_late", result.cache.decode.prefetched_late},
       {"missed", result.cache.decode.missed},
       {"peak_resident_bytes", PeakResidentBytes()}};
-  if (mapped_) {
-    if (const auto bytes = ReadAheadBytes(model_); bytes.has_value()) {
-      object["read_ahead_bytes"] = *bytes;
-    }
-  }
   const auto policy = kReplayed.find(flags_.policy);
   if (policy != kReplayed.end() &&
       result.tokens * route.layers() == std::ssize(route.choices())) {
@@ -166,7 +163,9 @@ nlohmann::ordered_json OffloadCommand::Result(const RoutingTrace& route,
 absl::Status OffloadCommand::Run() const {
   nlohmann::ordered_json report = NewReport("offload");
   ASSIGN_OR_RETURN(const RoutingTrace trace, ReadTrace(trace_));
-  ASSIGN_OR_RETURN(PackedModel packed, PackedModel::Open(model_));
+  ASSIGN_OR_RETURN(const std::filesystem::path dir,
+                   FindPacked(model_, flags_.cache_dir));
+  ASSIGN_OR_RETURN(PackedModel packed, PackedModel::Open(dir));
   ASSIGN_OR_RETURN(const RoutingTrace route, RouteFor(trace, packed.config()));
   ASSIGN_OR_RETURN(ModelOptions options, ToModelOptions(flags_));
   if (slots_ > 0) options.memory.expert_bytes = BytesOfSlots(packed, slots_);
@@ -189,6 +188,9 @@ absl::Status OffloadCommand::Run() const {
       const RoutedResult result,
       RunRouted(*model, route,
                 {.tokens = tokens, .look_ahead_recall = look_ahead_recall_}));
+  if (const auto bytes = ReadAheadBytes(dir); mapped_ && bytes.has_value()) {
+    report["read_ahead_bytes"] = *bytes;
+  }
   report.update(Result(route, result, rates.disk_bytes_per_second, *model));
   std::printf("%s\n", report.dump(1).c_str());
   return WriteReport(report, json_);

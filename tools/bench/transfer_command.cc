@@ -17,6 +17,7 @@
 #include "tools/bench/machine.h"
 #include "tools/bench/report.h"
 #include "tools/bench/roofs.h"
+#include "tools/load_model.h"
 
 namespace bullpen {
 namespace {
@@ -143,10 +144,15 @@ struct Moved {
 
 }  // namespace
 
-TransferCommand::TransferCommand(CLI::App& bench, Command& chosen) {
+TransferCommand::TransferCommand(CLI::App& bench,
+                                 const Environment& environment,
+                                 Command& chosen)
+    : cache_dir_(environment.cache_dir) {
   CLI::App* transfer = bench.add_subcommand(
       "transfer", "Experts from the disk, and the share of plain reads");
-  transfer->add_option("MODEL", model_, "packed model")->required();
+  transfer->add_option("MODEL", model_, "packed on first use")->required();
+  AddFlag(*transfer, "cache-dir", cache_dir_,
+          "where packed copies of models are kept");
   transfer->add_option("--transfer-threads", threads_, "that read")
       ->check(CLI::Range(1, 64))
       ->capture_default_str();
@@ -161,7 +167,9 @@ absl::Status TransferCommand::Run() const {
   nlohmann::ordered_json report = NewReport("transfer");
   report["model"] = model_.string();
   std::printf("%s\n", MachineLine(report["machine"]).c_str());
-  ASSIGN_OR_RETURN(const PackedModel packed, PackedModel::Open(model_));
+  ASSIGN_OR_RETURN(const std::filesystem::path dir,
+                   FindPacked(model_, cache_dir_));
+  ASSIGN_OR_RETURN(const PackedModel packed, PackedModel::Open(dir));
   const ExpertCatalog::Layer& layer = *std::ranges::max_element(
       packed.catalog().layers, {}, [](const ExpertCatalog::Layer& l) {
         return l.blob_bytes * static_cast<int64_t>(l.experts.size());

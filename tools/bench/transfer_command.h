@@ -13,13 +13,15 @@ namespace bullpen {
 // object, which stays where it is.
 class TransferCommand {
  public:
-  TransferCommand(CLI::App& bench, Command& chosen);
+  TransferCommand(CLI::App& bench, const Environment& environment,
+                  Command& chosen);
   TransferCommand(const TransferCommand&) = delete;
 
  private:
   absl::Status Run() const;
 
   std::filesystem::path model_;
+  std::filesystem::path cache_dir_;
   std::filesystem::path json_;
   int32_t threads_ = 2;
   double seconds_ = 3;
