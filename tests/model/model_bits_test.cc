@@ -68,8 +68,8 @@ TEST_P(BudgetTest, GivesTheSameBits) {
 
 INSTANTIATE_TEST_SUITE_P(Percent, BudgetTest, testing::Values(10, 25, 50, 100));
 
-// By seed: policy, prefetch, horizon, budget, disk rate, chunks and whose the
-// slots are.
+// By seed: policy, prefetch, horizon, predictors, budget, disk rate, chunks,
+// whose the slots are, and when experts are verified.
 TEST(ModelBitsTest, EveryWayToKeepExpertsGivesTheSameBits) {
   constexpr uint64_t kSeeds = 24;
   const absl::StatusOr<PackedModel> packed =
@@ -97,6 +97,9 @@ TEST(ModelBitsTest, EveryWayToKeepExpertsGivesTheSameBits) {
       options.expert_slots = "shared";
       options.layer_floor = draw(0, 2);
     }
+    options.predictors =
+        std::vector{"all", "router", "path,token", "popularity"}[draw(0, 3)];
+    options.verify_experts = draw(0, 1) == 1 ? "once" : "always";
     Decoder decoder(kSource, options);
     ExpectSameBits(decoder.Feed(Prompt(), draw(0, 2) == 0 ? draw(2, 9) : 1));
     const CacheSnapshot snapshot = decoder.model().cache_snapshot();
