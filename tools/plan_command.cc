@@ -29,6 +29,7 @@ namespace {
 constexpr double kShareOfAvailable = 0.8;  // as `serve` takes by default
 constexpr double kGoodEnough = 0.9;        // of the speed with all in memory
 constexpr int32_t kPlannedContext = 8192;
+constexpr int64_t kMiB = int64_t{1} << 20;
 
 int32_t Threads(const ModelFlags& flags) {
   if (flags.threads > 0) return flags.threads;
@@ -91,28 +92,51 @@ PlanCommand::PlanCommand(CLI::App& app, const Environment& environment,
           "tokens of KV cache to allow for; 0: up to 8192");
   AddFlag(*command, "kv-type", flags_.kv_type,
           "type of the KV cache: f32, f16 or int8");
+  AddFlag(*command, "max-sequences", flags_.max_sequences,
+          "requests that run at a time");
   AddFlag(*command, "max-batch-tokens", flags_.max_batch_tokens,
           "rows of one step");
   command->callback([this, &chosen] { chosen = [this] { return Run(); }; });
 }
 
-absl::StatusOr<int64_t> PlanCommand::KvBytes(const PackedModel& model) const {
+absl::StatusOr<KvSizes> PlanCommand::SizesOfKv(const PackedModel& model) const {
   ASSIGN_OR_RETURN(const kernels::KvType type, ParseKvType(flags_.kv_type));
   const ModelConfig& config = model.config();
-  const KvSizes sizes(
+  return KvSizes(
       config,
       {.context = Context(flags_, model), .step_rows = flags_.max_batch_tokens},
       flags_.max_sequences, KvShape(config, type).block_bytes());
-  return sizes.Bytes(sizes.least());
 }
 
-int64_t PlanCommand::FixedBytes(const PackedModel& model,
-                                int64_t kv_bytes) const {
-  return model.resident_bytes() + kv_bytes +
-         Activations::Bytes(model.config(), {.rows = flags_.max_batch_tokens,
-                                             .threads = Threads(flags_),
-                                             .context = Context(flags_, model),
-                                             .int8 = model.has_block_types()});
+int64_t PlanCommand::MemoryFor(const PackedModel& model, const KvSizes& kv,
+                               int32_t slots) const {
+  const int64_t activations =
+      Activations::Bytes(model.config(), {.rows = flags_.max_batch_tokens,
+                                          .threads = Threads(flags_),
+                                          .context = Context(flags_, model),
+                                          .int8 = model.has_block_types()});
+  const std::vector<ExpertCatalog::Layer>& layers = model.catalog().layers;
+  int64_t all = model.resident_bytes() + activations + kv.Bytes(kv.most());
+  for (const ExpertCatalog::Layer& layer : layers) {
+    all += std::ssize(layer.experts) * layer.blob_bytes;
+  }
+  const auto enough = [&](int64_t mebibytes) {
+    const auto plan =
+        PlanMemory(model, {.total_bytes = mebibytes * kMiB}, activations, kv);
+    if (!plan.ok()) return false;
+    for (size_t l = 0; l < layers.size(); ++l) {
+      const int64_t most = std::ssize(layers[l].experts);
+      if (plan->slots[l] < std::min<int64_t>(slots, most)) return false;
+    }
+    return true;
+  };
+  int64_t too_little = 0;
+  int64_t fits = all / kMiB + 1;
+  while (fits - too_little > 1) {
+    const int64_t middle = too_little + (fits - too_little) / 2;
+    (enough(middle) ? fits : too_little) = middle;
+  }
+  return fits * kMiB;
 }
 
 absl::StatusOr<PlanCommand::Routing> PlanCommand::RoutingOf(
@@ -173,7 +197,6 @@ PlanCommand::Row PlanCommand::RowOf(const PackedModel& model,
                                     const MachineRates& rates, int32_t slots,
                                     double hit_rate) const {
   const ModelConfig& config = model.config();
-  int64_t slot_bytes = 0;
   int64_t used_bytes = 0;  // of experts, by one token
   double missed = 0;       // of these
   int64_t absent = 0;      // experts that have no slot
@@ -182,7 +205,6 @@ PlanCommand::Row PlanCommand::RowOf(const PackedModel& model,
     const int64_t experts = static_cast<int64_t>(layer.experts.size());
     const int64_t held = std::min<int64_t>(slots, experts);
     const int64_t used = config.k_in(static_cast<int>(l)) * layer.blob_bytes;
-    slot_bytes += held * layer.blob_bytes;
     absent += (experts - held) * layer.blob_bytes;
     used_bytes += used;
     if (held < experts) missed += (1 - hit_rate) * static_cast<double>(used);
@@ -201,7 +223,6 @@ PlanCommand::Row PlanCommand::RowOf(const PackedModel& model,
   const double prompt_read =
       static_cast<double>(absent) / rates.disk_bytes_per_second;
   return {.slots = slots,
-          .memory_bytes = slot_bytes,
           .hit_rate = hit_rate,
           .decode_least = 1 / (compute + read),
           .decode_most = 1 / std::max(compute, read),
@@ -249,8 +270,11 @@ void PlanCommand::Print(const PackedModel& model, const MachineRates& rates,
       PerSecond(rates.decode_bytes_per_second),
       PerSecond(rates.prompt_bytes_per_second), MachineRates::kPromptRows,
       FormatBytes(available));
-  absl::PrintF("KV cache %s, %d tokens: %s\n", flags_.kv_type,
-               Context(flags_, model), FormatBytes(kv_bytes));
+  absl::PrintF(
+      "KV cache %s: %s for a context of %d tokens, and more for up to "
+      "%d of them\n",
+      flags_.kv_type, FormatBytes(kv_bytes), Context(flags_, model),
+      flags_.max_sequences);
   absl::PrintF("hit rates of %s\n", routing);
   absl::PrintF("%11s %6s %9s %17s %19s\n", "memory", "slots", "hit rate",
                "decode tokens/s", "prefill tokens/s");
@@ -261,9 +285,8 @@ void PlanCommand::Print(const PackedModel& model, const MachineRates& rates,
                  row.prefill_most, &row == best ? "  <- recommended" : "");
   }
   if (best != nullptr) {
-    constexpr int64_t kMiB = int64_t{1} << 20;
     absl::PrintF("recommended: --memory %dMiB --context %d --kv-type %s\n",
-                 (best->memory_bytes + kMiB - 1) / kMiB, Context(flags_, model),
+                 best->memory_bytes / kMiB, Context(flags_, model),
                  flags_.kv_type);
   } else {
     absl::PrintF("no row fits into what may be used; the least is %s\n",
@@ -281,7 +304,7 @@ absl::Status PlanCommand::Run() const {
                    FindPacked(model_, flags_.cache_dir));
   ASSIGN_OR_RETURN(const PackedModel model, PackedModel::Open(dir));
   ASSIGN_OR_RETURN(const Routing routing, RoutingOf(model, std::move(trace)));
-  ASSIGN_OR_RETURN(const int64_t kv_bytes, KvBytes(model));
+  ASSIGN_OR_RETURN(const KvSizes kv, SizesOfKv(model));
   ASSIGN_OR_RETURN(const MachineRates rates,
                    MeasureRates(model, Threads(flags_), flags_.isa));
   int32_t experts = 1;
@@ -296,9 +319,9 @@ absl::Status PlanCommand::Run() const {
     if (!rows.empty() && rows.back().slots == slots) continue;
     rows.push_back(
         RowOf(model, rates, slots, HitRate(routing, slots, experts)));
-    rows.back().memory_bytes += FixedBytes(model, kv_bytes);
+    rows.back().memory_bytes = MemoryFor(model, kv, slots);
   }
-  Print(model, rates, kv_bytes, routing.from, rows);
+  Print(model, rates, kv.Bytes(kv.least()), routing.from, rows);
   return absl::OkStatus();
 }
 

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/experts/trace.h"
+#include "engine/model/kv_groups.h"
 #include "engine/model/machine_rates.h"
 #include "engine/model/packed_model.h"
 #include "tools/model_flags.h"
@@ -34,10 +35,12 @@ class PlanCommand {
     double prefill_least = 0;
     double prefill_most = 0;
   };
-  // One context's KV cache, and what else a budget has besides slots.
-  absl::StatusOr<int64_t> KvBytes(const PackedModel& model) const;
-  int64_t FixedBytes(const PackedModel& model, int64_t kv_bytes) const;
-  // Its memory: that of the slots alone.
+  absl::StatusOr<KvSizes> SizesOfKv(const PackedModel& model) const;
+  // The least --memory, in whole MiB, of which the server gives each layer so
+  // many slots: KV for more requests than one gets a part.
+  int64_t MemoryFor(const PackedModel& model, const KvSizes& kv,
+                    int32_t slots) const;
+  // Without its memory.
   Row RowOf(const PackedModel& model, const MachineRates& rates, int32_t slots,
             double hit_rate) const;
   // What hit rates are taken from; neither: of even routing.

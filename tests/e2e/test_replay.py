@@ -186,6 +186,18 @@ def test_plan_says_what_memory_gives(binary, cache_dir):
     assert f16["rows"][0]["memory_bytes"] == rows[0]["memory_bytes"] - f16["kv_bytes"]
 
 
+def test_a_server_has_the_slots_that_plan_says(binary, cache_dir, start_server):
+    done = subprocess.run([binary, "plan", "--json", "--cache-dir", str(cache_dir)], check=True,
+                          capture_output=True, text=True, timeout=120)
+    rows = {row["slots_per_layer"]: row["memory_bytes"] for row in json.loads(done.stdout)["rows"]}
+
+    def slots(memory):
+        server = start_server("--memory", memory, "--context", 4096)
+        return min(layer["slots"] for layer in server.get("/v1/experts").json()["layers"])
+    assert slots(rows[8]) == 8 and slots(rows[32]) == 32
+    assert slots(rows[32] - (1 << 20)) < 32
+
+
 def test_plan_says_whose_hit_rates_it_takes(binary, cache_dir, tmp_path):
     def run(*arguments):
         command = [binary, *map(str, arguments), "--cache-dir", str(cache_dir)]
