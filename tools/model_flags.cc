@@ -34,6 +34,17 @@ absl::StatusOr<ModelOptions> ToModelOptions(const ModelFlags& flags) {
                             kMaxBatchTokens));
   RETURN_IF_ERROR(
       CheckFlag("oracle-window", flags.oracle_window, 0, kMaxOracleWindow));
+  constexpr double kMaxHalfLife = 1e9;
+  if (!(flags.half_life >= 0 && flags.half_life <= kMaxHalfLife)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--half-life must be at least 0 and at most ",
+                     kMaxHalfLife, ", got ", flags.half_life));
+  }
+  if (flags.half_life > 0 && flags.policy != "crf") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--half-life ", flags.half_life,
+                     " needs --policy crf, not ", flags.policy));
+  }
   ModelOptions options;
   options.threads = flags.threads;
   options.numa = flags.numa;
@@ -44,6 +55,7 @@ absl::StatusOr<ModelOptions> ToModelOptions(const ModelFlags& flags) {
   options.max_sequences = flags.max_sequences;
   options.max_batch_tokens = flags.max_batch_tokens;
   options.policy = flags.policy;
+  options.half_life_tokens = flags.half_life;
   options.expert_slots = flags.expert_slots;
   options.layer_floor = flags.layer_floor;
   options.verify_experts = flags.verify_experts;

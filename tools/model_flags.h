@@ -28,6 +28,7 @@ struct ModelFlags {
   int32_t max_sequences = 8;
   int32_t max_batch_tokens = 256;
   std::string policy = "crf";
+  double half_life = 0;
   std::string expert_slots = "layer";
   int32_t layer_floor = 0;
   std::string verify_experts = "always";
@@ -64,6 +65,9 @@ struct ModelFlags {
     visit("policy", policy,
           "which expert leaves memory first: crf (least likely next), lru, lfu "
           "or static (what the requests of --profile used least)");
+    visit("half_life", half_life,
+          "of crf, in tokens, which is then frequency alone; 0: its rule is "
+          "chosen while it runs");
     visit("expert_slots", expert_slots,
           "each layer's own (layer), or moving between layers (shared)");
     visit("layer_floor", layer_floor,

@@ -1,5 +1,6 @@
 #include "tools/options.h"
 
+#include <cmath>
 #include <string>
 
 #include "gmock/gmock.h"
@@ -69,6 +70,22 @@ TEST(ModelFlagsTest, OutOfRangeNamesTheFlagTheValueAndTheLimit) {
   const std::string message(ToModelOptions(flags).status().message());
   EXPECT_EQ(message,
             "--max-batch-tokens must be at least 1 and at most 65536, got 0");
+}
+
+TEST(ModelFlagsTest, AHalfLifeIsThatOfDecayedFrequency) {
+  ModelFlags flags;
+  flags.half_life = 16;
+  ASSERT_TRUE(ToModelOptions(flags).ok());
+  EXPECT_EQ(ToModelOptions(flags)->half_life_tokens, 16);
+  flags.policy = "lru";
+  EXPECT_EQ(ToModelOptions(flags).status().message(),
+            "--half-life 16 needs --policy crf, not lru");
+  flags.policy = "crf";
+  for (const double value : {-1.0, std::nan(""), 2e9}) {
+    flags.half_life = value;
+    EXPECT_TRUE(absl::IsInvalidArgument(ToModelOptions(flags).status()))
+        << value;
+  }
 }
 
 TEST(ModelFlagsTest, ParseFromTheCommandLine) {

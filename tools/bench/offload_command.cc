@@ -152,7 +152,8 @@ nlohmann::ordered_json OffloadCommand::Result(const RoutingTrace& route,
         flags_.layer_floor > 0 ? flags_.layer_floor : route.top_k();
     const bool shared = flags_.expert_slots == "shared";
     object["replay_hits"] =
-        Replay(route, {.policy = {.kind = policy->second},
+        Replay(route, {.policy = {.kind = policy->second,
+                                  .half_life_tokens = flags_.half_life},
                        .slots_per_layer = slots,
                        .layer_floor = shared ? std::min(floor, slots) : 0})
             .hits();
