@@ -53,10 +53,11 @@ inline void SumGroups(const float* const* rows, int tokens, int32_t first,
 }
 
 // sums[p][t][lane] = row `16 p + lane` of the span . rows[t], for
-// 1 <= tokens <= V::kDotTokens.
+// 1 <= tokens <= V::kDotTokens. `cold`: of a plain type, that it is one of the
+// first tiles to read the span.
 template <typename V>
 void Dots(const PanelSpan& span, const float* const* rows, int tokens,
-          float* sums) {
+          bool cold, float* sums) {
   alignas(64) float packed[kDotFloats];
   const PanelFormat& format = FormatOf(span.dtype);
   const bool plain = format.plain();
@@ -86,6 +87,7 @@ void Dots(const PanelSpan& span, const float* const* rows, int tokens,
          .x = x,
          .sums = sums,
          .resume = first > 0,
+         .cold = cold,
          .format = &format,
          .x_sums = x_sums});
     first += columns;

@@ -25,6 +25,7 @@ struct DotBlock {
   const float* x = nullptr;  // [columns / 16][tokens][16]
   float* sums = nullptr;     // [panels][tokens][16]
   bool resume = false;       // go on from `sums` instead of from zero
+  bool cold = true;          // the weights may be in no cache yet
   // For block types.
   const PanelFormat* format = nullptr;
   const float* x_sums = nullptr;  // [groups][tokens], if there are minimums
@@ -59,7 +60,9 @@ void DotTile(const DotBlock& block, int panel) {
   const int64_t block_bytes = block.columns * column_bytes;
   const int64_t to_next_band = kBand * block.panel_bytes - block_bytes;
   const int64_t distance =
-      std::min(kStream ? kPrefetch.plain : block_bytes, block_bytes);
+      block.cold
+          ? std::min(kStream ? kPrefetch.plain : block_bytes, block_bytes)
+          : 0;
   const float* x = block.x;
   for (int32_t left = block.columns; left > 0; left -= kPanelRows) {
     const int32_t n = std::min<int32_t>(left, kPanelRows);

@@ -97,9 +97,11 @@ struct FfnTile {
   FfnTile(const TokenTiles& tiles, int64_t tile, int64_t next_part)
       : first(tiles.first(tile)),
         rows(tiles.rows(tile)),
+        cold(tile < kColdTiles),
         ahead(AheadOf(tiles, tile, next_part)) {}
   int64_t first;
   int rows;
+  bool cold;
   ReadAhead ahead;
 };
 
@@ -112,7 +114,8 @@ void FfnDots(const GroupedFfnArgs& args, FfnRows which, const PanelSpan& span,
   if (TakesCodes(args, span.dtype)) {
     Int8Dots<V>(span, CodesAt(args, first), count, sums, tile.ahead);
   } else {
-    Dots<V>(span, TileOfFfn<V>(args, which, first, count).rows, count, sums);
+    Dots<V>(span, TileOfFfn<V>(args, which, first, count).rows, count,
+            tile.cold, sums);
   }
 }
 

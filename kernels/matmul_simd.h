@@ -58,7 +58,8 @@ void MatMulPart(const MatMulArgs& args, int32_t panel, int32_t panels,
       Int8Dots<V>(span, CodesAt(args, first), count, sums,
                   {.bytes = CodesPrefetch(count)});
     } else {
-      Dots<V>(span, TileOfX<V>(args, first, count).rows, count, sums);
+      Dots<V>(span, TileOfX<V>(args, first, count).rows, count,
+              tile < kColdTiles, sums);
     }
     StoreTile<V>(args, panel, panels, first, count, sums);
   }

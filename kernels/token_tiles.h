@@ -28,6 +28,10 @@ class TokenTiles {
   int64_t count_;
 };
 
+// Of plain weights the first tiles ask memory for what follows; the second does
+// so, too, as a part of F32 with gate and up may be too large for the L2.
+inline constexpr int64_t kColdTiles = 2;
+
 // For panels that one of the tiles reads: the first one finds them in memory,
 // the others in a cache, so these share the reading of what stands `next` bytes
 // behind (0: unknown).
