@@ -367,6 +367,8 @@ void ReplayCommand::Print(const RoutingTrace& trace,
 }
 
 absl::Status ReplayCommand::Run() const {
+  RETURN_IF_ERROR(RefuseInput("--csv", csv_, trace_));
+  RETURN_IF_ERROR(RefuseInput("--svg", svg_, trace_));
   ASSIGN_OR_RETURN(const RoutingTrace trace, ReadTrace(trace_));
   ASSIGN_OR_RETURN(std::vector<Row> rows, Combinations(trace));
   RunAll(trace, rows);

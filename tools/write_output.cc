@@ -3,8 +3,10 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "base/strings.h"
 
 namespace bullpen {
 
@@ -17,6 +19,18 @@ absl::Status WriteOutput(const std::filesystem::path& path,
   if (file) return absl::OkStatus();
   return absl::PermissionDeniedError(
       absl::StrCat("cannot write ", path.string(), ": ", std::strerror(errno)));
+}
+
+absl::Status RefuseInput(std::string_view flag,
+                         const std::filesystem::path& output,
+                         const std::filesystem::path& input) {
+  std::error_code none;  // one that does not exist is no input
+  if (!std::filesystem::equivalent(output, input, none)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat(Absl(flag), " ", output.string(),
+                   " would write over the file that is read"));
 }
 
 }  // namespace bullpen

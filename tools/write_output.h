@@ -11,4 +11,10 @@ namespace bullpen {
 absl::Status WriteOutput(const std::filesystem::path& path,
                          std::string_view text);
 
+// INVALID_ARGUMENT if the output that `flag` names is the file `input`, which
+// writing it would destroy. Before the work.
+absl::Status RefuseInput(std::string_view flag,
+                         const std::filesystem::path& output,
+                         const std::filesystem::path& input);
+
 }  // namespace bullpen

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import resource
+import shutil
 import subprocess
 import xml.etree.ElementTree
 
@@ -50,6 +51,19 @@ def test_what_cannot_be_written_is_an_error_after_the_result(binary, tmp_path):
                               capture_output=True, text=True, timeout=60)
         assert done.returncode == 1 and "/proc/none" in done.stderr
         assert done.stdout.startswith("12 layers of 128 experts")
+
+
+def test_the_trace_is_no_place_for_a_result(binary, tmp_path):
+    trace = tmp_path / "trace.csv"
+    shutil.copy(TRACE, trace)
+    before = trace.read_bytes()
+    link = tmp_path / "link.csv"
+    link.symlink_to(trace)
+    for flag, name in (("--csv", trace), ("--svg", link)):
+        done = subprocess.run([binary, "replay", trace, flag, name], capture_output=True,
+                              text=True, timeout=60)  # fmt: skip
+        assert done.returncode == 2 and f"{flag} {name}" in done.stderr and not done.stdout
+        assert trace.read_bytes() == before
 
 
 def test_lists_make_a_sweep_with_table_and_plot(binary, tmp_path):

@@ -23,6 +23,7 @@
 #include "spdlog/spdlog.h"
 #include "tools/bench/report.h"
 #include "tools/load_model.h"
+#include "tools/write_output.h"
 
 namespace bullpen {
 namespace {
@@ -162,6 +163,7 @@ nlohmann::ordered_json OffloadCommand::Result(const RoutingTrace& route,
 }
 
 absl::Status OffloadCommand::Run() const {
+  RETURN_IF_ERROR(RefuseInput("--json", json_, trace_));
   nlohmann::ordered_json report = NewReport("offload");
   ASSIGN_OR_RETURN(const RoutingTrace trace, ReadTrace(trace_));
   ASSIGN_OR_RETURN(const std::filesystem::path dir,
