@@ -7,19 +7,29 @@
 
 namespace bullpen {
 namespace {
-// Steps of a layer after which a shadow's hit counts half.
+// Steps of a layer after which a lead counts half.
 constexpr double kChoiceHalfLife = 32;
+// Of the lookups: what choices may lose against LRU before they must be sure.
+constexpr double kAllowedLoss = 0.002;
+// Of a lead: so many standard deviations, if its steps were chance.
+constexpr double kSure = 4;
 }  // namespace
 
-void RuleChoice::Count(std::span<const int32_t, kRules> hits, double layers) {
+void RuleChoice::Count(const ShadowHits& step, double layers) {
+  static_assert(kHalfLives[0] == 0, "the first rule is LRU");
   const double keep = std::exp2(-1 / (kChoiceHalfLife * layers));
-  for (size_t i = 0; i < hits.size(); ++i) {
-    hits_[i] = hits_[i] * keep + hits[i];
-  }
-  // Ties go to the last.
+  lost_ += step.by_rule[0] - step.chosen;
+  lookups_ += step.lookups;
+  const bool behind =
+      static_cast<double>(lost_) > kAllowedLoss * static_cast<double>(lookups_);
   best_ = 0;
   for (size_t i = 1; i < kRules; ++i) {
-    if (hits_[i] >= hits_[best_]) best_ = i;
+    const double lead = step.by_rule[i] - step.by_rule[0];
+    leads_[i] = leads_[i] * keep + lead;
+    squares_[i] = squares_[i] * keep + lead * lead;
+    const double least = behind ? kSure * std::sqrt(squares_[i]) : 0;
+    // Ties go to the last.
+    if (leads_[i] >= std::max(least, leads_[best_])) best_ = i;
   }
 }
 
@@ -43,7 +53,7 @@ EvictionPolicy::EvictionPolicy(int32_t experts, int32_t slots,
   for (const double half_life : kHalfLives) {
     counts_.emplace_back(experts, half_life);
   }
-  shadows_.resize(kRules);
+  shadows_.resize(kRules + 1);
   for (Shadow& shadow : shadows_) {
     shadow.held.reserve(slots_);
     shadow.holds.resize(static_cast<size_t>(experts));
@@ -110,8 +120,11 @@ bool EvictionPolicy::GoesBefore(int32_t a, int32_t b, size_t rule) const {
 void EvictionPolicy::EndStep() {
   const size_t used = successors_->used().size();
   if (used > 0 && used <= slots_) {
-    std::array<int32_t, kRules> hits;
-    for (size_t i = 0; i < hits.size(); ++i) hits[i] = RunShadow(i);
+    ShadowHits hits{.chosen = RunShadow(shadows_[kRules], rule()),
+                    .lookups = static_cast<int32_t>(used)};
+    for (size_t i = 0; i < kRules; ++i) {
+      hits.by_rule[i] = RunShadow(shadows_[i], i);
+    }
     choice().Count(hits, config_.layers);
   }
   successors_->BeginStep();
@@ -119,8 +132,7 @@ void EvictionPolicy::EndStep() {
 
 // Returns how many of the step's lookups hit. The scores have the step's uses
 // in them already, as a live victim's do.
-int32_t EvictionPolicy::RunShadow(size_t rule) {
-  Shadow& shadow = shadows_[rule];
+int32_t EvictionPolicy::RunShadow(Shadow& shadow, size_t rule) {
   int32_t hits = 0;
   const std::span<const int32_t> used = successors_->used();
   for (const int32_t expert : used) hits += shadow.holds[expert];

@@ -17,9 +17,11 @@ constexpr double kFirstExperts = 8;
 constexpr double kTrustDecay = 0.98;
 // Uses that are taken to have come as expected.
 constexpr double kTrustedUses = 2;
-// What a wrong guess costs, in its chunks: a demand waits for half of one in
-// each transfer thread, and some of those whose slots were taken are missed.
-constexpr double kWrongGuessChunks = 1.5;
+// What a wrong guess costs: a demand waits for half of its chunk in each
+// transfer thread, and what comes after that demand waits too; and one in so
+// many of those whose slots were taken is missed.
+constexpr double kChunksWaited = 4.0 / 3;
+constexpr double kTakenPerMiss = 6;
 
 void Average(double& known, double seen) {
   known = known == 0 ? seen : kDecay * known + (1 - kDecay) * seen;
@@ -60,8 +62,8 @@ double PrefetchRule::Worth(double probability, int64_t blob_bytes,
   const double likely = probability * Trust();
   if (likely < min_probability_) return 0;
   const double bytes = static_cast<double>(blob_bytes);
-  const double cost =
-      kWrongGuessChunks * static_cast<double>(GuessChunkBytes(blob_bytes));
+  const double chunk = static_cast<double>(GuessChunkBytes(blob_bytes));
+  const double cost = kChunksWaited * chunk + bytes / kTakenPerMiss;
   return (likely * std::min(room, bytes) - (1 - likely) * cost) / bytes;
 }
 

@@ -169,12 +169,16 @@ TEST(PrefetchRuleTest, ThereIsRoomForWhatTheLinkMovesWhileNoDemandWaits) {
 TEST(PrefetchRuleTest, AGuessPaysIfItSavesMoreThanAWrongOneHoldsUp) {
   const PrefetchRule rule(0.15);
   EXPECT_EQ(GuessChunkBytes(kBlob), 1 << 20);
-  // With room for all of it: p * 4 > (1 - p) * 1.5.
-  EXPECT_LE(rule.Worth(0.27, kBlob, 10 * kMiB), 0);
-  EXPECT_GT(rule.Worth(0.28, kBlob, 10 * kMiB), 0);
-  // With room for an eighth: p * 0.5 > (1 - p) * 1.5.
-  EXPECT_LE(rule.Worth(0.74, kBlob, 0.5 * kMiB), 0);
-  EXPECT_GT(rule.Worth(0.76, kBlob, 0.5 * kMiB), 0);
+  // A wrong one costs 4/3 chunks and a sixth of the four MiB: two. With room
+  // for all of it: p * 4 > (1 - p) * 2.
+  EXPECT_LE(rule.Worth(0.33, kBlob, 10 * kMiB), 0);
+  EXPECT_GT(rule.Worth(0.34, kBlob, 10 * kMiB), 0);
+  // With room for an eighth: p * 0.5 > (1 - p) * 2.
+  EXPECT_LE(rule.Worth(0.79, kBlob, 0.5 * kMiB), 0);
+  EXPECT_GT(rule.Worth(0.81, kBlob, 0.5 * kMiB), 0);
+  // One that is read in one piece: p > (1 - p) * 1.5.
+  EXPECT_LE(rule.Worth(0.59, 1 << 16, kMiB), 0);
+  EXPECT_GT(rule.Worth(0.61, 1 << 16, kMiB), 0);
   EXPECT_LE(rule.Worth(1, kBlob, 0), 0);
   EXPECT_LE(rule.Worth(1, kBlob, -kMiB), 0);
   EXPECT_LE(PrefetchRule(0.5).Worth(0.49, kBlob, 10 * kMiB), 0);
@@ -184,7 +188,7 @@ TEST(PrefetchRuleTest, WorthIsThePartOfALoadThatIsSaved) {
   const PrefetchRule rule(0.15);
   EXPECT_NEAR(rule.Worth(1, kBlob, 10 * kMiB), 1, 1e-9);
   EXPECT_NEAR(rule.Worth(1, kBlob, kMiB), 0.25, 1e-9);
-  EXPECT_NEAR(rule.Worth(0.5, kBlob, 10 * kMiB), (2 - 0.75) / 4, 1e-9);
+  EXPECT_NEAR(rule.Worth(0.5, kBlob, 10 * kMiB), (2 - 1.0) / 4, 1e-9);
 }
 
 // Loads three guesses of a layer whose slots hold `resident`; who was kept.
@@ -193,7 +197,7 @@ std::vector<int32_t> LoadGuesses(const std::vector<int32_t>& resident,
   const PrefetchRule rule(0.15);
   const ExpertGuess guesses[] = {{.expert = 3, .probability = 0.9f},
                                  {.expert = 5, .probability = 0.8f},
-                                 {.expert = 4, .probability = 0.3f}};
+                                 {.expert = 4, .probability = 0.35f}};
   std::vector<int32_t> kept;
   rule.Load(guesses, {.blob_bytes = kBlob,
                       .room = room,
@@ -216,11 +220,11 @@ TEST(PrefetchRuleTest, EvictsNobodyWhoIsWantedAsMuchAsAGuessIsWorth) {
   using testing::ElementsAre;
   using testing::IsEmpty;
   std::vector<int32_t> loaded;
-  // With room for half of it, 3 is worth 0.9 * 0.5 - 0.1 * 0.375.
+  // With room for half of it, 3 is worth 0.9 * 0.5 - 0.1 * 0.5.
   EXPECT_THAT(LoadGuesses({5, 4}, 2 * kMiB, loaded), ElementsAre(5));
   EXPECT_THAT(loaded, ElementsAre(3));
   loaded.clear();
-  // With room for all of it 0.86, and nothing is left for the next.
+  // With room for all of it 0.85, and nothing is left for the next.
   EXPECT_THAT(LoadGuesses({4}, 4 * kMiB, loaded), IsEmpty());
   EXPECT_THAT(loaded, ElementsAre(3));
   loaded.clear();
@@ -233,10 +237,10 @@ TEST(PrefetchRuleTest, GuessesThatPromiseTooMuchAreScaledAndTriedAgain) {
   RunSteps(rule, 300, 5, /*expected=*/4, /*used=*/1);
   EXPECT_LE(rule.Worth(0.9, kBlob, 10 * kMiB), 0);  // as much as 0.23
   RunSteps(rule, 300, 5, /*expected=*/0, /*used=*/0);
-  EXPECT_GT(rule.Worth(0.35, kBlob, 10 * kMiB), 0);
+  EXPECT_GT(rule.Worth(0.41, kBlob, 10 * kMiB), 0);
   // More than was promised makes them no surer.
   RunSteps(rule, 300, 5, /*expected=*/1, /*used=*/2);
-  EXPECT_LE(rule.Worth(0.27, kBlob, 10 * kMiB), 0);
+  EXPECT_LE(rule.Worth(0.33, kBlob, 10 * kMiB), 0);
 }
 
 // A model whose layer l + 1 always wants the experts that layer l chose, and

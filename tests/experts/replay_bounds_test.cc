@@ -4,11 +4,14 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdio>
 #include <functional>
 #include <iterator>
 #include <limits>
+#include <numeric>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "base/check.h"
@@ -87,6 +90,36 @@ Experts Skewed(Random& random, int32_t token, int32_t) {
   return experts;
 }
 
+// Some are called far more often than others; which, changes.
+Routing Favourites(int32_t tokens) {
+  return [tokens](Random& random, int32_t token, int32_t layer) {
+    Random order(static_cast<uint32_t>(token / tokens * kLayers + layer));
+    Experts ranks(kExperts);
+    std::iota(ranks.begin(), ranks.end(), 0);
+    for (int32_t i = kExperts - 1; i > 0; --i) {
+      std::swap(ranks[i], ranks[Below(order, i + 1)]);
+    }
+    return Draw([&] {
+      const double u = Below(random, 1000) / 1000.0;
+      return ranks[static_cast<int32_t>(std::pow(kExperts + 1, u)) - 1];
+    });
+  };
+}
+
+// Those called now move on by one expert every `tokens` tokens.
+Routing Window(int32_t tokens) {
+  return [tokens](Random& random, int32_t token, int32_t) {
+    return Draw([&] { return (token / tokens + Below(random, 8)) % kExperts; });
+  };
+}
+
+// In turns, so that what was best of late is not what comes.
+Routing InTurns(int32_t tokens, const Routing& one, const Routing& other) {
+  return [=](Random& random, int32_t token, int32_t layer) {
+    return (token / tokens % 2 == 0 ? one : other)(random, token, layer);
+  };
+}
+
 struct Case {
   const char* name;
   Routing routing;
@@ -99,15 +132,20 @@ std::vector<Case> Cases() {
           {"topics of 100 tokens", Topics(100)},
           {"paths of 30 tokens", Paths(30)},
           {"paths of 150 tokens", Paths(150)},
-          {"skewed", Skewed}};
+          {"skewed", Skewed},
+          {"favourites of 4 tokens", Favourites(4)},
+          {"favourites of 16 tokens", Favourites(16)},
+          {"a window of 4 tokens", Window(4)},
+          {"in turns of 12 tokens", InTurns(12, Window(4), Favourites(1000))}};
 }
 
-RoutingTrace Trace(const Routing& routing) {
-  RoutingTrace trace(kExperts, std::vector<int64_t>(kLayers, kExpertBytes));
-  Random random(5);
+RoutingTrace Trace(const Routing& routing, int32_t layers, uint32_t seed) {
+  RoutingTrace trace(kExperts, std::vector<int64_t>(static_cast<size_t>(layers),
+                                                    kExpertBytes));
+  Random random(seed);
   const std::vector<float> weights(kTopK, 0.25f);
   for (int32_t token = 0; token < kTokens; ++token) {
-    for (int32_t layer = 0; layer < kLayers; ++layer) {
+    for (int32_t layer = 0; layer < layers; ++layer) {
       const absl::Status added =
           trace.Add({.step = token, .layer = layer},
                     routing(random, token, layer), weights);
@@ -146,15 +184,16 @@ void ExpectGuessesToCostLittle(const RoutingTrace& trace, ReplayConfig config,
 
 TEST(ReplayBounds, GuessesCostNoMoreThanTwoPerCentOfTheSpeed) {
   for (const Case& one : Cases()) {
-    const RoutingTrace trace = Trace(one.routing);
+    uint32_t seed = 0;
     Gains gains;
     for (const int32_t slots : {8, 16}) {
       for (const double rate : {2e8, 1e9, 2e10}) {
         for (const double layer_seconds : {1e-4, 1e-3, 4e-3}) {
           SCOPED_TRACE(testing::Message()
                        << one.name << ", " << slots << " slots, " << rate
-                       << " bytes/s, " << layer_seconds << " s a layer");
-          ExpectGuessesToCostLittle(trace,
+                       << " bytes/s, " << layer_seconds << " s a layer, "
+                       << "seed " << seed + 1);
+          ExpectGuessesToCostLittle(Trace(one.routing, kLayers, ++seed),
                                     {.slots_per_layer = slots,
                                      .governed = true,
                                      .link_bytes_per_second = rate,
@@ -173,15 +212,25 @@ TEST(ReplayBounds, GuessesCostNoMoreThanTwoPerCentOfTheSpeed) {
   }
 }
 
+void ExpectHitsWithinHalfAPointOfLru(const RoutingTrace& trace) {
+  for (const int32_t slots : {4, 6, 8, 12, 16, 24, 31}) {
+    ReplayConfig config{.slots_per_layer = slots};
+    const double crf = Replay(trace, config).hit_rate();
+    config.policy.kind = PolicyKind::kLru;
+    EXPECT_GE(crf, Replay(trace, config).hit_rate() - 0.005)
+        << slots << " slots";
+  }
+}
+
+// With few lookups the rules differ most by chance.
 TEST(ReplayBounds, TheChosenRuleHitsWithinHalfAPointOfLru) {
   for (const Case& one : Cases()) {
-    const RoutingTrace trace = Trace(one.routing);
-    for (const int32_t slots : {4, 6, 8, 12, 16, 24, 31}) {
-      ReplayConfig config{.slots_per_layer = slots};
-      const double crf = Replay(trace, config).hit_rate();
-      config.policy.kind = PolicyKind::kLru;
-      EXPECT_GE(crf, Replay(trace, config).hit_rate() - 0.005)
-          << one.name << ", " << slots << " slots";
+    for (const int32_t layers : {1, kLayers}) {
+      for (uint32_t seed = 1; seed <= 5; ++seed) {
+        SCOPED_TRACE(testing::Message()
+                     << one.name << ", " << layers << " layers, seed " << seed);
+        ExpectHitsWithinHalfAPointOfLru(Trace(one.routing, layers, seed));
+      }
     }
   }
 }
