@@ -1,5 +1,7 @@
 #include "engine/experts/layer_slots.h"
 
+#include <algorithm>
+#include <random>
 #include <set>
 
 #include "gtest/gtest.h"
@@ -41,6 +43,8 @@ TEST(LayerSlots, AFailedLoadLeavesTheSlotEmpty) {
   EXPECT_EQ(slots.state(slot), SlotState::kEmpty);
   EXPECT_FALSE(slots.leased(slot));
   EXPECT_EQ(slots.Find(3), -1);
+  EXPECT_EQ(slots.loading() + slots.resident(), 0);
+  EXPECT_FALSE(slots.full());
   EXPECT_EQ(slots.ClaimForDemand(2), slot);
 }
 
@@ -53,6 +57,9 @@ TEST(LayerSlots, LoadingAndLeasedSlotsAreNeverVictims) {
   EXPECT_EQ(slots.ClaimForDemand(2), -1);
   slots.Release(a);
   EXPECT_EQ(slots.ClaimForDemand(2), a);
+  EXPECT_EQ(slots.evicted(), 0);
+  EXPECT_EQ(slots.ClaimForDemand(3), -1);
+  EXPECT_EQ(slots.evicted(), -1);
   EXPECT_EQ(slots.state(b), SlotState::kLoading);
   EXPECT_EQ(slots.Find(0), -1);
 }
@@ -93,12 +100,37 @@ TEST(LayerSlots, PrefillReplacesAtMostAQuarter) {
   EXPECT_FALSE(taken.contains(-1));
 }
 
+TEST(LayerSlots, EachPromptHasARingOfItsOwn) {
+  LayerSlots slots(64, 4, {.kind = PolicyKind::kLru});
+  slots.BeginStep(1, Phase::kDecode);
+  for (int32_t e = 0; e < 4; ++e) Fill(slots, e);
+  for (const int32_t first : {8, 16}) {
+    slots.BeginStep(10, Phase::kPrefill);
+    std::set<int32_t> taken;
+    for (int32_t e = first; e < first + 8; ++e) taken.insert(Fill(slots, e));
+    EXPECT_EQ(taken.size(), 2u);
+  }
+}
+
 TEST(LayerSlots, PrefillFillsEmptySlotsFirst) {
   LayerSlots slots(64, 16, {});
   slots.BeginStep(100, Phase::kPrefill);
   for (int32_t e = 0; e < 16; ++e) Fill(slots, e);
   EXPECT_EQ(slots.resident(), 16);
   for (int32_t e = 0; e < 16; ++e) EXPECT_GE(slots.Find(e), 0);
+  // They are no part of its ring.
+  for (int32_t e = 16; e < 64; ++e) Fill(slots, e);
+  int32_t kept = 0;
+  for (int32_t e = 0; e < 16; ++e) kept += slots.Find(e) >= 0;
+  EXPECT_EQ(kept, 12);
+}
+
+TEST(LayerSlots, TimeIsCountedInTokens) {
+  LayerSlots slots(4, 2, {.half_life_tokens = 8});
+  slots.BeginStep(1, Phase::kDecode);
+  slots.Use(0, 1);
+  slots.BeginStep(8, Phase::kPrefill);
+  EXPECT_NEAR(slots.Score(0), 0.5, 1e-12);
 }
 
 TEST(LayerSlots, PrefillCountsSeedTheScores) {
@@ -157,6 +189,64 @@ TEST(LayerSlots, AnUnusedGuessIsTheFirstToGo) {
   EXPECT_EQ(slots.Find(5), -1);
   EXPECT_GE(slots.Find(6), 0);
   EXPECT_GE(slots.Find(0), 0);
+}
+
+TEST(LayerSlots, AnUnusedGuessStaysTheFirstToGo) {
+  LayerSlots slots(8, 3, {});
+  slots.BeginStep(1, Phase::kDecode);
+  Fill(slots, 0);
+  slots.Use(5, 100);
+  slots.FinishLoad(slots.ClaimForGuess(5), true);
+  slots.BeginStep(1, Phase::kDecode);
+  slots.FinishLoad(slots.ClaimForGuess(6), true);
+  slots.BeginStep(1, Phase::kDecode);
+  slots.Use(6, 1);
+  Fill(slots, 1);
+  EXPECT_EQ(slots.Find(5), -1);
+}
+
+// It is kept from search to search: whatever happens in between, it is what a
+// search would find now.
+TEST(LayerSlots, TheLeastLossIsThatOfTheMoment) {
+  for (uint64_t seed = 0; seed < 200; ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    std::mt19937_64 random(seed);
+    const auto draw = [&](int32_t low, int32_t high) {
+      return std::uniform_int_distribution<int32_t>(low, high)(random);
+    };
+    const PolicyKind kind = std::vector{PolicyKind::kCrf, PolicyKind::kLru,
+                                        PolicyKind::kStatic}[draw(0, 2)];
+    LayerSlots slots(8, 4, {.kind = kind, .slots_move = true});
+    int32_t place = 4;
+    for (int verb = 0; verb < 200; ++verb) {
+      const int32_t expert = draw(0, 7);
+      const int32_t slot = slots.Find(expert);
+      const bool holds = slot >= 0;
+      const bool loads = holds && slots.state(slot) == SlotState::kLoading;
+      const int32_t what = draw(0, 9);
+      if (what == 0) slots.BeginStep(draw(1, 3), Phase::kDecode);
+      if (what == 1) slots.Use(expert, draw(1, 5));
+      if (what == 2 && !holds) slots.ClaimForDemand(expert);
+      if (what == 3 && !holds) slots.ClaimForGuess(expert);
+      if (what == 4 && holds) slots.Expect(slot);
+      if (what == 5 && loads) slots.FinishLoad(slot, draw(0, 3) > 0);
+      if (what == 6 && holds && !slots.leased(slot)) slots.Lease(slot);
+      if (what == 7 && holds && slots.leased(slot)) slots.Release(slot);
+      if (what == 8) slots.SetScore(expert, draw(0, 5));
+      if (what == 9 && slots.slots() < 8) slots.Receive(place++);
+      if (what == 9 && slots.LeastLoss().slot >= 0 && slots.slots() > 2) {
+        slots.GiveLeast();
+      }
+      LayerSlots searches = slots;
+      searches.SetScore(0, slots.Score(0));  // changes nothing, but forgets
+      const SlotLoss& found = searches.LeastLoss();
+      const SlotLoss& kept = slots.LeastLoss();
+      ASSERT_EQ(kept.slot, found.slot);
+      ASSERT_EQ(kept.kind, found.kind);
+      ASSERT_EQ(kept.score, found.score);
+      ASSERT_EQ(kept.age, found.age);
+    }
+  }
 }
 
 TEST(LayerSlotsDeathTest, AnExpertHasOneSlot) {
