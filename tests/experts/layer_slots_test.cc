@@ -205,6 +205,28 @@ TEST(LayerSlots, AnUnusedGuessStaysTheFirstToGo) {
   EXPECT_EQ(slots.Find(5), -1);
 }
 
+// Changes nothing but that it searches anew.
+void Forget(LayerSlots& slots) {
+  for (int32_t slot = 0; slot < slots.slots(); ++slot) {
+    if (slots.state(slot) == SlotState::kEmpty) continue;
+    const bool leased = slots.leased(slot);
+    if (leased) slots.Release(slot);
+    slots.Lease(slot);
+    if (!leased) slots.Release(slot);
+  }
+}
+
+TEST(LayerSlots, WhereNoneMayBeTakenTheLeastOfAllSaysWhatALossWouldBe) {
+  LayerSlots slots(4, 3, {.kind = PolicyKind::kLfu});
+  slots.BeginStep(1, Phase::kDecode);
+  for (const int32_t e : {2, 0, 1}) Fill(slots, e);
+  slots.Use(2, 6);
+  slots.Use(0, 4);
+  EXPECT_EQ(slots.LeastLoss().slot, -1);  // the last step used them all
+  EXPECT_EQ(slots.LeastLoss().kind, SlotLoss::Kind::kUsed);
+  EXPECT_EQ(slots.LeastLoss().score, 1);
+}
+
 // It is kept from search to search: whatever happens in between, it is what a
 // search would find now.
 TEST(LayerSlots, TheLeastLossIsThatOfTheMoment) {
@@ -238,7 +260,7 @@ TEST(LayerSlots, TheLeastLossIsThatOfTheMoment) {
         slots.GiveLeast();
       }
       LayerSlots searches = slots;
-      searches.SetScore(0, slots.Score(0));  // changes nothing, but forgets
+      Forget(searches);
       const SlotLoss& found = searches.LeastLoss();
       const SlotLoss& kept = slots.LeastLoss();
       ASSERT_EQ(kept.slot, found.slot);

@@ -56,6 +56,17 @@ std::vector<int32_t> Held(const SlotPool& pool, int32_t layer) {
   return held;
 }
 
+// As a search finds it, whatever is known from one before.
+int32_t LeastLossNow(LayerSlots slots) {
+  for (int32_t slot = 0; slot < slots.slots(); ++slot) {
+    if (slots.state(slot) != SlotState::kResident) continue;
+    slots.Lease(slot);
+    slots.Release(slot);
+    break;
+  }
+  return slots.LeastLoss().slot;
+}
+
 std::vector<int32_t> Counts(const SlotPool& pool) {
   std::vector<int32_t> counts;
   for (int32_t l = 0; l < pool.layers(); ++l) {
@@ -118,6 +129,58 @@ TEST(SlotPool, PinnedScoresAndThoseOfTheFutureDecideOverLayersToo) {
     EXPECT_EQ(pool.evicted(), (ExpertKey{.layer = 1, .expert = 3}));
     EXPECT_THAT(Held(pool, 0), ElementsAre(0, 1, 2));
   }
+}
+
+TEST(SlotPool, WhoKnowsTheFutureGivesAwayWhatTheLastStepUsedToo) {
+  SlotPool pool(Alike(2, {.experts = 4, .slots = 2, .floor = 1}),
+                {.kind = PolicyKind::kBelady});
+  for (int32_t e = 0; e < 4; ++e) pool.layer(1).SetScore(e, -10);
+  Step(pool, 1, {2, 3});
+  Step(pool, 0, {0, 1});
+  Step(pool, 0, {2});
+  EXPECT_EQ(pool.evicted(), (ExpertKey{.layer = 1, .expert = 2}));
+}
+
+TEST(SlotPool, ALongUnusedOneOfABetterScoreStays) {
+  SlotPool pool(Alike(2, {.experts = 8, .slots = 2, .floor = 1}),
+                {.kind = PolicyKind::kLfu});
+  for (int i = 0; i < 3; ++i) Step(pool, 1, {5, 6});
+  for (int i = 0; i < 3; ++i) Step(pool, 1, {});
+  Step(pool, 0, {0, 1});
+  Step(pool, 0, {2});
+  EXPECT_EQ(pool.giver(), -1);
+  EXPECT_EQ(pool.evicted(), (ExpertKey{.layer = 0, .expert = 0}));
+}
+
+// Layers' clocks differ, and so does how their scores are rounded.
+TEST(SlotPool, ScoresThatDifferByRoundingAreEqual) {
+  for (int32_t ahead = 1; ahead <= 50; ++ahead) {
+    SlotPool pool(Alike(2, {.experts = 4, .slots = 2, .floor = 1}),
+                  {.half_life_tokens = 7});
+    pool.BeginStep(1, ahead, Phase::kDecode);
+    for (const int32_t expert : {0, 1}) {
+      for (const int32_t layer : {0, 1}) Step(pool, layer, {expert});
+    }
+    Step(pool, 1, {});
+    Step(pool, 0, {2});
+    EXPECT_EQ(pool.giver(), -1) << ahead;
+  }
+}
+
+// Where a layer has a slot for each expert now, it still knows who is wanted.
+TEST(SlotPool, ALayerThatHasAllItsExpertsKeepsThoseItUses) {
+  const Shapes shapes = {
+      {.experts = 16, .slots = 2, .floor = 1, .blob_bytes = 4096},
+      {.experts = 4, .slots = 4, .floor = 1, .blob_bytes = 4096}};
+  SlotPool pool(shapes, {});
+  for (int32_t round = 0; round < 8; ++round) {
+    Step(pool, 0, {2 * round});
+    Step(pool, 1, {0, 1});
+    Step(pool, 0, {2 * round + 1});
+    Step(pool, 1, {2, 3});
+  }
+  EXPECT_THAT(Counts(pool), ElementsAre(2, 4));
+  EXPECT_THAT(Held(pool, 1), ElementsAre(0, 1, 2, 3));
 }
 
 TEST(SlotPool, OfEqualsTheLayersOwnGoesThenThatOfTheLayerThatRanLast) {
@@ -303,6 +366,7 @@ TEST(SlotPool, HoldsItsInvariantsUnderRandomUse) {
         }
         ASSERT_EQ(Held(pool, l).size(),
                   static_cast<size_t>(slots.resident() + slots.loading()));
+        ASSERT_EQ(LeastLossNow(slots), pool.layer(l).LeastLoss().slot);
       }
       ASSERT_EQ(sums, size_slots);
       ASSERT_EQ(static_cast<int32_t>(places.size()), pool.slots());
