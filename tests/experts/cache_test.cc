@@ -9,7 +9,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/fakes/fake_blob_reader.h"
+#include "tests/experts/cache_fixture.h"
 
 namespace bullpen {
 namespace {
@@ -18,62 +18,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::UnorderedElementsAre;
-
-class CacheTest : public ::testing::Test {
- protected:
-  CacheTest()
-      : model_(
-            MakeFakeModel({.layers = 3, .experts = 8, .blob_bytes = 8192}, 3)),
-        reader_(model_.files),
-        transfers_(reader_, {.threads = 2, .chunk_bytes = 4096}) {}
-
-  void Create(std::vector<int32_t> slots,
-              PolicyKind policy = PolicyKind::kCrf) {
-    auto cache = ExpertCache::Create(
-        model_.catalog, {.slots = std::move(slots), .policy = policy},
-        transfers_, metrics_);
-    ASSERT_TRUE(cache.ok()) << cache.status();
-    cache_ = *std::move(cache);
-  }
-  ExpertCache::Acquisition Acquire(int32_t layer, std::vector<int32_t> experts,
-                                   Phase phase = Phase::kDecode) {
-    const std::vector<int32_t> counts(experts.size(), 1);
-    return cache_->Acquire(layer, experts, counts, 1, phase);
-  }
-  // One step of a layer; the experts in the order in which they came. Checks
-  // the bytes of each.
-  std::vector<int32_t> Step(int32_t layer, std::vector<int32_t> experts,
-                            Phase phase = Phase::kDecode) {
-    std::vector<int32_t> given;
-    ExpertCache::Acquisition step = Acquire(layer, std::move(experts), phase);
-    for (auto group = step.Next(); !group.empty(); group = step.Next()) {
-      for (const ReadyExpert& ready : group) {
-        EXPECT_TRUE(ready.status.ok()) << ready.status;
-        EXPECT_TRUE(Right(layer, ready));
-        given.push_back(ready.expert);
-      }
-    }
-    return given;
-  }
-  bool Right(int32_t layer, const ReadyExpert& ready) const {
-    const auto expected = model_.Blob(layer, ready.expert);
-    return std::ranges::equal(std::span(ready.blob, expected.size()), expected);
-  }
-  std::vector<int32_t> Resident(int32_t layer) const {
-    return cache_->Snapshot().layers[layer].resident;
-  }
-  static std::vector<int32_t> Ids(std::span<const ReadyExpert> group) {
-    std::vector<int32_t> ids;
-    for (const ReadyExpert& ready : group) ids.push_back(ready.expert);
-    return ids;
-  }
-
-  Metrics metrics_;
-  FakeModel model_;
-  FakeBlobReader reader_;
-  TransferQueue transfers_;
-  std::unique_ptr<ExpertCache> cache_;
-};
 
 TEST_F(CacheTest, AMissLoadsAndTheNextLookupHits) {
   Create({4, 4, 4});
@@ -184,6 +128,17 @@ TEST_F(CacheTest, EachPolicyHasItsVictim) {
   }
 }
 
+TEST_F(CacheTest, ScoresFallByHalfInTheHalfLifeThatIsSet) {
+  auto cache = ExpertCache::Create(model_.catalog,
+                                   {.slots = {2, 2, 2}, .half_life_tokens = 4},
+                                   transfers_, metrics_);
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  cache_ = *std::move(cache);
+  Step(1, {6});
+  for (int i = 0; i < 4; ++i) Step(1, {7});
+  EXPECT_NEAR(cache_->Snapshot().layers[1].scores[0], 0.5, 1e-6);
+}
+
 TEST_F(CacheTest, ASnapshotTellsSlotsStatesAndScores) {
   Create({4, 2, 8}, PolicyKind::kLfu);
   for (int i = 0; i < 3; ++i) Step(1, {6});
@@ -198,6 +153,18 @@ TEST_F(CacheTest, ASnapshotTellsSlotsStatesAndScores) {
   EXPECT_THAT(layer.loading, ElementsAre(2));
   EXPECT_EQ(cache_->Snapshot().arena_bytes, cache_->arena_bytes());
   reader_.OpenGate();
+}
+
+TEST_F(CacheTest, ASnapshotTellsWhatTheAccountsSay) {
+  Create({1, 1, 1});
+  for (int32_t i = 0; i < 16; ++i) Step(2, {i % 8});
+  const CacheSnapshot snapshot = cache_->Snapshot();
+  const CacheAccounts& accounts = cache_->accounts();
+  EXPECT_GT(snapshot.link_busy_seconds, 0);
+  EXPECT_EQ(snapshot.link_busy_seconds, accounts.link_busy_seconds());
+  EXPECT_EQ(snapshot.stall_seconds, accounts.stall_seconds());
+  EXPECT_EQ(snapshot.transferred.demand, accounts.transferred().demand);
+  EXPECT_EQ(snapshot.loads, 16u);
 }
 
 TEST_F(CacheTest, NeverEvictsWhatTheStepStillNeeds) {
@@ -309,105 +276,6 @@ TEST_F(CacheTest, MetricsAddUpByPhase) {
   EXPECT_EQ(metrics_.stall_seconds_decode.Value(), stalled);
 }
 
-TEST_F(CacheTest, APrefetchedExpertIsAHitWhenItsLayerRuns) {
-  Create({2, 2, 2});
-  cache_->Prefetch(std::vector<ExpertKey>{{1, 4}, {1, 5}, {1, 6}, {2, 3}});
-  while (transfers_.under_way() > 0) cache_->Prefetch({});
-  EXPECT_THAT(Resident(1), ElementsAre(4, 5));  // 6 may not push out a guess
-  EXPECT_THAT(Resident(2), ElementsAre(3));
-  EXPECT_THAT(Step(1, {4, 5}), ElementsAre(4, 5));
-  EXPECT_EQ(cache_->Snapshot().layers[1].hits, 2u);
-  EXPECT_EQ(metrics_.transfer_bytes.demand.Value(), 0);
-  EXPECT_EQ(metrics_.lookups_decode.prefetched.Value(), 2);
-  EXPECT_EQ(metrics_.transfer_bytes.prefetch_used.Value(), 2 * 2 * 8192);
-  // A second use finds it resident; a guess that nobody used is wasted when
-  // it goes.
-  Step(1, {4, 5});
-  EXPECT_EQ(metrics_.lookups_decode.resident.Value(), 2);
-  EXPECT_EQ(metrics_.transfer_bytes.prefetch_wasted.Value(), 0);
-  Step(2, {0, 1});
-  EXPECT_EQ(metrics_.transfer_bytes.prefetch_wasted.Value(), 3 * 8192);
-  EXPECT_EQ(metrics_.evictions_demand.Value(), 1);
-}
-
-TEST_F(CacheTest, ALatePrefetchIsPromotedAndAwaited) {
-  Create({2, 2, 2});
-  reader_.CloseGate();
-  cache_->Prefetch(std::vector<ExpertKey>{{0, 1}, {0, 2}});
-  reader_.AwaitAtGate(2);
-  ExpertCache::Acquisition step = Acquire(0, {2});
-  reader_.OpenGate();
-  EXPECT_THAT(Ids(step.Next()), ElementsAre(2));
-  EXPECT_TRUE(step.Next().empty());
-  EXPECT_EQ(cache_->Snapshot().layers[0].hits, 0u);
-}
-
-TEST_F(CacheTest, AGuessThatItsLayerDidNotWantIsReadNoFurther) {
-  Create({4, 4, 4});
-  reader_.CloseGate();
-  cache_->Prefetch(std::vector<ExpertKey>{{1, 4}, {1, 5}});
-  reader_.AwaitAtGate(2);  // two of the chunks of 4, nothing of 5
-  cache_->Prefetch(std::vector<ExpertKey>{{1, 6}, {2, 7}});
-  {
-    ExpertCache::Acquisition step = Acquire(1, {5});
-    EXPECT_THAT(cache_->Snapshot().layers[1].loading, ElementsAre(4, 5));
-    reader_.OpenGate();
-    EXPECT_THAT(Ids(step.Next()), ElementsAre(5));
-    EXPECT_THAT(step.Next(), IsEmpty());
-  }
-  while (transfers_.under_way() > 0) cache_->Prefetch({});
-  EXPECT_THAT(Resident(1), ElementsAre(5));  // the layer of 7 has not run
-  EXPECT_THAT(Resident(2), ElementsAre(7));
-  EXPECT_EQ(cache_->accounts().guess_bytes_under_way(), 0);
-  EXPECT_EQ(cache_->accounts().transferred().prefetch_used, 16384);
-  EXPECT_EQ(cache_->accounts().transferred().prefetch_wasted, 2 * 4096);
-}
-
-TEST_F(CacheTest, ACancelledGuessThatIsWantedAfterAllLoadsFromItsStart) {
-  TransferQueue one_thread(reader_, {.threads = 1, .chunk_bytes = 4096});
-  auto created = ExpertCache::Create(model_.catalog, {.slots = {4, 4, 4}},
-                                     one_thread, metrics_);
-  ASSERT_TRUE(created.ok()) << created.status();
-  cache_ = *std::move(created);
-  reader_.CloseGate();
-  cache_->Prefetch(std::vector<ExpertKey>{{1, 4}});
-  reader_.AwaitAtGate(1);  // the first of its chunks
-  {
-    ExpertCache::Acquisition step = Acquire(1, {});
-  }
-  ExpertCache::Acquisition step = Acquire(1, {4});
-  EXPECT_EQ(cache_->accounts().decode().missed, 1u);
-  reader_.OpenGate();
-  const std::span<const ReadyExpert> group = step.Next();
-  ASSERT_THAT(Ids(group), ElementsAre(4));
-  EXPECT_TRUE(group[0].status.ok()) << group[0].status;
-  EXPECT_TRUE(Right(1, group[0]));
-  EXPECT_EQ(cache_->accounts().transferred().prefetch_wasted, 4096);
-  EXPECT_EQ(cache_->accounts().transferred().demand, 16384);
-}
-
-TEST_F(CacheTest, GuessesThatFillALayerDoNotBlockItsStep) {
-  Create({1, 1, 1});
-  reader_.CloseGate();
-  cache_->Prefetch(std::vector<ExpertKey>{{0, 1}, {1, 1}, {2, 1}});
-  reader_.AwaitAtGate(2);
-  ExpertCache::Acquisition step = Acquire(2, {6, 7});
-  reader_.OpenGate();
-  EXPECT_THAT(Ids(step.Next()), ElementsAre(6));
-  EXPECT_THAT(Ids(step.Next()), ElementsAre(7));
-  EXPECT_TRUE(step.Next().empty());
-}
-
-TEST_F(CacheTest, AGuessNeverTouchesTheLayerThatRuns) {
-  Create({1, 1, 1});
-  Step(0, {3});
-  ExpertCache::Acquisition step = Acquire(0, {3});
-  EXPECT_THAT(Ids(step.Next()), ElementsAre(3));
-  cache_->Prefetch(std::vector<ExpertKey>{{0, 5}});
-  EXPECT_EQ(transfers_.under_way(), 0);
-  EXPECT_THAT(Resident(0), ElementsAre(3));
-}
-
 TEST_F(CacheTest, AStepGivenUpEarlyLeavesNoLeaseAndNoLoad) {
   Create({2, 2, 2});
   Step(0, {1});
@@ -448,6 +316,17 @@ TEST_F(CacheTest, DestructionWithALeaseOutIsABug) {
         cache_.reset();
       },
       "a lease of layer 1 is out");
+}
+
+TEST_F(CacheTest, AStallIsThatOfItsPhase) {
+  Create({1, 1, 1});
+  // Now and then a load may end before anybody waits for it.
+  for (int32_t i = 0; i < 1000 && metrics_.stall_seconds_prefill.Value() == 0;
+       ++i) {
+    Step(2, {i % 8}, Phase::kPrefill);
+  }
+  EXPECT_GT(metrics_.stall_seconds_prefill.Value(), 0);
+  EXPECT_EQ(metrics_.stall_seconds_decode.Value(), 0);
 }
 
 // The slot of one layer serves another, bytes, metrics and snapshot included.

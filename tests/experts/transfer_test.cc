@@ -141,6 +141,12 @@ TEST_F(TransferTest, ACancelledPrefetchIsReadNoFurther) {
   EXPECT_TRUE(results[1].status.ok()) << results[1].status;
   EXPECT_TRUE(Arrived(2));
   EXPECT_THAT(ReadOrder(), ElementsAre(0, 2));
+  // The link's time is still that in which it reads.
+  const double busy = queue.busy_seconds();
+  EXPECT_EQ(queue.busy_seconds(), busy);
+  ASSERT_TRUE(queue.Submit(Job(3, Cause::kDemand)).ok());
+  WaitFor(queue, 1);
+  EXPECT_GT(queue.busy_seconds(), busy);
 }
 
 TEST_F(TransferTest, ADemandIsCancelledAsAPrefetchIs) {
@@ -199,6 +205,55 @@ TEST_F(TransferTest, DemandTimeRunsFromSubmitOrPromoteToTheEnd) {
   EXPECT_GT(after, before);
   EXPECT_EQ(queue.demand_seconds(), after);
   EXPECT_LE(after, queue.busy_seconds());
+}
+
+TEST_F(TransferTest, DemandTimeIsThatInWhichAnyIsUnderWay) {
+  reader_.CloseGate();
+  TransferQueue queue(reader_, one_thread_);
+  const auto pass_time = [&] {
+    const double now = queue.demand_seconds();
+    while (queue.demand_seconds() == now) {
+    }
+    return queue.demand_seconds();
+  };
+  ASSERT_TRUE(queue.Submit(Job(0, Cause::kDemand)).ok());
+  reader_.AwaitAtGate(1);
+  queue.Promote(0);  // a demand already
+  const double first = pass_time();
+  ASSERT_TRUE(queue.Submit(Job(1, Cause::kDemand)).ok());
+  EXPECT_GE(queue.demand_seconds(), first);
+  reader_.LetPass(1);
+  WaitFor(queue, 1);
+  const double second = pass_time();  // of the other one
+  EXPECT_GT(second, first);
+  reader_.OpenGate();
+  WaitFor(queue, 1);
+  const double end = queue.demand_seconds();
+  EXPECT_GT(end, second);
+  EXPECT_EQ(queue.demand_seconds(), end);
+}
+
+TEST_F(TransferTest, APrefetchWhoseLastChunkIsReadBecomesADemandToo) {
+  reader_.CloseGate();
+  TransferQueue queue(reader_, {.threads = 1, .chunk_bytes = kBlob});
+  ASSERT_TRUE(queue.Submit(Job(0, Cause::kPrefetch)).ok());
+  reader_.AwaitAtGate(1);
+  queue.Promote(0);
+  reader_.OpenGate();
+  std::vector<TransferResult> results;
+  queue.Wait(results);
+  EXPECT_EQ(results[0].cause, Cause::kDemand);
+  EXPECT_GT(queue.demand_seconds(), 0);
+  EXPECT_GT(results[0].seconds, 0);
+}
+
+TEST(GuessChunkBytes, IsAQuarterOfAnExpertWithinItsBounds) {
+  constexpr int64_t kKiB = 1024;
+  EXPECT_EQ(GuessChunkBytes(4 * kKiB), 4 * kKiB);
+  EXPECT_EQ(GuessChunkBytes(400 * kKiB), 256 * kKiB);
+  EXPECT_EQ(GuessChunkBytes(2048 * kKiB), 512 * kKiB);
+  EXPECT_EQ(GuessChunkBytes(2060 * kKiB), 512 * kKiB);  // whole pages
+  EXPECT_EQ(GuessChunkBytes(9000 * kKiB), 1024 * kKiB);
 }
 
 TEST_F(TransferTest, AJobFailsOnceHoweverManyOfItsChunksAreBeingRead) {
