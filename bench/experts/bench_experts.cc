@@ -73,8 +73,9 @@ void OracleWindowPerToken(benchmark::State& state) {
   for (auto _ : state) {
     const std::vector<int32_t>& experts = tokens[token++ % tokens.size()];
     for (int32_t layer = 0; layer < shape.layers; ++layer) {
+      window.BeginStep(layer, slots);
       window.Record(
-          {.layer = layer, .experts = experts, .tokens = 1, .hits = 0}, slots);
+          {.layer = layer, .experts = experts, .tokens = 1, .hits = 0});
       window.Settle(layer, slots.slots());
     }
   }

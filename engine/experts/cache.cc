@@ -124,6 +124,8 @@ ExpertCache::Acquisition ExpertCache::Acquire(int32_t layer_index,
   layer_ = layer_index;
   phase_ = phase;
   LayerSlots& slots = slots_.layer(layer_index);
+  const bool judge = oracle_.has_value() && phase == Phase::kDecode;
+  if (judge) oracle_->BeginStep(layer_index, slots);
   slots_.BeginStep(layer_index, tokens, phase);
   for (size_t i = 0; i < experts.size(); ++i) {
     const int32_t expert = experts[i];
@@ -143,13 +145,11 @@ ExpertCache::Acquisition ExpertCache::Acquire(int32_t layer_index,
     }
   }
   accounts_.EndLookups(layer_index, phase);
-  const bool judge = oracle_.has_value() && phase == Phase::kDecode;
   if (judge) {
     oracle_->Record({.layer = layer_index,
                      .experts = experts,
                      .tokens = tokens,
-                     .hits = static_cast<int32_t>(ready_.size())},
-                    slots);
+                     .hits = static_cast<int32_t>(ready_.size())});
   }
   CancelUnused(layer_index);
   std::reverse(waiting_.begin(), waiting_.end());

@@ -52,17 +52,20 @@ OracleWindow::OracleWindow(const ExpertCatalog& catalog, int32_t tokens,
   }
 }
 
-void OracleWindow::Record(const Step& step, const LayerSlots& slots) {
-  Layer& layer = layers_[step.layer];
-  if (slots.experts() < 2) return;
-  if (layer.ends.empty()) {
-    for (int32_t slot = 0; slot < slots.slots(); ++slot) {
-      if (slots.expert(slot) >= 0) layer.held.push_back(slots.expert(slot));
-    }
-    std::ranges::sort(layer.held, {}, [&slots](int32_t expert) {
-      return slots.policy().LastUse(expert);
-    });
+void OracleWindow::BeginStep(int32_t index, const LayerSlots& slots) {
+  Layer& layer = layers_[index];
+  if (slots.experts() < 2 || !layer.ends.empty()) return;
+  for (int32_t slot = 0; slot < slots.slots(); ++slot) {
+    if (slots.expert(slot) >= 0) layer.held.push_back(slots.expert(slot));
   }
+  std::ranges::sort(layer.held, {}, [&slots](int32_t expert) {
+    return slots.policy().LastUse(expert);
+  });
+}
+
+void OracleWindow::Record(const Step& step) {
+  Layer& layer = layers_[step.layer];
+  if (catalog_.layers[step.layer].experts.size() < 2) return;
   layer.experts.insert(layer.experts.end(), step.experts.begin(),
                        step.experts.end());
   layer.ends.push_back(layer.experts.size());

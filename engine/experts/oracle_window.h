@@ -22,15 +22,18 @@ class OracleWindow {
   // Windows of `tokens` tokens, at least 1.
   OracleWindow(const ExpertCatalog& catalog, int32_t tokens, Metrics& metrics);
 
-  // `layer` decodes `tokens` tokens with distinct `experts`, of which `hits`
-  // were there. To be called before the step's own loads change `slots`.
+  // `layer` is about to decode: where its window begins, so does what other
+  // rules hold. To be called before the step's uses and loads change `slots`.
+  void BeginStep(int32_t layer, const LayerSlots& slots);
+  // It decodes `tokens` tokens with distinct `experts`, of which `hits` were
+  // there.
   struct Step {
     int32_t layer = 0;
     std::span<const int32_t> experts;
     int32_t tokens = 0;
     int32_t hits = 0;
   };
-  void Record(const Step& step, const LayerSlots& slots);
+  void Record(const Step& step);
   // Where the layer's window is complete: judges it, publishes, begins anew.
   // The other rules have `slots` slots, from the most recent of what was held
   // on: where slots move between layers, each layer's fair share. Some ten

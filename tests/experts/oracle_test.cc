@@ -269,6 +269,32 @@ TEST_F(OracleWindowTest, SegmentFiguresOfEachLayerArePublished) {
   EXPECT_EQ(of(metrics_.segment_hits, 2), 1) << "all experts have a slot";
 }
 
+TEST_F(OracleWindowTest, WhereSlotsMoveOtherRulesHaveTheLayersFairShare) {
+  const FakeModel model = MakeFakeModel({.layers = 2, .same_size = true}, 4);
+  FakeBlobReader reader(model.files);
+  TransferQueue transfers(reader, {});
+  auto created = ExpertCache::Create(model.catalog,
+                                     {.slots = {3, 3},
+                                      .floors = {2, 2},
+                                      .policy = PolicyKind::kLru,
+                                      .oracle_window = 8},
+                                     transfers, metrics_);
+  ASSERT_TRUE(created.ok()) << created.status();
+  // Four in turn: all hit in the four slots that the layer has, none in three.
+  for (int32_t i = 0; i < 40; ++i) {
+    const std::vector<int32_t> experts = {i % 4};
+    const std::vector<int32_t> counts = {1};
+    auto step = (*created)->Acquire(0, experts, counts, 1, Phase::kDecode);
+    while (!step.Next().empty()) {
+    }
+  }
+  const CacheSnapshot snapshot = (*created)->Snapshot();
+  EXPECT_EQ(snapshot.layers[0].slots, 4);
+  EXPECT_EQ(snapshot.recent.lookups, 8);
+  EXPECT_EQ(snapshot.recent.live, 8);
+  EXPECT_EQ(snapshot.recent.lru, 0);
+}
+
 TEST_F(OracleWindowTest, PromptsAreNoPartOfIt) {
   Create(PolicyKind::kLru, 10);
   for (int i = 0; i < 100; ++i) Step(Phase::kPrefill);
