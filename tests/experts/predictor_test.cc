@@ -253,6 +253,35 @@ TEST(RoutingPredictor, TrustsARouterThatIsRightAndLearnsToIgnoreOneThatLies) {
   }
 }
 
+// What was used long is popular still when something else is used of late.
+TEST(RoutingPredictor, HabitsAreForgottenSlowlyAndQuickly) {
+  for (const Evidence evidence : {Evidence::kPopularity, Evidence::kRecent}) {
+    RoutingPredictor predictor(Shape(1, 1), {.evidence = Bit(evidence)});
+    for (int i = 0; i < 200; ++i) predictor.Observe(0, std::vector{1}, 1);
+    for (int i = 0; i < 20; ++i) predictor.Observe(0, std::vector{2}, 1);
+    const auto guesses = predictor.Guess({.layer = 0});
+    ASSERT_FALSE(guesses.empty());
+    EXPECT_EQ(guesses[0].expert, evidence == Evidence::kRecent ? 2 : 1);
+  }
+}
+
+TEST(RoutingPredictor, EachGuessIsCountedOnceAndARoutersByItsOwnChoice) {
+  RoutingPredictor predictor(Shape(1, 1), {.evidence = Bit(Evidence::kRouter)});
+  std::vector<float> margins(kExperts, -4.0f);
+  margins[3] = 0;
+  margins[5] = -0.5f;  // near, but not chosen
+  predictor.BeginStep({});
+  predictor.Guess({.layer = 0, .router_margins = margins});
+  for (int step = 0; step < 3; ++step) {
+    predictor.Observe(0, std::vector{3}, 1);
+    const GuessCounts& router = predictor.counts(Evidence::kRouter, 1);
+    EXPECT_EQ(router.guessed, 1u);
+    EXPECT_EQ(router.right, 1u);
+    EXPECT_EQ(router.used, 1u);
+    EXPECT_EQ(predictor.combined_counts(1).used, 1u);
+  }
+}
+
 // What is known of a request counts for its own rows.
 TEST(RoutingPredictor, EachRowIsGuessedByWhatItsOwnRequestsLikeUsed) {
   RoutingPredictor predictor(Shape(1, 1), {.min_probability = 0.2f});

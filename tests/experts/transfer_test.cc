@@ -220,6 +220,7 @@ TEST_F(TransferTest, DemandTimeIsThatInWhichAnyIsUnderWay) {
   reader_.AwaitAtGate(1);
   queue.Promote(0);  // a demand already
   const double first = pass_time();
+  EXPECT_GT(queue.busy_seconds(), 0);
   ASSERT_TRUE(queue.Submit(Job(1, Cause::kDemand)).ok());
   EXPECT_GE(queue.demand_seconds(), first);
   reader_.LetPass(1);
