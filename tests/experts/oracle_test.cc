@@ -189,6 +189,43 @@ TEST(OracleCache, AgreesWithTheReplayOfARecordedTrace) {
   }
 }
 
+TEST(OracleWindow, PublishesWhatEachRuleHitsInTheWindow) {
+  Metrics metrics;
+  const FakeModel model = MakeFakeModel({.layers = 1, .experts = 8}, 1);
+  OracleWindow window(model.catalog, 400, metrics);
+  const LayerSlots slots(8, 7, {});
+  std::mt19937 random(29);
+  const Steps steps = DrawSteps(random, 200, 8, 2);
+  for (const std::vector<int32_t>& step : steps) {
+    EXPECT_EQ(window.hits().lookups, 0);
+    window.BeginStep(0, slots);
+    window.Record({.layer = 0, .experts = step, .tokens = 2, .hits = 1});
+    window.Settle(0, 7);
+  }
+  OracleCache oracle(8);
+  const std::vector<std::span<const int32_t>> views = Views(steps);
+  const OracleCache::Stream stream{.steps = views, .slots = 7};
+  const int64_t lru = oracle.Segment(stream, 0).hits;
+  const int64_t segment = oracle.Segment(stream, 16).hits;
+  const int64_t belady = oracle.Belady(stream).hits;
+  EXPECT_LT(lru, segment);
+  EXPECT_LT(segment, belady);
+  EXPECT_EQ(window.hits().lookups, 400);
+  EXPECT_EQ(window.hits().live, 200);
+  EXPECT_EQ(window.hits().lru, lru);
+  EXPECT_EQ(window.hits().segment, segment);
+  EXPECT_EQ(window.hits().belady, belady);
+  const auto published = [&](const char* rule) {
+    return metrics.oracle_hits.Add({{"rule", rule}}).Value() * 400;
+  };
+  EXPECT_DOUBLE_EQ(published("live"), 200);
+  EXPECT_DOUBLE_EQ(published("lru"), static_cast<double>(lru));
+  EXPECT_DOUBLE_EQ(published("segment"), static_cast<double>(segment));
+  EXPECT_DOUBLE_EQ(published("belady"), static_cast<double>(belady));
+  EXPECT_DOUBLE_EQ(metrics.segment_hits.Add({{"layer", "0"}}).Value() * 400,
+                   static_cast<double>(segment));
+}
+
 // A live cache of three layers whose experts are asked for at random.
 class OracleWindowTest : public ::testing::Test {
  protected:

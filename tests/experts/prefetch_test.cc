@@ -7,7 +7,6 @@
 #include <random>
 #include <vector>
 
-#include "engine/experts/prefetch_governor.h"
 #include "engine/experts/prefetcher.h"
 #include "engine/experts/profile.h"
 #include "gmock/gmock.h"
@@ -16,126 +15,6 @@
 
 namespace bullpen {
 namespace {
-
-// Seconds of `steps` decode steps that take so long with prefetch on or off.
-double Simulate(PrefetchGovernor& governor, int32_t steps, double on,
-                double off) {
-  double seconds = 0;
-  for (int32_t i = 0; i < steps; ++i) {
-    const double step = governor.on() ? on : off;
-    seconds += step;
-    governor.EndStep(step, 1);
-  }
-  return seconds;
-}
-
-TEST(PrefetchGovernorTest, CostsLittleWherePrefetchDoesNotPay) {
-  PrefetchGovernor governor;
-  Simulate(governor, 2000, 1.3, 1.0);
-  EXPECT_LE(Simulate(governor, 20000, 1.3, 1.0), 1.01 * 20000);
-}
-
-TEST(PrefetchGovernorTest, KeepsPrefetchWhereItPays) {
-  PrefetchGovernor governor;
-  Simulate(governor, 2000, 0.7, 1.0);
-  EXPECT_LE(Simulate(governor, 20000, 0.7, 1.0), 0.71 * 20000);
-}
-
-TEST(PrefetchGovernorTest, ComesBackWhenItPaysAgain) {
-  PrefetchGovernor governor;
-  Simulate(governor, 20000, 1.3, 1.0);
-  Simulate(governor, 5000, 0.7, 1.0);
-  EXPECT_LE(Simulate(governor, 20000, 0.7, 1.0), 0.71 * 20000);
-}
-
-TEST(PrefetchGovernorTest, CountsTimeByToken) {
-  PrefetchGovernor governor;
-  // A step of eight tokens takes longer than one of one; per token, prefetch
-  // pays. Which way runs what is drawn by seed.
-  std::mt19937 random(7);
-  int32_t on = 0;
-  for (int32_t i = 0; i < 20000; ++i) {
-    const int32_t rows = random() % 2 == 0 ? 1 : 8;
-    on += i >= 10000 && governor.on();
-    governor.EndStep(rows * (governor.on() ? 0.7 : 1.0), rows);
-  }
-  EXPECT_GT(on, 9500);
-}
-
-// The batch changes in bursts, and seconds do not grow with its tokens: what a
-// window of small batches takes for a token says nothing of one of large ones.
-double SimulateBursts(PrefetchGovernor& governor, int32_t steps, double on,
-                      double off, uint32_t seed) {
-  std::mt19937 random(seed);
-  double relative = 0;
-  int32_t rows = 1;
-  for (int32_t i = 0; i < steps; ++i) {
-    if (random() % 30 == 0) rows = 1 + static_cast<int32_t>(random() % 8);
-    const double step = (1 + 0.2 * rows) * (governor.on() ? on : off);
-    relative += governor.on() ? on : off;
-    governor.EndStep(step, rows);
-  }
-  return relative / steps;
-}
-
-TEST(PrefetchGovernorTest, ABatchThatChangesDoesNotMisleadIt) {
-  for (uint32_t seed = 0; seed < 20; ++seed) {
-    SCOPED_TRACE(seed);
-    PrefetchGovernor governor;
-    SimulateBursts(governor, 4000, 1.1, 1.0, seed);
-    EXPECT_LE(SimulateBursts(governor, 40000, 1.1, 1.0, seed), 1.02);
-    SimulateBursts(governor, 8000, 0.9, 1.0, seed);
-    EXPECT_LE(SimulateBursts(governor, 40000, 0.9, 1.0, seed), 0.92);
-  }
-}
-
-// The share of `steps` steps that load ahead, over 50 seeds, where a step takes
-// seconds(random, its number) without and `on` times as long with.
-template <typename Seconds>
-double ShareOn(int32_t steps, double on, Seconds&& seconds) {
-  constexpr int32_t kSeeds = 50;
-  int32_t with = 0;
-  for (int32_t seed = 0; seed < kSeeds; ++seed) {
-    std::mt19937 random(static_cast<uint32_t>(seed));
-    PrefetchGovernor governor;
-    for (int32_t i = 0; i < steps; ++i) {
-      with += governor.on();
-      governor.EndStep(seconds(random, i) * (governor.on() ? on : 1.0), 1);
-    }
-  }
-  return with / (1.0 * kSeeds * steps);
-}
-
-// The cache fills while the first trials run: whichever way comes later looks
-// faster, if it is not compared with what came after it as well.
-TEST(PrefetchGovernorTest, ACacheThatFillsDoesNotMisleadIt) {
-  const auto seconds = [](std::mt19937& random, int32_t i) {
-    const double misses = 1 + 2 * std::exp(-i / 25.0);
-    return misses * (0.9 + 0.2 * static_cast<double>(random()) /
-                               static_cast<double>(std::mt19937::max()));
-  };
-  EXPECT_GT(ShareOn(400, 0.9, seconds), 0.85);
-}
-
-// What a text needs is there or not, whatever is loaded ahead: a window may be
-// ten times as fast as the next, by chance just when the other way is tried.
-TEST(PrefetchGovernorTest, ATextThatChangesDoesNotMisleadIt) {
-  double text = 1;
-  const auto seconds = [&text](std::mt19937& random, int32_t i) {
-    if (i == 0) text = 1;
-    if (random() % 50 == 0) text = 0.1 * (1 + random() % 12);
-    return text;
-  };
-  EXPECT_GT(ShareOn(4000, 0.97, seconds), 0.85);
-}
-
-TEST(PrefetchGovernorTest, StepsThatLoadNothingAheadAreNotJudged) {
-  PrefetchGovernor governor;
-  for (int32_t i = 0; i < 10000; ++i) {
-    ASSERT_TRUE(governor.on());
-    governor.EndStep(1, PrefetchGovernor::kMaxRows + 1);
-  }
-}
 
 constexpr int64_t kBlob = int64_t{4} << 20;  // a wrong one costs 1.5 MiB
 constexpr double kMiB = 1 << 20;
@@ -272,7 +151,8 @@ class PrefetcherTest : public testing::Test {
       for (const int32_t expert : chosen) margins_[expert] = 0.5f;
       return margins_;
     };
-    const RequestRows request{.rows = 1, .begins = begins_};
+    const RequestRows request{
+        .request = request_, .rows = 1, .begins = begins_};
     prefetcher_->BeginStep({.ids = ids_, .requests = {&request, 1}},
                            look_ahead);
     for (int32_t layer = 0; layer < kLayers; ++layer) {
@@ -288,6 +168,28 @@ class PrefetcherTest : public testing::Test {
     prefetcher_->EndStep(kLayers * layer_seconds, 1, Phase::kDecode);
   }
 
+  // Whether a step of the first layer loads what the routers of the others
+  // want and what is in no slot.
+  bool LoadsAhead(int32_t rows, Phase phase) {
+    const std::vector<int32_t> resident = cache_->Snapshot().layers[1].resident;
+    int32_t missing = 0;
+    while (std::ranges::count(resident, missing) > 0) ++missing;
+    margins_.assign(static_cast<size_t>(rows) * kExperts, -8.0f);
+    for (int32_t row = 0; row < rows; ++row) {
+      margins_[static_cast<size_t>(row) * kExperts + missing] = 0.5f;
+    }
+    std::vector<int32_t> chosen;
+    for (int32_t row = 0; row < rows; ++row) {
+      chosen.insert(chosen.end(), {missing, (missing + 5) % kExperts});
+    }
+    prefetcher_->AfterRoute(
+        {.layer = 0, .chosen = chosen, .rows = rows, .phase = phase},
+        [&](int32_t, int32_t) -> std::span<const float> { return margins_; });
+    const bool loads = transfers_.under_way() > 0;
+    while (transfers_.under_way() > 0) cache_->Prefetch({});
+    return loads;
+  }
+
   FakeModel model_ = MakeFakeModel(
       {.layers = kLayers, .experts = kExperts, .blob_bytes = 4096}, 3);
   FakeBlobReader reader_{model_.files};
@@ -297,6 +199,7 @@ class PrefetcherTest : public testing::Test {
   std::unique_ptr<Prefetcher> prefetcher_;
   std::vector<float> margins_;
   std::filesystem::path profile_;
+  int32_t request_ = 0;
   bool begins_ = false;
   int32_t vocab_ = 0;
   std::vector<int32_t> ids_;  // of the next step; where there are, routers of
@@ -382,16 +285,47 @@ TEST_F(PrefetcherTest, LoadsNothingAheadWhereDemandsKeepTheLinkBusy) {
     }
     prefetcher_->EndStep(cache_->demand_seconds() - before, 1, Phase::kDecode);
   }
-  const std::vector<int32_t> resident = cache_->Snapshot().layers[1].resident;
-  int32_t missing = 0;
-  while (std::ranges::count(resident, missing) > 0) ++missing;
-  margins_.assign(kExperts, -8.0f);
-  margins_[missing] = 0.5f;
-  const std::vector<int32_t> chosen = {missing, missing + 5};
-  prefetcher_->AfterRoute(
-      {.layer = 0, .chosen = chosen, .rows = 1},
-      [&](int32_t, int32_t) -> std::span<const float> { return margins_; });
-  EXPECT_EQ(transfers_.under_way(), 0);
+  EXPECT_FALSE(LoadsAhead(1, Phase::kDecode));
+}
+
+TEST_F(PrefetcherTest, LoadsAheadForFewDecodedTokensAndNotInATrialWithout) {
+  Create(/*slots=*/4, /*always=*/false);
+  // Two windows of the governor's, and the first trial begins.
+  for (int i = 0; i < 36; ++i) {
+    Step({i % kExperts, (i + 3) % kExperts}, 1e-3);
+    if (i < 8 || i == 35) continue;  // the routers are to be trusted yet
+    EXPECT_FALSE(LoadsAhead(1, Phase::kPrefill));
+    EXPECT_FALSE(LoadsAhead(Prefetcher::kMaxRows + 1, Phase::kDecode));
+    EXPECT_TRUE(LoadsAhead(1, Phase::kDecode)) << i;
+  }
+  EXPECT_FALSE(LoadsAhead(1, Phase::kDecode));
+  for (int i = 0; i < 18; ++i) Step({1, 4}, 1e-3);
+  EXPECT_TRUE(LoadsAhead(1, Phase::kDecode));
+}
+
+// Requests of two kinds: their prompts tell them apart.
+TEST_F(PrefetcherTest, LearnsFromPastRequestsWhatALikeOneUses) {
+  Create(/*slots=*/4, /*always=*/true);
+  const auto none = [](int32_t, int32_t) -> std::span<const float> {
+    return {};
+  };
+  for (int i = 0; i < 32; ++i) {
+    const std::vector<int32_t> chosen = {i % 2, 5 + i % 2};
+    request_ = i;
+    const RequestRows prompt{.request = i, .rows = 1, .begins = true};
+    prefetcher_->BeginStep(
+        {.ids = {}, .requests = {&prompt, 1}, .phase = Phase::kPrefill}, none);
+    for (int32_t layer = 0; layer < kLayers; ++layer) {
+      prefetcher_->AfterRoute({.layer = layer,
+                               .chosen = chosen,
+                               .rows = 1,
+                               .phase = Phase::kPrefill},
+                              none);
+    }
+    for (int token = 0; token < 4; ++token) Step(chosen, 1e-3);
+  }
+  const prometheus::Labels label = {{"predictor", "request"}, {"horizon", "1"}};
+  EXPECT_GT(metrics_.predictor_precision.Add(label).Value(), 0.9);
 }
 
 TEST_F(PrefetcherTest, PublishesHowGoodItsGuessesWere) {

@@ -88,6 +88,38 @@ TEST(SimulatedLink, CountsTheTimeInWhichDemandsAreUnderWay) {
   EXPECT_NEAR(link.demand_seconds(), 0.3 + 0.06, 1e-12);
 }
 
+TEST(SimulatedLink, DemandsThatWaitTogetherCountOnce) {
+  SimulatedLink link(1000, kChunk);
+  std::vector<SimulatedLink::Arrival> arrived;
+  link.Submit(kFirst, 200, Cause::kDemand, 0);
+  link.Submit(kSecond, 100, Cause::kDemand, 0);
+  link.RunUntil(1, arrived);
+  EXPECT_NEAR(link.demand_seconds(), 0.3, 1e-12);
+}
+
+TEST(SimulatedLink, APromotedGuessGoesBehindTheDemands) {
+  SimulatedLink link(1000, kChunk);
+  std::vector<SimulatedLink::Arrival> arrived;
+  link.Submit(kFirst, 200, Cause::kPrefetch, 0);
+  link.Submit(kSecond, 200, Cause::kDemand, 0);
+  link.Promote(kFirst, 0);
+  link.RunUntilArrival(arrived);
+  ASSERT_THAT(arrived, SizeIs(1));
+  EXPECT_EQ(arrived[0].key, kSecond);
+}
+
+TEST(SimulatedLink, AGuessMovesInChunksOfItsOwn) {
+  constexpr int64_t kMiB = 1 << 20;
+  SimulatedLink link(kMiB, /*chunk_bytes=*/kMiB);
+  std::vector<SimulatedLink::Arrival> arrived;
+  link.Submit(kFirst, kMiB, Cause::kPrefetch, 0);
+  link.Submit(kSecond, kMiB, Cause::kDemand, 0.1);
+  link.RunUntilArrival(arrived);
+  ASSERT_THAT(arrived, SizeIs(1));
+  EXPECT_EQ(arrived[0].key, kSecond);
+  EXPECT_NEAR(arrived[0].time, 0.25 + 1, 1e-12);
+}
+
 TEST(SimulatedLink, WithoutARateArrivesAtOnce) {
   SimulatedLink link(0, kChunk);
   std::vector<SimulatedLink::Arrival> arrived;
