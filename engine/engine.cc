@@ -163,9 +163,7 @@ void Engine::State::Run() {
   }
 }
 
-bool Engine::State::HasNews() const {
-  return !arrived.empty() || stopping || (aborting && unfinished > 0);
-}
+bool Engine::State::HasNews() const { return !arrived.empty() || stopping; }
 
 // Waits while there is nothing to do. False: the thread is to end.
 bool Engine::State::TakeArrivals() {
@@ -465,7 +463,6 @@ bool Engine::WaitDrained(Clock::time_point until) {
   if (s.unfinished == 0) return true;
   s.aborting = true;
   s.abort.request_stop();
-  s.news.Signal();
   while (s.unfinished > 0) s.drained.Wait(&s.mutex);
   return false;
 }

@@ -19,8 +19,7 @@ KvPool::KvPool(std::span<const KvGroup> groups, int32_t step_rows)
     blocks_ += from.blocks;
     // Once a window's blocks go round, length is no matter.
     if (Needed(group, longest_) > group.blocks) {
-      longest_ = static_cast<int32_t>(std::min(
-          int64_t{group.blocks} * kernels::kKvBlockTokens, int64_t{longest_}));
+      longest_ = group.blocks * kernels::kKvBlockTokens;  // less than before
     }
   }
 }

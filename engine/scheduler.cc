@@ -59,7 +59,6 @@ void Scheduler::Add(std::unique_ptr<Sequence> sequence) {
 Batch Scheduler::Plan(Clock::time_point now) {
   Batch batch;
   batch.items.reserve(config_.max_sequences);
-  const int64_t preemptions_before = preemptions_;
   // A prompt takes rows only after every older one is complete, so in order of
   // arrival the decoding sequences come first by themselves.
   for (size_t i = 0; i < running_.size(); ++i) {
@@ -68,8 +67,8 @@ Batch Scheduler::Plan(Clock::time_point now) {
     if (!MakeRoom(i, rows)) break;
     Append(batch, *running_[i], rows);
   }
-  // Who was just preempted must not come back in the same step.
-  if (preemptions_ == preemptions_before) Admit(batch, now);
+  // Who was just preempted stays out: others took some of its blocks.
+  Admit(batch, now);
   return batch;
 }
 

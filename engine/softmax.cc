@@ -211,7 +211,6 @@ int32_t SoftmaxTerms::Find(double target) const {
   const size_t end = std::min((block + 1) * kBlock, terms_.size());
   size_t last = block * kBlock;
   for (size_t i = last; i < end; ++i) {
-    if (terms_[i] == 0) continue;
     last = i;
     target -= terms_[i];
     if (target < 0) break;

@@ -80,6 +80,7 @@ class Simulation {
   void Step() {
     const bool had_work = !scheduler_.empty();
     const int64_t preempted = scheduler_.preemptions();
+    const int32_t running = scheduler_.running();
     const Batch batch = scheduler_.Plan(kNow);
     CheckBatch(batch);
     CheckBlocks();
@@ -87,6 +88,10 @@ class Simulation {
     if (testing::Test::HasFatalFailure()) return;
     if (had_work && scheduler_.preemptions() == preempted) {
       ASSERT_FALSE(batch.empty()) << "work, but none was planned";
+    }
+    if (const int64_t back = scheduler_.preemptions() - preempted; back > 0) {
+      ASSERT_EQ(scheduler_.running(), running - back)
+          << "somebody came in, or back, in the step of a preemption";
     }
     for (const Batch::Item& item : batch.items) {
       if (item.samples) item.sequence->output.push_back(2);
