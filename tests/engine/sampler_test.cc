@@ -8,6 +8,7 @@
 #include <random>
 #include <set>
 
+#include "engine/softmax.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -77,6 +78,12 @@ TEST(Sampler, NanIsNeverDrawnWhileThereIsANumber) {
   EXPECT_EQ(sampler.Sample(none, {.top_p = 0.5f}, {}, {}, 0), 0);
 }
 
+// So that CheckLogit sees it.
+TEST(Sampler, AnInfiniteLogitIsDrawn) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  EXPECT_THAT(Support({0, 1, kInfinity, 2}, {}), ElementsAre(2));
+}
+
 TEST(Sampler, DrawsFollowTheDistribution) {
   // 5 degrees of freedom: 20.5 is passed once in a thousand.
   constexpr int kDraws = 20000;
@@ -90,6 +97,10 @@ TEST(Sampler, DrawsFollowTheDistribution) {
             20.5);
   EXPECT_LT(ChiSquare(Draws(logits, {.top_p = 0.999f, .seed = 8}, kDraws),
                       kSkewed, kDraws),
+            20.5);
+  EXPECT_LT(ChiSquare(Draws(logits, {.min_p = 0.3f, .seed = 9}, kDraws),
+                      {1e-9, 0.4 / 0.85, 1e-9, 0.25 / 0.85, 1e-9, 0.2 / 0.85},
+                      kDraws),
             20.5);
 }
 
@@ -142,6 +153,10 @@ TEST(Sampler, TopPKeepsTheFewestThatReachTheMass) {
   EXPECT_EQ(Support(logits, {.top_p = 1.0f}).size(), 6u);
   // Over what top_k left: 0.4 / 0.65 of it is the first.
   EXPECT_THAT(Support(logits, {.top_k = 2, .top_p = 0.6f}), ElementsAre(1));
+  // Half of four equals is two of them, and no more.
+  const std::vector<float> equals = {1, 1, 1, 1, -9};
+  EXPECT_THAT(Support({1, 1, 1, 1}, {.top_p = 0.5f}), ElementsAre(0, 1));
+  EXPECT_THAT(Support(equals, {.top_k = 4, .top_p = 0.5f}), ElementsAre(0, 1));
 }
 
 TEST(Sampler, TopPKeepsTheLowestIdsOfEquals) {
@@ -159,6 +174,11 @@ TEST(Sampler, MinPIsRelativeToTheLikeliest) {
   EXPECT_THAT(Support(logits, {.top_p = 0.99f, .min_p = 0.6f}),
               ElementsAre(1, 3));
   EXPECT_THAT(Support(logits, {.min_p = 0.99f}), ElementsAre(1));
+  // One that is just as likely as that stays.
+  const float least = SoftmaxTerm(1.5f, 2, 1);
+  EXPECT_THAT(Support({2, 1.5f, 1}, {.min_p = least}), ElementsAre(0, 1));
+  EXPECT_THAT(Support({2, 1.5f, 1, 0}, {.top_k = 3, .min_p = least}),
+              ElementsAre(0, 1));
 }
 
 TEST(Sampler, TheSameSeedGivesTheSameTokensAndAnotherOneOthers) {
@@ -205,6 +225,7 @@ TEST(Sampler, BiasIsAddedAndPenaltiesCount) {
   EXPECT_EQ(greedy({.logit_bias = {{0, -100.0f}}}), 1);
   // 0: 0.5, 1: 0.45, 2: 0.25, and twice in the history counts once.
   EXPECT_EQ(greedy({.repetition_penalty = 2.0f}), 0);
+  EXPECT_EQ(greedy({.repetition_penalty = 2.0f, .logit_bias = {{3, 1.4f}}}), 0);
   EXPECT_EQ(greedy({.repetition_penalty = 2.0f, .logit_bias = {{3, 1.6f}}}), 3);
   // The prompt is not penalised by these.
   EXPECT_EQ(greedy({.presence_penalty = 1.0f, .logit_bias = {{0, -0.4f}}}), 0);
@@ -213,6 +234,15 @@ TEST(Sampler, BiasIsAddedAndPenaltiesCount) {
   EXPECT_EQ(greedy({.frequency_penalty = -0.1f}), 1);
   EXPECT_EQ(greedy({.frequency_penalty = -0.04f}), 0);
   EXPECT_EQ(greedy({}), 0);  // nothing is remembered
+}
+
+TEST(Sampler, ARepetitionPenaltyLowersNegativeLogitsToo) {
+  Sampler sampler(2);
+  const std::vector<int32_t> prompt = {0};
+  EXPECT_EQ(sampler.Sample(std::vector<float>{-1.0f, -1.5f},
+                           {.temperature = 0, .repetition_penalty = 2}, prompt,
+                           {}, 0),
+            1);
 }
 
 TEST(Sampler, LogprobsAreOfTheWholeDistributionAndSumToOne) {

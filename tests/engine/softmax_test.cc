@@ -59,6 +59,9 @@ TEST(Softmax, FindNeverGivesAnIndexWithoutMass) {
   EXPECT_EQ(terms.Find(0.999), 1500);
   EXPECT_EQ(terms.Find(1.0), 2900);
   EXPECT_EQ(terms.Find(2.0), 2900);
+  values[2900] = -kInfinity;
+  terms.Compute(values, 0, 1);
+  EXPECT_EQ(terms.Find(1.0), 1500);  // at the end of the last block
 }
 
 TEST(Softmax, TotalIsTheSumOfTheTerms) {
@@ -112,6 +115,15 @@ TEST(Softmax, ANucleusKeepsAtLeastOneAndTheFirstOfEquals) {
   terms.KeepNucleus(1.5);
   EXPECT_THAT(terms.terms(), testing::ElementsAre(0, 1, 1, 0));
   EXPECT_EQ(terms.total(), 2.0);
+}
+
+// 1 is the least of its bucket, and the others' bucket is the one below.
+TEST(Softmax, ANucleusCountsTheLeastOfABucketOnce) {
+  SoftmaxTerms terms;
+  terms.Compute(std::vector<float>{0, -0.01f, -0.02f}, 0, 1);
+  terms.KeepNucleus(1.8);
+  EXPECT_GT(terms.terms()[1], 0);
+  EXPECT_EQ(terms.terms()[2], 0);
 }
 
 TEST(TopSelector, AgreesWithAFullSort) {
