@@ -44,6 +44,8 @@ TEST(KvGroups, NeedWhatTheRowsOfAStepSeeAtWorst) {
   }
   EXPECT_EQ(KvBlocksNeeded(300, {.context = 100, .step_rows = 16}), 7);
   EXPECT_EQ(KvBlocksNeeded(0, {.context = 100, .step_rows = 16}), 7);
+  // No more than each needs alone.
+  EXPECT_EQ(KvBlocksNeeded(300, {.context = 100, .step_rows = 16}, 4), 4 * 7);
 }
 
 TEST(KvGroups, FixedTablesGoRoundWithinTheirOwnBlocks) {
@@ -96,6 +98,12 @@ TEST_F(GptOssSizes, FitEveryBudgetAndUseIt) {
     EXPECT_LE(kv.Bytes(size), bytes);
     EXPECT_GT(kv.Bytes(size + 1), bytes);
   }
+}
+
+TEST(KvSizes, OfOneLayerFitExactly) {
+  const KvSizes kv(WithWindows({0}), {.context = 160, .step_rows = 16}, 1, 100);
+  EXPECT_EQ(kv.SizeFor(10 * 100), 10);
+  EXPECT_EQ(kv.SizeFor(10 * 100 - 1), 9);
 }
 
 TEST_F(GptOssSizes, GiveAWindowNoMoreThanTheOthersUntilItHasAllItCanUse) {

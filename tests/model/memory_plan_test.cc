@@ -134,6 +134,11 @@ TEST_F(MemoryPlanTest, PartsSetByHandAreKept) {
   ASSERT_TRUE(both.ok()) << both.status();
   EXPECT_EQ(Blocks(*both), 8);
   EXPECT_THAT(both->slots, Each(3));
+
+  // More than all sequences together can fill.
+  const auto more = Plan({.kv_bytes = 30 * kBlock, .expert_bytes = 24 * kBlob});
+  ASSERT_TRUE(more.ok()) << more.status();
+  EXPECT_EQ(Blocks(*more), 30);
 }
 
 TEST_F(MemoryPlanTest, PartsSetByHandBelowTheLeastAreRefused) {
