@@ -146,6 +146,8 @@ TEST(EngineEnd, DeadlineWhileRunning) {
   ASSERT_TRUE(f.Submit(std::move(request), reader).ok());
   const Finished& finished = reader.Wait();
   EXPECT_TRUE(absl::IsDeadlineExceeded(finished.status));
+  EXPECT_THAT(std::string(finished.status.message()),
+              HasSubstr("its deadline of 0.0"));  // seconds: it was 50 ms
   EXPECT_GE(finished.total_seconds, 0.04);
   EXPECT_EQ(reader.ids().size(),
             static_cast<size_t>(finished.completion_tokens));
@@ -246,6 +248,8 @@ TEST(EngineEnd, DrainEndsWhatIsLeftWhenTimeIsUp) {
   EXPECT_TRUE(absl::IsUnavailable(waiting.Wait().status));
   EXPECT_TRUE(f.AtBaseLine());
   EXPECT_TRUE(f.engine.WaitDrained(Clock::now()));
+  Reader late;
+  EXPECT_TRUE(absl::IsUnavailable(f.Submit(Greedy(MakePrompt(3), 6), late)));
 }
 
 TEST(EngineEnd, StopEndsEverythingWithUnavailable) {

@@ -287,7 +287,8 @@ TEST(EngineOffload, WhenTheTimeToDrainIsUpAStepEndsAlthoughNoDiskAnswers) {
   RunIntoFirstStep(f, running);
   ASSERT_TRUE(f.Submit(Prompts()[1], waiting).ok());
   EXPECT_FALSE(f.engine().WaitDrained(Clock::time_point()));
-  EXPECT_TRUE(absl::IsUnavailable(running.Wait().status));
+  EXPECT_EQ(running.Wait().status,
+            absl::UnavailableError("the server is shutting down"));
   EXPECT_TRUE(absl::IsUnavailable(waiting.Wait().status));
   EXPECT_TRUE(running.ids().empty());
   EXPECT_TRUE(f.AtBaseLine());

@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <cmath>
+#include <thread>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -114,6 +115,36 @@ TEST(Engine, RefusesMoreThanMaxQueueAllOrNone) {
   EXPECT_TRUE(f.AtBaseLine());
 }
 
+TEST(Engine, FreePlacesAreNoPartOfTheQueue) {
+  EngineFixture f({}, {.max_queue = 1, .max_sequences = 2});
+  const auto submit = [&](int count) {
+    std::vector<std::unique_ptr<Reader>> readers;
+    std::vector<Submission> all;
+    for (int i = 0; i < count; ++i) {
+      readers.push_back(std::make_unique<Reader>());
+      all.push_back({Greedy(MakePrompt(3), 2), readers.back()->stream()});
+    }
+    const bool taken = f.engine.Submit(std::move(all)).ok();
+    for (int i = 0; taken && i < count; ++i) readers[i]->Wait();
+    return taken;
+  };
+  EXPECT_FALSE(submit(4));
+  EXPECT_TRUE(submit(3));
+  // Whoever has seen the last Finish finds all places free.
+  EXPECT_TRUE(submit(3));
+}
+
+TEST(Engine, RefusesWhatTheContextOrTheBlocksDoNotHold) {
+  const auto refuses = [](const FakeModelConfig& model) {
+    EngineFixture f(model);
+    Reader reader;
+    return absl::IsInvalidArgument(f.Submit(Greedy({1}, 64), reader));
+  };
+  EXPECT_TRUE(refuses({.context = 64, .kv_groups = {{.blocks = 5}}}));
+  EXPECT_TRUE(refuses({.context = 65, .kv_groups = {{.blocks = 4}}}));
+  EXPECT_FALSE(refuses({.context = 65, .kv_groups = {{.blocks = 5}}}));
+}
+
 TEST(Engine, RefusesWhatCouldNeverRun) {
   EngineFixture f({.context = 64, .kv_groups = {{.blocks = 4}}});
   Reader reader;
@@ -150,6 +181,41 @@ TEST(Engine, CountsTokensStepsAndTimes) {
   EXPECT_EQ(samples(f.metrics.first_token_seconds), 1u);
   EXPECT_EQ(samples(f.metrics.inter_token_seconds), 4u);
   EXPECT_EQ(samples(f.metrics.request_seconds), 1u);
+  const auto sum = [](prometheus::Histogram& histogram) {
+    return histogram.Collect().histogram.sample_sum;
+  };
+  const Finished& finished = reader.Wait();
+  EXPECT_DOUBLE_EQ(sum(f.metrics.queue_seconds), finished.queue_seconds);
+  EXPECT_DOUBLE_EQ(sum(f.metrics.first_token_seconds),
+                   finished.first_token_seconds);
+  EXPECT_NEAR(sum(f.metrics.inter_token_seconds),
+              finished.total_seconds - finished.first_token_seconds, 1e-9);
+  EXPECT_DOUBLE_EQ(sum(f.metrics.request_seconds), finished.total_seconds);
+}
+
+TEST(Engine, CountsEachPreemptionOnceAndNotAsQueued) {
+  // Both prompts fill a block; the older one's next token takes the third.
+  EngineFixture f({.kv_groups = {{.blocks = 3}}},
+                  {.max_queue = 1, .max_sequences = 2});
+  f.control.Hold();
+  Reader old, young;
+  std::vector<Submission> both;
+  both.push_back({Greedy(MakePrompt(16), 10), old.stream()});
+  both.push_back({Greedy(MakePrompt(16, 1), 10), young.stream()});
+  ASSERT_TRUE(f.engine.Submit(std::move(both)).ok());
+  f.control.AwaitHeld();
+  f.control.StepOnce();
+  EXPECT_EQ(f.metrics.requests_running.Value(), 1);
+  EXPECT_EQ(f.metrics.requests_waiting.Value(), 1);
+  std::vector<Submission> more;
+  Reader third, fourth;
+  more.push_back({Greedy(MakePrompt(3), 2), third.stream()});
+  more.push_back({Greedy(MakePrompt(3), 2), fourth.stream()});
+  EXPECT_TRUE(f.engine.Submit(std::move(more)).ok());
+  f.control.Release();
+  EXPECT_TRUE(old.Wait().status.ok());
+  EXPECT_TRUE(young.Wait().status.ok());
+  EXPECT_EQ(f.metrics.preemptions.Value(), 1);
 }
 
 TEST(Engine, BatchesUpToItsLimits) {
@@ -164,6 +230,12 @@ TEST(Engine, BatchesUpToItsLimits) {
   for (auto& reader : readers) EXPECT_TRUE(reader->Wait().status.ok());
   EXPECT_EQ(f.control.max_rows(), 5);
   EXPECT_EQ(f.control.max_sequences(), 3);
+
+  EngineFixture of_model({.max_batch_tokens = 4});
+  Reader reader;
+  ASSERT_TRUE(of_model.Submit(Greedy(MakePrompt(7), 2), reader).ok());
+  EXPECT_TRUE(reader.Wait().status.ok());
+  EXPECT_EQ(of_model.control.max_rows(), 4);
 }
 
 TEST(Engine, AnIdleEngineIsAliveAndAHeldOneIsNot) {
@@ -178,6 +250,12 @@ TEST(Engine, AnIdleEngineIsAliveAndAHeldOneIsNot) {
   EXPECT_GT(f.engine.seconds_since_heartbeat(), first);
   f.control.Release();
   reader.Wait();
+  // It falls idle soon after the last Finish.
+  const Clock::time_point end = Clock::now() + std::chrono::seconds(20);
+  while (f.engine.seconds_since_heartbeat() != 0 && Clock::now() < end) {
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(f.engine.seconds_since_heartbeat(), 0);
 }
 
 TEST(Engine, PublishesACacheSnapshotWhenItFallsIdle) {
@@ -188,6 +266,17 @@ TEST(Engine, PublishesACacheSnapshotWhenItFallsIdle) {
   // Stop waits for the thread, which publishes once more before it ends.
   f.engine.Stop();
   EXPECT_EQ(f.engine.cache_snapshot().loads, 2u);
+}
+
+TEST(Engine, PublishesCacheSnapshotsWhileItIsBusy) {
+  Reader reader;  // which the engine ends
+  EngineFixture f({.context = 1 << 20, .kv_groups = {{.blocks = 1 << 16}}});
+  ASSERT_TRUE(f.Submit(Greedy(MakePrompt(3), (1 << 20) - 3), reader).ok());
+  const Clock::time_point end = Clock::now() + std::chrono::seconds(20);
+  while (f.engine.cache_snapshot().loads == 0 && Clock::now() < end) {
+    std::this_thread::yield();
+  }
+  EXPECT_GT(f.engine.cache_snapshot().loads, 0u);
 }
 
 }  // namespace

@@ -142,11 +142,14 @@ void Model::State::TakeBlocks(
 std::vector<absl::Status> Model::State::Store(const ForwardBatch& batch) {
   std::vector<absl::Status> statuses;
   std::set<std::pair<size_t, int32_t>> owned;
+  std::set<int32_t> requests;
   int32_t row = 0;
   for (const SequenceRows& sequence : batch.sequences) {
     CHECK(sequence.first_row == row && sequence.rows > 0);
     const int32_t end = sequence.first_position + sequence.rows;
     CHECK(end <= fake.context);
+    CHECK(requests.insert(sequence.request).second)
+        << "two of request " << sequence.request;
     TakeBlocks(sequence, owned);
     absl::Status status;
     for (int32_t p = sequence.first_position; p < end; ++p, ++row) {
