@@ -1,6 +1,5 @@
 #include "server/translate.h"
 
-#include <cmath>
 #include <random>
 #include <utility>
 
@@ -19,7 +18,7 @@ struct Range {
   bool high_open = false;
 
   bool Contains(double value) const {
-    return std::isfinite(value) && (low_open ? value > low : value >= low) &&
+    return (low_open ? value > low : value >= low) &&
            (high_open ? value < high : value <= high);
   }
   std::string Words() const {

@@ -72,9 +72,17 @@ TEST_F(TextStreamTest, HeldTextIsGivenAsSoonAsItCannotBecomeAStopString) {
   EXPECT_FALSE(result.stopped);
 }
 
+TEST_F(TextStreamTest, AStartThatFailedWithinATokenHoldsNothing) {
+  const std::vector<int32_t> ids = tokenizer_->Encode("the", false);
+  ASSERT_EQ(ids.size(), 1u);
+  EXPECT_EQ(Run(ids, {"hx"}).pieces, (std::vector<std::string>{"the", ""}));
+}
+
 TEST_F(TextStreamTest, AFailedStartMayHoldTheNextStart) {
   EXPECT_EQ(Run(ByteTokens("aaaab!"), {"aab"}).text, "aa");
   EXPECT_EQ(Run(ByteTokens("ababac"), {"abac"}).text, "ab");
+  // The longest start that "aabaaa" ends with begins with a shorter one.
+  EXPECT_EQ(Run(ByteTokens("aabaaabaaac"), {"aabaaac"}).text, "aaba");
 }
 
 TEST_F(TextStreamTest, ThePrefixOfAnotherStopStringWins) {

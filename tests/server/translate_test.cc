@@ -132,6 +132,42 @@ INSTANTIATE_TEST_SUITE_P(
                 "prompt", "prompt[1] is token id -5"}),
     [](const auto& info) { return info.param.name; });
 
+TEST_F(TranslateTest, TheLimitsThemselvesAreAllowed) {
+  params_.temperature = 10.0f;
+  params_.top_p = 1.0f;
+  params_.repetition_penalty = 10.0f;
+  params_.presence_penalty = -2.0f;
+  params_.frequency_penalty = 2.0f;
+  params_.logit_bias.assign(1024, {1, -100.0f});
+  params_.logprobs = 20;
+  params_.stop.assign(16, std::string(1024, 'x'));
+  params_.stop_token_ids.assign(64, facts_.vocab - 1);
+  EXPECT_TRUE(Translate().ok()) << Translate().status();
+}
+
+TEST_F(TranslateTest, WhatTheRequestSaysReachesTheSampler) {
+  params_.temperature = 0.5f;
+  params_.top_k = 11;
+  params_.top_p = 0.8f;
+  params_.min_p = 0.2f;
+  params_.repetition_penalty = 1.3f;
+  params_.frequency_penalty = 0.6f;
+  params_.logit_bias = {{3, -4.0f}};
+  params_.logprobs = 2;
+  const absl::StatusOr<Request> request = Translate();
+  EXPECT_EQ(request->sampling.temperature, 0.5f);
+  EXPECT_EQ(request->sampling.top_k, 11);
+  EXPECT_EQ(request->sampling.top_p, 0.8f);
+  EXPECT_EQ(request->sampling.min_p, 0.2f);
+  EXPECT_EQ(request->sampling.repetition_penalty, 1.3f);
+  EXPECT_EQ(request->sampling.presence_penalty, 0.0f);
+  EXPECT_EQ(request->sampling.frequency_penalty, 0.6f);
+  EXPECT_THAT(request->sampling.logit_bias, ElementsAre(std::pair(3, -4.0f)));
+  EXPECT_EQ(request->logprobs, 2);
+  params_.presence_penalty = 0.4f;
+  EXPECT_EQ(Translate()->sampling.presence_penalty, 0.4f);
+}
+
 TEST_F(TranslateTest, OverTheContextHasOpenAisCodeAndBothNumbers) {
   params_.max_tokens = 62;
   const absl::Status status = Translate().status();
