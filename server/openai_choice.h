@@ -26,7 +26,7 @@ struct ChoiceDelta {
 };
 
 struct ChoiceArgs {
-  std::vector<std::string> stop;
+  std::vector<std::string> stop = {};
   bool logprobs = false;
   bool echo = false;
   std::string prompt_text = {};  // with echo

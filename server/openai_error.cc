@@ -31,8 +31,7 @@ ApiError ToApiError(const absl::Status& status) {
   const std::string message(status.message());
   switch (status.code()) {
     case absl::StatusCode::kInvalidArgument:
-    case absl::StatusCode::kFailedPrecondition:
-    case absl::StatusCode::kOutOfRange: {
+    case absl::StatusCode::kFailedPrecondition: {
       ApiError error = RequestError(400, message);
       error.param = ErrorParam(status);
       error.code = ErrorCode(status);

@@ -174,6 +174,39 @@ TEST_F(OpenAiEndpointsTest, StreamOfTwoChoicesEndsBoth) {
   EXPECT_THAT(finished, ::testing::ElementsAre(0, 1));
 }
 
+TEST_F(OpenAiEndpointsTest, AResponseWaitsForItsLongestChoice) {
+  Start();
+  std::string text;
+  for (int i = 0; i < 60; ++i) text += " word";
+  engine().SetScript([this, text](const Request& request) {
+    return Tokens(request.prompt[0] == 7 ? text : " x");
+  });
+  const json body = Complete({{"prompt", json::array({{7}, {9}})}}).json();
+  EXPECT_EQ(body["choices"][0]["text"], text);
+  EXPECT_EQ(body["choices"][1]["text"], " x");
+}
+
+TEST_F(OpenAiEndpointsTest, ChoicesAndTheirLogprobsHaveLimitsInAll) {
+  limits().max_choices = 4;
+  limits().max_logprobs_in_all = 40;
+  Start();
+  Say("x");
+  const auto param = [&](json body, int prompts) {
+    for (int i = 0; i < prompts; ++i) body["prompt"].push_back({7, 9});
+    const ClientResponse response = Complete(body);
+    return response.status == 200 ? "" : response.json()["error"]["param"];
+  };
+  EXPECT_EQ(param({{"n", 2}}, 2), "");
+  EXPECT_EQ(param({{"n", 1}}, 5), "n");
+  // For each token of each of four choices two log probabilities.
+  const json scored = {{"n", 2}, {"logprobs", 1}, {"echo", true}};
+  json fits = scored, exceeds = scored;
+  fits["max_tokens"] = 3;
+  exceeds["max_tokens"] = 4;
+  EXPECT_EQ(param(fits, 2), "");
+  EXPECT_EQ(param(exceeds, 2), "logprobs");
+}
+
 // What lm-eval asks for to read log-likelihoods.
 TEST_F(OpenAiEndpointsTest, EchoGivesLogprobsOfThePrompt) {
   Start();
@@ -281,13 +314,17 @@ TEST_F(OpenAiEndpointsTest, InternalFaultsAreNotToldInDetail) {
   EXPECT_EQ(response.headers.at("x-should-retry"), "false");
 }
 
-TEST_F(OpenAiEndpointsTest, FullQueueIs429WithRetryAfter) {
+TEST_F(OpenAiEndpointsTest, RefusalsHaveTheirStatusAndRetryAfter) {
   Start();
   engine().RefuseWith(absl::ResourceExhaustedError("the queue is full"));
   const ClientResponse response = Complete({{"prompt", "a"}});
   EXPECT_EQ(response.status, 429);
   EXPECT_EQ(response.headers.at("retry-after"), "1");
   EXPECT_EQ(response.json()["error"]["message"], "the queue is full");
+  engine().RefuseWith(absl::UnavailableError("draining"));
+  EXPECT_EQ(Complete({{"prompt", "a"}}).headers.at("retry-after"), "5");
+  engine().RefuseWith(absl::UnimplementedError("no jinja2"));
+  EXPECT_EQ(Complete({{"prompt", "a"}}).status, 501);
 }
 
 TEST_F(OpenAiEndpointsTest, BadRequestsNameTheirFieldAndReachNoEngine) {
@@ -303,10 +340,20 @@ TEST_F(OpenAiEndpointsTest, BadRequestsNameTheirFieldAndReachNoEngine) {
   EXPECT_EQ(param(Chat({{"logprobs", true}, {"top_logprobs", 99}})),
             "top_logprobs");
   EXPECT_EQ(param(Chat({{"max_tokens", -5}})), "max_tokens");
+  EXPECT_EQ(param(Chat({{"max_completion_tokens", -5}})),
+            "max_completion_tokens");
+  EXPECT_EQ(param(Complete({{"prompt", json::array({{7}, {8192}})}})),
+            "prompt[1]");
+  json chat = {{"messages", json::array()}};
+  chat["messages"].push_back(
+      {{"role", "user"}, {"content", std::string(20000, '.')}});
+  EXPECT_EQ(param(client().Post("/v1/chat/completions", chat.dump())),
+            "messages");
   EXPECT_EQ(param(client().Post("/v1/completions", "{")), nullptr);
   const ClientResponse model = Complete({{"prompt", "a"}, {"model", "gpt-9"}});
   EXPECT_EQ(model.status, 404);
   EXPECT_EQ(model.json()["error"]["code"], "model_not_found");
+  EXPECT_EQ(model.json()["error"]["param"], "model");
   EXPECT_EQ(engine().accepted(), 0);
 }
 
