@@ -11,6 +11,7 @@ namespace bullpen {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 class HttpRoutesTest : public HttpFixture {};
@@ -23,6 +24,18 @@ TEST(HttpMessageTest, PathHasNoHostAndNoQueryAndIsDecoded) {
   EXPECT_EQ(PathOf("/%zz"), "");
   EXPECT_EQ(PathOf("/%f"), "");
   EXPECT_EQ(PathOf("/%ff"), "");
+}
+
+TEST(HttpMessageTest, HeadsSuitTheVersionAndTheBody) {
+  const std::string older =
+      ResponseHead({}, {.version = 10, .body_bytes = 3, .request_id = "r"});
+  EXPECT_THAT(older, StartsWith("HTTP/1.0 200 OK\r\n"));
+  EXPECT_THAT(older, HasSubstr("\r\nContent-Length: 3\r\n"));
+  EXPECT_THAT(older, HasSubstr("\r\nConnection: keep-alive\r\n"));
+  const std::string none = ResponseHead({.status = 204}, {.request_id = "r"});
+  EXPECT_THAT(none, StartsWith("HTTP/1.1 204 No Content\r\n"));
+  EXPECT_THAT(none, Not(HasSubstr("Content-")));
+  EXPECT_THAT(none, Not(HasSubstr("Connection")));
 }
 
 TEST(HttpMessageTest, RequestIdsOfClientsAreKeptOnlyIfSane) {
@@ -127,6 +140,7 @@ TEST_F(HttpRoutesTest, KeysGuardAllButProbes) {
     const ClientResponse refused = client().Get(path);
     EXPECT_EQ(refused.status, 401) << path;
     EXPECT_EQ(refused.json()["error"]["type"], "authentication_error");
+    EXPECT_EQ(refused.headers.at("www-authenticate"), "Bearer");
   }
   EXPECT_EQ(
       client().Get("/v1/models", "Authorization: Bearer second-key\r\n").status,
@@ -162,6 +176,9 @@ TEST_F(HttpRoutesTest, TokenizeAndDetokenizeSpeakBothDialects) {
   EXPECT_EQ(unknown.status, 400);
   EXPECT_EQ(unknown.json()["error"]["param"], "tokens");
   EXPECT_EQ(client().Post("/tokenize", "{}").status, 400);
+  EXPECT_EQ(
+      client().Post("/tokenize", R"({"content":"a","prompt":"a"})").status,
+      400);
 }
 
 TEST_F(HttpRoutesTest, MetricsAreInPrometheusText) {

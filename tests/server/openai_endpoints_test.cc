@@ -4,6 +4,7 @@
 #include "base/strings.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/fakes/fake_chat_template.h"
 #include "tests/server/http_fixture.h"
 
 namespace bullpen {
@@ -184,6 +185,34 @@ TEST_F(OpenAiEndpointsTest, AResponseWaitsForItsLongestChoice) {
   const json body = Complete({{"prompt", json::array({{7}, {9}})}}).json();
   EXPECT_EQ(body["choices"][0]["text"], text);
   EXPECT_EQ(body["choices"][1]["text"], " x");
+  std::vector<int> finished;
+  for (const json& chunk : Chunks(
+           Complete({{"prompt", json::array({{7}, {9}})}, {"stream", true}}))) {
+    const json& choice = chunk["choices"][0];
+    if (!choice["finish_reason"].is_null()) finished.push_back(choice["index"]);
+  }
+  EXPECT_THAT(finished, ::testing::ElementsAre(1, 0));  // each of them once
+}
+
+TEST_F(OpenAiEndpointsTest, AnEchoOfIdsTellsSpecialTokens) {
+  Start();
+  Say("x");
+  const std::optional<int32_t> special = tokenizer().IdOf("<|im_end|>");
+  ASSERT_TRUE(special.has_value());
+  const json body =
+      Complete({{"prompt", {*special}}, {"max_tokens", 4}, {"echo", true}})
+          .json();
+  EXPECT_EQ(body["choices"][0]["text"], "<|im_end|>x");
+}
+
+// To try again would not help, as it does with a full queue.
+TEST_F(OpenAiEndpointsTest, AChatBeyondTheTemplatesLimitsIsABadRequest) {
+  Start();
+  FakeRendering::FailWith(absl::ResourceExhaustedError("output exceeds"));
+  const ClientResponse response = Chat(json::object());
+  FakeRendering::FailWith(absl::OkStatus());
+  EXPECT_EQ(response.status, 400);
+  EXPECT_EQ(response.json()["error"]["param"], "messages");
 }
 
 TEST_F(OpenAiEndpointsTest, ChoicesAndTheirLogprobsHaveLimitsInAll) {
@@ -245,17 +274,27 @@ TEST_F(OpenAiEndpointsTest, EchoGivesLogprobsOfThePrompt) {
 
 TEST_F(OpenAiEndpointsTest, ChatLogprobsCarryBytes) {
   Start();
-  FakeAnswer answer = Tokens("yes");
+  FakeAnswer answer = Tokens("\u00e9");
   answer.tokens[0].logprob = -1.5f;
   answer.tokens[0].top = {{.id = answer.tokens[0].id, .logprob = -1.5f}};
   engine().SetScript([answer](const Request&) { return answer; });
   const json body = Chat({{"logprobs", true}, {"top_logprobs", 1}}).json();
   const json& token = body["choices"][0]["logprobs"]["content"][0];
   const std::string bytes = tokenizer().TokenBytes(answer.tokens[0].id);
-  EXPECT_EQ(token["token"], bytes);
+  EXPECT_EQ(token["token"], "\uFFFD");  // half a character
   EXPECT_EQ(token["logprob"], -1.5);
-  EXPECT_EQ(token["bytes"].size(), bytes.size());
-  EXPECT_EQ(token["top_logprobs"][0]["token"], bytes);
+  EXPECT_EQ(token["bytes"], std::vector<uint8_t>(bytes.begin(), bytes.end()));
+  EXPECT_EQ(token["top_logprobs"][0]["bytes"], token["bytes"]);
+}
+
+TEST_F(OpenAiEndpointsTest, TheTokenThatWasTakenIsToldOnceAmongTheLikeliest) {
+  Start();
+  FakeAnswer answer = Tokens("yes");
+  answer.tokens[0].logprob = -1.5f;
+  answer.tokens[0].top = {{.id = answer.tokens[0].id, .logprob = -1.5f}};
+  engine().SetScript([answer](const Request&) { return answer; });
+  EXPECT_THAT(Complete({{"prompt", "a"}, {"logprobs", 1}}).body,
+              HasSubstr(R"("top_logprobs":[{"yes":-1.5}])"));
 }
 
 TEST_F(OpenAiEndpointsTest, EmojiIsNeverSplitAcrossDeltas) {
@@ -291,7 +330,7 @@ TEST_P(FailureTest, OfTheEngineIsAnErrorWholeOrStreamed) {
   EXPECT_EQ(whole.json()["error"]["code"], GetParam().code);
   const ClientResponse streamed = Complete({{"prompt", "a"}, {"stream", true}});
   EXPECT_EQ(streamed.status, 200);
-  ASSERT_FALSE(streamed.events().empty());
+  ASSERT_EQ(streamed.events().size(), answer.tokens.size() + 1);
   const json last = json::parse(streamed.events().back(), nullptr, false);
   EXPECT_EQ(last["error"]["code"], GetParam().code);
   EXPECT_TRUE(client().ReceiveEnd());

@@ -78,8 +78,17 @@ INSTANTIATE_TEST_SUITE_P(
         BadBody{false, R"({"prompt":[99999999999]})", "prompt", "token ids"},
         BadBody{false, R"({"prompt":[18446744073709551615]})", "prompt",
                 "18446744073709551615"},
+        BadBody{false, R"({"prompt":[-99999999999]})", "prompt", "token ids"},
         BadBody{false, R"({"prompt":"a","max_tokens":"5"})", "max_tokens",
                 "32-bit integer, got \"5\""},
+        BadBody{
+            false,
+            R"({"prompt":"a","max_tokens":")" + std::string(81, 'x') + "\"}",
+            "max_tokens", "got a string of 81 bytes"},
+        BadBody{
+            false,
+            R"({"prompt":"a","max_tokens":[")" + std::string(160, 'x') + "\"]}",
+            "max_tokens", "got an array"},
         BadBody{false, R"({"prompt":"a","max_tokens":1e300})", "max_tokens",
                 "32-bit integer"},
         BadBody{false, R"({"prompt":"a","max_tokens":2.5})", "max_tokens",
@@ -92,6 +101,10 @@ INSTANTIATE_TEST_SUITE_P(
                 "a number"},
         BadBody{false, R"({"prompt":"a","seed":18446744073709551615})", "seed",
                 "64-bit integer"},
+        BadBody{false, R"({"prompt":"a","seed":1e300})", "seed",
+                "64-bit integer"},
+        BadBody{false, R"({"prompt":"a","top_k":-4294967296})", "top_k",
+                "got -4294967296"},
         BadBody{false, R"({"prompt":"a","stream":1})", "stream", "true or"},
         BadBody{false, R"({"prompt":"a","n":0})", "n", "at least 1"},
         BadBody{false, R"({"prompt":"a","n":1000000000})", "n", "at most 8"},
@@ -100,6 +113,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadBody{false, R"({"prompt":"a","logit_bias":[1]})", "logit_bias",
                 "object"},
         BadBody{false, R"({"prompt":"a","logit_bias":{"x":1}})", "logit_bias",
+                "no token id"},
+        BadBody{false, R"({"prompt":"a","logit_bias":{"1x":1}})", "logit_bias",
                 "no token id"},
         BadBody{false, R"({"prompt":"a","logit_bias":{"1":1e300}})",
                 "logit_bias", "of token 1"},
@@ -206,6 +221,36 @@ TEST(OpenAiRequestTest, TakesEveryShapeOfPrompt) {
               ElementsAre(4, 5));
 }
 
+TEST(OpenAiRequestTest, TheLimitsThemselvesAreAllowed) {
+  std::string prompts = "\"a\"";
+  for (int i = 1; i < 32; ++i) prompts += ",\"a\"";
+  const auto call = Parse(false, R"({"n":8,"prompt":[)" + prompts + "]}");
+  ASSERT_TRUE(call.ok()) << call.status();
+  EXPECT_EQ(call->prompts.size(), 32u);
+  EXPECT_EQ(call->n, 8);
+  EXPECT_FALSE(Parse(false, R"({"prompt":["a",)" + prompts + "]}").ok());
+
+  std::string variables = R"("a0":")" + std::string(1024, 'x') + "\"";
+  variables += ",\"" + std::string(64, 'b') + "\":1";
+  for (int i = 2; i < 32; ++i) {
+    variables += ",\"a" + std::to_string(i) + "\":1";
+  }
+  const auto chat = Parse(true, R"({"messages":[{"role":"user","content":"a"}],
+                "chat_template_kwargs":{)" +
+                                    variables + "}}");
+  EXPECT_TRUE(chat.ok()) << chat.status();
+}
+
+TEST(OpenAiRequestTest, TheNewerNameOfARepetitionPenaltyWins) {
+  const auto both = Parse(
+      false, R"({"prompt":"a","repeat_penalty":2,"repetition_penalty":3})");
+  ASSERT_TRUE(both.ok()) << both.status();
+  EXPECT_EQ(both->prompts[0].repetition_penalty, 3.0f);
+  const auto older = Parse(false, R"({"prompt":"a","repeat_penalty":2})");
+  ASSERT_TRUE(older.ok()) << older.status();
+  EXPECT_EQ(older->prompts[0].repetition_penalty, 2.0f);
+}
+
 TEST(OpenAiRequestTest, ReadsSamplingFields) {
   const auto call = Parse(false, R"({"prompt":"a","temperature":0.5,"top_p":0.9,
       "top_k":-1,"min_p":0.1,"seed":-1,"stop":"x","max_tokens":7.0,"n":2,
@@ -234,8 +279,34 @@ TEST(OpenAiRequestTest, AcceptsWhatClientsSendByHabit) {
       "store":false,"service_tier":"auto","safety_identifier":"s",
       "prompt_cache_key":"k","parallel_tool_calls":true,"tools":null,
       "tool_choice":"auto","response_format":{"type":"text"},"n":null,
-      "modalities":["text"],"stream_options":null})");
+      "modalities":["text"],"stream_options":null,"top_logprobs":0})");
   EXPECT_TRUE(call.ok()) << call.status();
+  const auto completion = Parse(false, R"({"prompt":"a","suffix":null})");
+  EXPECT_TRUE(completion.ok()) << completion.status();
+}
+
+TEST(OpenAiRequestTest, MessagesHaveALimit) {
+  RequestLimits limits;
+  limits.max_messages = 2;
+  const auto call = [&](const std::string& messages) {
+    const auto body =
+        ParseJsonObject(R"({"messages":[)" + messages + "]}", limits);
+    return ParseChatCall(*body, limits).status();
+  };
+  const std::string one = R"({"role":"user","content":"a"})";
+  EXPECT_TRUE(call(one + "," + one).ok());
+  const absl::Status three = call(one + "," + one + "," + one);
+  EXPECT_EQ(ErrorParam(three), "messages");
+  EXPECT_THAT(std::string(three.message()), HasSubstr("3 entries, at most 2"));
+}
+
+TEST(OpenAiRequestTest, AnEmptyListOfToolsIsNone) {
+  const auto call = Parse(true, R"({"messages":[
+      {"role":"assistant","content":"a","reasoning_content":"b"}],
+      "tools":[]})");
+  ASSERT_TRUE(call.ok()) << call.status();
+  EXPECT_TRUE(call->tools.is_null());
+  EXPECT_EQ(call->messages[0]["reasoning_content"], "b");
 }
 
 TEST(OpenAiRequestTest, ContentPartsAreJoinedAndNullIsEmpty) {
@@ -307,6 +378,17 @@ TEST(OpenAiRequestTest, TemplateVariablesReachTheTemplate) {
   EXPECT_EQ(call->variables["enable_thinking"], false);
   EXPECT_EQ(call->variables["add_generation_prompt"], true);
   EXPECT_EQ(call->variables["reasoning_effort"], "low");
+}
+
+TEST(OpenAiJsonTest, CountsObjectsListsAndFields) {
+  RequestLimits limits;
+  limits.max_json_parts = 3;
+  EXPECT_TRUE(ParseJsonObject(R"({"a":[1,2,3]})", limits).ok());
+  limits.max_json_parts = 2;
+  const absl::Status refused =
+      ParseJsonObject(R"({"a":[1,2,3]})", limits).status();
+  EXPECT_THAT(std::string(refused.message()),
+              HasSubstr("more than 2 objects, lists and fields"));
 }
 
 TEST(OpenAiJsonTest, EscapesWhatJsonCannotHold) {
