@@ -201,7 +201,11 @@ void Engine::Stop() {
 }
 
 CacheSnapshot Engine::cache_snapshot() const {
-  CacheSnapshot snapshot{.arena_bytes = 8192, .loads = 3};
+  CacheSnapshot snapshot{.arena_bytes = 8192,
+                         .loads = 3,
+                         .load_failures = 2,
+                         .bytes_loaded = 6144,
+                         .stall_seconds = 0.5};
   snapshot.layers.push_back({.experts = 8,
                              .slots = 4,
                              .slot_bytes = 2048,

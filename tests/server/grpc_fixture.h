@@ -64,8 +64,12 @@ class GrpcTest : public ::testing::Test {
     ModelFacts facts;
     facts.id = "default";
     facts.architecture = "qwen3_moe";
+    facts.layers = 2;
+    facts.experts = 8;
+    facts.experts_per_token = 3;
     facts.vocab = tokenizer->vocab_size();
     facts.context = 4096;
+    facts.generation.eos_ids = {7};
     service_.SetReady(MakeFakeEngine(engine_, metrics_), std::move(tokenizer),
                       *ChatTemplate::FromDirectory("", {}), std::move(facts));
   }

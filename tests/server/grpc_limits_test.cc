@@ -5,6 +5,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/grpc_budget.h"
 #include "tests/server/grpc_fixture.h"
 
 namespace bullpen {
@@ -111,6 +112,37 @@ TEST_F(GrpcLimitsTest, CallsOfAllKindsAreCounted) {
   EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_EQ(status.error_message(), "more than 1 calls are under way");
   context.TryCancel();
+}
+
+TEST_F(GrpcLimitsTest, ACallThatTheEngineRefusedGivesItsPlaceBack) {
+  Start({.max_calls = 1});
+  BecomeReady();
+  Script({.tokens = TokensOf("hi")});
+  engine_.RefuseWith(absl::ResourceExhaustedError("the queue is full"));
+  EXPECT_EQ(Generate(Prompt("x")).status.error_message(), "the queue is full");
+  engine_.RefuseWith(absl::OkStatus());
+  // Soon after the client has its answer.
+  const Clock::time_point end = Clock::now() + std::chrono::seconds(10);
+  bool taken = false;
+  while (!taken && Clock::now() < end) {
+    taken = Generate(Prompt("x")).status.ok();
+  }
+  EXPECT_TRUE(taken);
+}
+
+TEST(CallBudget, TakesBackEachPlaceAndEachByteOnce) {
+  CallBudget budget(2, 100);
+  for (int i = 0; i < 5; ++i) EXPECT_TRUE(budget.Take(60).ok());
+  {
+    absl::StatusOr<CallBudget::Share> share = budget.Take(60);
+    ASSERT_TRUE(share.ok());
+    share->GiveBytesBack();
+  }
+  const absl::StatusOr<CallBudget::Share> first = budget.Take(60);
+  EXPECT_FALSE(budget.Take(41).ok());
+  const absl::StatusOr<CallBudget::Share> second = budget.Take(40);
+  EXPECT_TRUE(second.ok());
+  EXPECT_FALSE(budget.Take(0).ok());
 }
 
 TEST_F(GrpcLimitsTest, ACallWhoseClientDoesNotReadIsCancelled) {

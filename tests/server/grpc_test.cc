@@ -58,6 +58,16 @@ TEST_F(GrpcTest, AStopStringEndsTheStreamAndTheWork) {
   EXPECT_EQ(engine_.cancelled(), 0);
 }
 
+TEST_F(GrpcTest, TextHeldForAStopStringComesWithTheEnd) {
+  BecomeReady();
+  Script({.tokens = TokensOf("a bird ST"), .reason = FinishReason::kLength});
+  v1::GenerateRequest request = Prompt("x");
+  request.add_stop("STOP");
+  const Answer answer = Generate(request);
+  EXPECT_EQ(answer.text, "a bird ST");
+  EXPECT_EQ(answer.last.finish().reason(), v1::FINISH_REASON_LENGTH);
+}
+
 TEST_F(GrpcTest, AnErrorOfTheEngineComesAfterTheTokensBeforeIt) {
   BecomeReady();
   Script({.tokens = TokensOf("a bird"),
@@ -95,7 +105,86 @@ TEST_F(GrpcTest, BadFieldsAreNamed) {
   request.set_request_id("two words");
   answer = Generate(request);
   EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  request = Prompt("x");
+  request.set_request_id(std::string(129, 'x'));
+  answer = Generate(request);
+  EXPECT_EQ(answer.status.error_message(),
+            "request_id has 129 bytes, at most 128 are allowed");
   EXPECT_EQ(engine_.accepted(), 0);
+  EXPECT_EQ(metrics_.requests_rejected_invalid.Value(), 5);
+}
+
+TEST_F(GrpcTest, EachFieldReachesTheEngine) {
+  BecomeReady();
+  Script({.tokens = TokensOf("hi")});
+  v1::GenerateRequest request = Prompt("x");
+  v1::SamplingParams& sampling = *request.mutable_sampling();
+  sampling.set_temperature(0.5f);
+  sampling.set_top_k(11);
+  sampling.set_top_p(0.75f);
+  sampling.set_min_p(0.25f);
+  sampling.set_seed(5);
+  sampling.set_repetition_penalty(1.5f);
+  sampling.set_presence_penalty(0.125f);
+  request.set_max_tokens(7);
+  request.add_stop_token_ids(9);
+  request.set_ignore_eos(true);
+  request.set_logprobs(2);
+  request.set_request_id(std::string(128, 'x'));
+  ASSERT_TRUE(Generate(request).status.ok());
+  const Request got = engine_.requests()[0];
+  EXPECT_EQ(got.sampling.temperature, 0.5f);
+  EXPECT_EQ(got.sampling.top_k, 11);
+  EXPECT_EQ(got.sampling.top_p, 0.75f);
+  EXPECT_EQ(got.sampling.min_p, 0.25f);
+  EXPECT_EQ(got.sampling.seed, 5u);
+  EXPECT_EQ(got.sampling.repetition_penalty, 1.5f);
+  EXPECT_EQ(got.sampling.presence_penalty, 0.125f);
+  EXPECT_EQ(got.sampling.frequency_penalty, 0.0f);
+  EXPECT_EQ(got.max_tokens, 7);
+  EXPECT_THAT(got.stop_ids, ElementsAre(9));
+  EXPECT_EQ(got.logprobs, 2);
+  EXPECT_EQ(got.id, request.request_id());
+  sampling.set_frequency_penalty(0.25f);
+  request.set_ignore_eos(false);
+  ASSERT_TRUE(Generate(request).status.ok());
+  EXPECT_EQ(engine_.requests()[1].sampling.frequency_penalty, 0.25f);
+  EXPECT_THAT(engine_.requests()[1].stop_ids, ElementsAre(9, 7));
+}
+
+TEST_F(GrpcTest, TokensHaveTheirLogprobs) {
+  BecomeReady();
+  std::vector<TokenEvent> tokens = TokensOf("x");
+  const int32_t other = TokensOf("y")[0].id;
+  tokens[0].logprob = -0.5f;
+  tokens[0].top = {{.id = other, .logprob = -0.25f}};
+  Script({.tokens = tokens, .hold = true});
+  grpc::ClientContext context;
+  auto reader = stub_->Generate(&context, Prompt("x"));
+  v1::GenerateResponse response;
+  ASSERT_TRUE(reader->Read(&response));
+  ASSERT_EQ(response.tokens_size(), 1);
+  const v1::Token& token = response.tokens(0);
+  EXPECT_EQ(token.logprob(), -0.5f);
+  ASSERT_EQ(token.top_logprobs_size(), 1);
+  EXPECT_EQ(token.top_logprobs(0).id(), other);
+  EXPECT_EQ(token.top_logprobs(0).token(), "y");
+  EXPECT_EQ(token.top_logprobs(0).logprob(), -0.25f);
+  context.TryCancel();
+}
+
+TEST_F(GrpcTest, TheModelIsDescribed) {
+  BecomeReady();
+  grpc::ClientContext context;
+  v1::GetModelResponse model;
+  ASSERT_TRUE(stub_->GetModel(&context, {}, &model).ok());
+  EXPECT_EQ(model.id(), "default");
+  EXPECT_EQ(model.architecture(), "qwen3_moe");
+  EXPECT_EQ(model.context_length(), 4096);
+  EXPECT_EQ(model.vocab_size(), service_.tokenizer().vocab_size());
+  EXPECT_EQ(model.layers(), 2);
+  EXPECT_EQ(model.experts(), 8);
+  EXPECT_EQ(model.experts_per_token(), 3);
 }
 
 TEST_F(GrpcTest, ACancelledCallCancelsItsRequestOnly) {
@@ -238,6 +327,12 @@ TEST_F(GrpcTest, TokenizeAndDetokenizeAreInverse) {
   grpc::ClientContext second;
   ASSERT_TRUE(stub_->Detokenize(&second, back, &text).ok());
   EXPECT_EQ(text.text(), request.text());
+  const int32_t special = *service_.tokenizer().IdOf("<|im_end|>");
+  back.add_ids(special);
+  back.set_skip_special_tokens(true);
+  grpc::ClientContext skipped;
+  ASSERT_TRUE(stub_->Detokenize(&skipped, back, &text).ok());
+  EXPECT_EQ(text.text(), request.text());
   back.add_ids(1 << 30);
   grpc::ClientContext third;
   EXPECT_EQ(stub_->Detokenize(&third, back, &text).error_code(),
@@ -250,8 +345,17 @@ TEST_F(GrpcTest, TheCacheSnapshotIsGivenWhole) {
   v1::GetExpertCacheResponse response;
   ASSERT_TRUE(stub_->GetExpertCache(&context, {}, &response).ok());
   EXPECT_EQ(response.slot_bytes(), 8192);
+  EXPECT_EQ(response.loads(), 3);
+  EXPECT_EQ(response.load_failures(), 2);
+  EXPECT_EQ(response.bytes_loaded(), 6144);
+  EXPECT_EQ(response.stall_seconds(), 0.5);
   ASSERT_EQ(response.layers_size(), 1);
+  EXPECT_EQ(response.layers(0).experts(), 8);
+  EXPECT_EQ(response.layers(0).slots(), 4);
+  EXPECT_EQ(response.layers(0).lookups(), 10);
+  EXPECT_EQ(response.layers(0).hits(), 7);
   EXPECT_EQ(response.layers(0).resident(), 2);
+  EXPECT_EQ(response.layers(0).loading(), 1);
   EXPECT_THAT(response.layers(0).resident_experts(), ElementsAre(1, 5));
 }
 
