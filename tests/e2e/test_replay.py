@@ -143,6 +143,22 @@ def test_recorded_routing_goes_both_ways_and_replays(binary, cache_dir, tmp_path
     assert tokens == {("0", str(i)) for i in range(5)} | {("1", str(i)) for i in range(11)}
 
 
+def test_a_servers_requests_are_turns_with_weights_of_their_own(binary, start_server, tmp_path):
+    traces, table = tmp_path / "traces", tmp_path / "a.csv"
+    server = start_server("--record-routing", traces)
+    for _ in range(2):
+        server.complete([11, 22, 33], max_tokens=2, ignore_eos=True)
+    assert server.terminate() == 0
+    [trace] = traces.iterdir()
+    subprocess.run([binary, "trace", trace, table], check=True, capture_output=True, timeout=120)
+    lines = [line for line in table.read_text().splitlines() if not line.startswith("#")]
+    rows = list(csv.DictReader(lines))
+    assert {row["turn"] for row in rows} == {"0", "1"}
+    prompt = {row["weight"] for row in rows if row["turn"] == row["layer"] == row["slot"] == "0"
+              and row["phase"] == "0"}
+    assert len(prompt) == 3
+
+
 def test_token_ids_are_recorded_only_where_they_are_asked_for(binary, cache_dir, tmp_path):
     def run(*arguments):
         command = [binary, *map(str, arguments)]
