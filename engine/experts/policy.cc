@@ -111,7 +111,10 @@ double EvictionPolicy::Order(int32_t expert, size_t rule) const {
 bool EvictionPolicy::GoesBefore(int32_t a, int32_t b, size_t rule) const {
   const double x = Order(a, rule);
   const double y = Order(b, rule);
-  if (x != y) return x < y;
+  return x != y ? x < y : IsOlder(a, b);
+}
+
+bool EvictionPolicy::IsOlder(int32_t a, int32_t b) const {
   return last_[a] != last_[b] ? last_[a] < last_[b] : a < b;
 }
 
@@ -144,10 +147,14 @@ int32_t EvictionPolicy::RunShadow(Shadow& shadow, size_t rule) {
       continue;
     }
     int32_t* victim = nullptr;
+    double least = 0;
     for (int32_t& held : shadow.held) {
       if (last_[held] > step_start_) continue;
-      if (victim == nullptr || GoesBefore(held, *victim, rule)) {
+      const double order = Order(held, rule);
+      if (victim == nullptr || order < least ||
+          (order == least && IsOlder(held, *victim))) {
         victim = &held;
+        least = order;
       }
     }
     shadow.holds[*victim] = false;

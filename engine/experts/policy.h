@@ -107,6 +107,7 @@ class EvictionPolicy {
   }
   double Order(int32_t expert, size_t rule) const;
   bool GoesBefore(int32_t a, int32_t b, size_t rule) const;
+  bool IsOlder(int32_t a, int32_t b) const;
   void EndStep();
   int32_t RunShadow(Shadow& shadow, size_t rule);
 
