@@ -23,9 +23,13 @@ class CacheTest : public ::testing::Test {
 
   void Create(std::vector<int32_t> slots,
               PolicyKind policy = PolicyKind::kCrf) {
+    CreateOn(transfers_, std::move(slots), policy);
+  }
+  void CreateOn(TransferQueue& transfers, std::vector<int32_t> slots,
+                PolicyKind policy = PolicyKind::kCrf) {
     auto cache = ExpertCache::Create(
         model_.catalog, {.slots = std::move(slots), .policy = policy},
-        transfers_, metrics_);
+        transfers, metrics_);
     ASSERT_TRUE(cache.ok()) << cache.status();
     cache_ = *std::move(cache);
   }

@@ -52,10 +52,7 @@ TEST_F(CachePrefetchTest, ALatePrefetchIsPromotedAndAwaited) {
 
 TEST_F(CachePrefetchTest, ALatePrefetchIsReadBeforeOtherGuesses) {
   TransferQueue one_thread(reader_, {.threads = 1, .chunk_bytes = 4096});
-  auto created = ExpertCache::Create(model_.catalog, {.slots = {2, 2, 2}},
-                                     one_thread, metrics_);
-  ASSERT_TRUE(created.ok()) << created.status();
-  cache_ = *std::move(created);
+  CreateOn(one_thread, {2, 2, 2});
   reader_.CloseGate();
   cache_->Prefetch(std::vector<ExpertKey>{{1, 1}, {2, 2}, {0, 3}});
   reader_.AwaitAtGate(1);  // the first of the chunks of 1
@@ -114,10 +111,7 @@ TEST_F(CachePrefetchTest, AGuessThatItsLayerDidNotWantIsReadNoFurther) {
 TEST_F(CachePrefetchTest,
        ACancelledGuessThatIsWantedAfterAllLoadsFromItsStart) {
   TransferQueue one_thread(reader_, {.threads = 1, .chunk_bytes = 4096});
-  auto created = ExpertCache::Create(model_.catalog, {.slots = {4, 4, 4}},
-                                     one_thread, metrics_);
-  ASSERT_TRUE(created.ok()) << created.status();
-  cache_ = *std::move(created);
+  CreateOn(one_thread, {4, 4, 4});
   reader_.CloseGate();
   cache_->Prefetch(std::vector<ExpertKey>{{1, 4}});
   reader_.AwaitAtGate(1);  // the first of its chunks
@@ -162,10 +156,7 @@ TEST_F(CachePrefetchTest, AGuessNeverTouchesTheLayerThatRuns) {
 
 TEST_F(CachePrefetchTest, HalfOfTheQueueStaysFreeForDemands) {
   TransferQueue four(reader_, {.capacity = 4, .chunk_bytes = 4096});
-  auto created =
-      ExpertCache::Create(model_.catalog, {.slots = {4, 4, 4}}, four, metrics_);
-  ASSERT_TRUE(created.ok()) << created.status();
-  cache_ = *std::move(created);
+  CreateOn(four, {4, 4, 4});
   reader_.CloseGate();
   EXPECT_EQ(cache_->Prefetch(std::vector<ExpertKey>{{1, 1}, {1, 2}, {1, 3}}),
             2);

@@ -16,7 +16,7 @@
 namespace bullpen {
 namespace {
 
-constexpr int64_t kBlob = int64_t{4} << 20;  // a wrong one costs 1.5 MiB
+constexpr int64_t kBlob = int64_t{4} << 20;  // a wrong one costs 2 MiB
 constexpr double kMiB = 1 << 20;
 
 // Steps of ten layers and ten seconds, of which demands are under way for this
