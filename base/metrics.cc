@@ -57,14 +57,6 @@ Metrics::Lookups LookupsOf(prometheus::Registry& registry, const char* phase) {
           count("missed")};
 }
 
-Metrics::TransferBytes TransferBytesOf(prometheus::Registry& registry) {
-  const auto count = [&](const char* cause) -> prometheus::Counter& {
-    return Count(registry, kBytes, kBytesHelp,
-                 {{"from", "disk"}, {"to", "ram"}, {"cause", cause}});
-  };
-  return {count("demand"), count("prefetch_used"), count("prefetch_wasted")};
-}
-
 Metrics::StateBytes StateBytesOf(prometheus::Registry& registry) {
   const auto level = [&](const char* state) -> prometheus::Gauge& {
     return BuildGauge()
@@ -141,7 +133,6 @@ Metrics::Metrics()
                       .Name("bullpen_expert_cache_layer_slots")
                       .Help("Slots that each layer has now.")
                       .Register(registry_)),
-      transfer_bytes(TransferBytesOf(registry_)),
       stall_seconds_decode(
           Count(registry_, kStalls, kStallsHelp, {{"phase", "decode"}})),
       stall_seconds_prefill(
@@ -212,5 +203,14 @@ Metrics::Metrics()
                          .Name("bullpen_http_responses_total")
                          .Help("HTTP responses, by status code.")
                          .Register(registry_)) {}
+
+Metrics::TransferBytes Metrics::TransferBytesBetween(const std::string& from,
+                                                     const std::string& to) {
+  const auto count = [&](const char* cause) -> prometheus::Counter& {
+    return Count(registry_, kBytes, kBytesHelp,
+                 {{"from", from}, {"to", to}, {"cause", cause}});
+  };
+  return {count("demand"), count("prefetch_used"), count("prefetch_wasted")};
+}
 
 }  // namespace bullpen

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <memory>
+#include <string>
 
 #include "prometheus/counter.h"
 #include "prometheus/gauge.h"
@@ -77,8 +78,9 @@ class Metrics {
     prometheus::Counter& prefetch_used;
     prometheus::Counter& prefetch_wasted;  // evicted unused, or cancelled
   };
-  TransferBytes
-      transfer_bytes;  // bullpen_expert_transfer_bytes_total{from="disk",to="ram",cause="demand"}
+  // bullpen_expert_transfer_bytes_total{from="disk",to="ram",cause="demand"}
+  TransferBytes TransferBytesBetween(const std::string& from,
+                                     const std::string& to);
   prometheus::Counter&
       stall_seconds_decode;  // bullpen_expert_stall_seconds_total{phase="decode"}
   prometheus::Counter& stall_seconds_prefill;  // ... {phase="prefill"}

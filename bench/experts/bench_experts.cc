@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/huge_buffer.h"
 #include "base/xxh3.h"
 #include "benchmark/benchmark.h"
 #include "engine/experts/cache.h"
@@ -200,18 +201,19 @@ void Snapshot(benchmark::State& state) {
   TransferQueue transfers(reader, {});
   const std::vector<int32_t> slots(catalog.layers.size(), shape.experts);
   // A half-life of its own, so that scores are decayed ones.
-  auto cache = ExpertCache::Create(
-      catalog, {.slots = slots, .half_life_tokens = 16}, transfers, metrics);
-  CHECK(cache.ok()) << cache.status();
+  const HugeBuffer arena =
+      *HugeBuffer::Allocate(ExpertCache::ArenaBytes(catalog, slots));
+  ExpertCache cache(catalog, {.slots = slots, .half_life_tokens = 16},
+                    arena.span(), transfers, metrics);
   std::vector<int32_t> all(static_cast<size_t>(shape.experts));
   std::iota(all.begin(), all.end(), 0);
   const std::vector<int32_t> counts(all.size(), 1);
   for (int32_t layer = 0; layer < shape.layers; ++layer) {
-    auto step = (*cache)->Acquire(layer, all, counts, 1, Phase::kDecode);
+    auto step = cache.Acquire(layer, all, counts, 1, Phase::kDecode);
     while (!step.Next().empty()) {
     }
   }
-  for (auto _ : state) benchmark::DoNotOptimize((*cache)->Snapshot());
+  for (auto _ : state) benchmark::DoNotOptimize(cache.Snapshot());
 }
 BENCHMARK(Snapshot)->DenseRange(0, 2)->Unit(benchmark::kMicrosecond);
 

@@ -6,8 +6,10 @@
 
 namespace bullpen {
 
-CacheAccounts::CacheAccounts(const ExpertCatalog& catalog, Metrics& metrics)
-    : metrics_(metrics) {
+CacheAccounts::CacheAccounts(const ExpertCatalog& catalog, const Link& link,
+                             Metrics& metrics)
+    : metrics_(metrics),
+      bytes_(metrics.TransferBytesBetween(link.from, link.to)) {
   layers_.reserve(catalog.layers.size());
   for (const ExpertCatalog::Layer& layer : catalog.layers) {
     const prometheus::Labels label = {{"layer", absl::StrCat(layers_.size())}};
@@ -30,8 +32,7 @@ void CacheAccounts::LookUp(ExpertKey key, SlotState found) {
     ++step_.prefetched;
     guess = Guess::kNone;
     transferred_.prefetch_used += layer.blob_bytes;
-    metrics_.transfer_bytes.prefetch_used.Increment(
-        static_cast<double>(layer.blob_bytes));
+    bytes_.prefetch_used.Increment(static_cast<double>(layer.blob_bytes));
   } else {
     ++step_.prefetched_late;
     guess = Guess::kLate;
@@ -95,8 +96,7 @@ void CacheAccounts::LoadEnded(ExpertKey key, bool ok, double seconds) {
   if (guess == Guess::kOpen) return;  // counted when it is used or evicted
   const bool late = std::exchange(guess, Guess::kNone) == Guess::kLate;
   (late ? transferred_.prefetch_used : transferred_.demand) += layer.blob_bytes;
-  (late ? metrics_.transfer_bytes.prefetch_used
-        : metrics_.transfer_bytes.demand)
+  (late ? bytes_.prefetch_used : bytes_.demand)
       .Increment(static_cast<double>(layer.blob_bytes));
 }
 
@@ -115,8 +115,7 @@ void CacheAccounts::LoadCancelled(ExpertKey key, int64_t bytes) {
   Move(layer, metrics_.state_bytes.loading, metrics_.state_bytes.empty);
   bytes_loaded_ += static_cast<uint64_t>(bytes);
   (guess ? transferred_.prefetch_wasted : transferred_.demand) += bytes;
-  (guess ? metrics_.transfer_bytes.prefetch_wasted
-         : metrics_.transfer_bytes.demand)
+  (guess ? bytes_.prefetch_wasted : bytes_.demand)
       .Increment(static_cast<double>(bytes));
 }
 
@@ -129,8 +128,7 @@ void CacheAccounts::Evicted(ExpertKey key, bool by_guess) {
   Guess& guess = layer.guesses[key.expert];
   if (std::exchange(guess, Guess::kNone) != Guess::kOpen) return;
   transferred_.prefetch_wasted += layer.blob_bytes;
-  metrics_.transfer_bytes.prefetch_wasted.Increment(
-      static_cast<double>(layer.blob_bytes));
+  bytes_.prefetch_wasted.Increment(static_cast<double>(layer.blob_bytes));
 }
 
 void CacheAccounts::HasSlots(int32_t layer, int32_t slots) {

@@ -37,7 +37,9 @@ class CacheAccounts {
     uint64_t hits = 0;
   };
 
-  CacheAccounts(const ExpertCatalog& catalog, Metrics& metrics);
+  // `link`: the one that loads come over.
+  CacheAccounts(const ExpertCatalog& catalog, const Link& link,
+                Metrics& metrics);
 
   // A step of `layer` looks up an expert and finds it in a slot of this state;
   // kEmpty: in none.
@@ -87,6 +89,7 @@ class CacheAccounts {
                    prometheus::Gauge& to);
 
   Metrics& metrics_;
+  Metrics::TransferBytes bytes_;
   std::vector<LayerBooks> layers_;
   LookupCounts step_;  // since EndLookups
   LookupCounts decode_;

@@ -6,7 +6,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
-#include "base/status.h"
 
 namespace bullpen {
 
@@ -14,9 +13,6 @@ namespace {
 
 std::vector<SlotPool::LayerShape> Shapes(const ExpertCatalog& catalog,
                                          const CacheConfig& config) {
-  CHECK(config.slots.size() == catalog.layers.size())
-      << config.slots.size() << " layers of slots for "
-      << catalog.layers.size();
   const std::vector<int32_t>& floors =
       config.floors.empty() ? config.slots : config.floors;
   CHECK(floors.size() == config.slots.size()) << floors.size();
@@ -35,52 +31,47 @@ std::vector<SlotPool::LayerShape> Shapes(const ExpertCatalog& catalog,
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ExpertCache>> ExpertCache::Create(
-    const ExpertCatalog& catalog, const CacheConfig& config,
-    TransferQueue& transfers, Metrics& metrics) {
-  const std::vector<SlotPool::LayerShape> shapes = Shapes(catalog, config);
+int64_t ExpertCache::ArenaBytes(const ExpertCatalog& catalog,
+                                std::span<const int32_t> slots) {
+  CHECK(slots.size() == catalog.layers.size())
+      << slots.size() << " layers of slots for " << catalog.layers.size();
   int64_t bytes = 0;
-  for (const SlotPool::LayerShape& shape : shapes) {
-    bytes += shape.slots * shape.blob_bytes;
+  for (size_t l = 0; l < slots.size(); ++l) {
+    bytes += slots[l] * catalog.layers[l].blob_bytes;
   }
-  ASSIGN_OR_RETURN(HugeBuffer arena,
-                   HugeBuffer::Allocate(bytes, HugeBuffer::Touch::kNow,
-                                        config.memory_nodes));
-  const Needs needs{catalog, config, transfers, metrics};
-  return std::unique_ptr<ExpertCache>(
-      new ExpertCache(needs, shapes, std::move(arena)));
+  return bytes;
 }
 
-ExpertCache::ExpertCache(const Needs& needs,
-                         std::span<const SlotPool::LayerShape> shapes,
-                         HugeBuffer arena)
-    : catalog_(needs.catalog),
-      transfers_(needs.transfers),
-      accounts_(needs.catalog, needs.metrics),
-      arena_(std::move(arena)),
-      slots_(shapes, {.kind = needs.config.policy,
-                      .half_life_tokens = needs.config.half_life_tokens}) {
-  std::byte* next = arena_.data();
+ExpertCache::ExpertCache(const ExpertCatalog& catalog,
+                         const CacheConfig& config, std::span<std::byte> arena,
+                         TransferQueue& transfers, Metrics& metrics)
+    : catalog_(catalog),
+      transfers_(transfers),
+      accounts_(catalog, transfers.link(), metrics),
+      arena_bytes_(ArenaBytes(catalog, config.slots)),
+      slots_(Shapes(catalog, config),
+             {.kind = config.policy,
+              .half_life_tokens = config.half_life_tokens}) {
+  CHECK(static_cast<int64_t>(arena.size()) >= arena_bytes_)
+      << arena.size() << " bytes for " << arena_bytes_;
+  std::byte* next = arena.data();
   uint64_t ticket = 0;
-  for (size_t l = 0; l < shapes.size(); ++l) {
-    const SlotPool::LayerShape& shape = shapes[l];
-    for (int32_t slot = 0; slot < shape.slots; ++slot) {
+  for (size_t l = 0; l < catalog.layers.size(); ++l) {
+    const ExpertCatalog::Layer& layer = catalog.layers[l];
+    for (int32_t slot = 0; slot < config.slots[l]; ++slot) {
       places_.push_back(next);
-      next += shape.blob_bytes;
+      next += layer.blob_bytes;
     }
     first_tickets_.push_back(ticket);
-    ticket += static_cast<uint64_t>(shape.experts);
-    accounts_.HasSlots(static_cast<int32_t>(l), shape.slots);
+    ticket += layer.experts.size();
+    accounts_.HasSlots(static_cast<int32_t>(l), config.slots[l]);
   }
-  if (needs.config.verification == Verification::kOnce) {
-    verified_.resize(ticket);
+  if (config.verification == Verification::kOnce) verified_.resize(ticket);
+  if (config.oracle_window > 0) {
+    oracle_.emplace(catalog_, config.oracle_window, metrics);
   }
-  if (needs.config.oracle_window > 0) {
-    oracle_.emplace(catalog_, needs.config.oracle_window, needs.metrics);
-  }
-  needs.metrics.expert_slots.Set(slots_.slots());
-  needs.metrics.expert_slot_bytes.Set(
-      static_cast<double>(next - arena_.data()));
+  metrics.expert_slots.Set(slots_.slots());
+  metrics.expert_slot_bytes.Set(static_cast<double>(arena_bytes_));
 }
 
 ExpertCache::~ExpertCache() {
@@ -368,7 +359,7 @@ ExpertKey ExpertCache::KeyOf(uint64_t ticket) const {
 }
 
 CacheSnapshot ExpertCache::Snapshot() const {
-  CacheSnapshot snapshot{.arena_bytes = arena_.size(),
+  CacheSnapshot snapshot{.arena_bytes = arena_bytes_,
                          .loads = accounts_.loads(),
                          .load_failures = accounts_.load_failures(),
                          .bytes_loaded = accounts_.bytes_loaded(),

@@ -2,14 +2,12 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <span>
 #include <stop_token>
 #include <vector>
 
-#include "absl/status/statusor.h"
-#include "base/huge_buffer.h"
+#include "absl/status/status.h"
 #include "base/metrics.h"
 #include "base/thread_owner.h"
 #include "engine/experts/accounts.h"
@@ -29,17 +27,22 @@ struct ReadyExpert {
   absl::Status status = {};         // DataLoss
 };
 
-// Keeps experts in the slots of one place (host memory here). Owns the arena
-// and the index; only the engine thread moves a slot, so there is no mutex. It
-// does not decide what to prefetch, and does not know what an expert computes.
-// The only user of its TransferQueue.
+// Keeps experts in the slots of one place, which its transfers fill from
+// another: its arena may be any memory that they can write; the cache itself
+// never touches it. Owns the index; only the engine thread moves a slot, so
+// there is no mutex. It does not decide what to prefetch, and does not know
+// what an expert computes. The only user of its TransferQueue.
 class ExpertCache {
  public:
-  // Allocates and touches the arena: slots[l] * blob_bytes(l) for each layer.
-  // `catalog`, `transfers` and `metrics` outlive the cache.
-  static absl::StatusOr<std::unique_ptr<ExpertCache>> Create(
-      const ExpertCatalog& catalog, const CacheConfig& config,
-      TransferQueue& transfers, Metrics& metrics);
+  // slots[l] * blob_bytes(l) for each layer.
+  static int64_t ArenaBytes(const ExpertCatalog& catalog,
+                            std::span<const int32_t> slots);
+  // `arena`: 4096-aligned, of ArenaBytes. All of them outlive the cache.
+  ExpertCache(const ExpertCatalog& catalog, const CacheConfig& config,
+              std::span<std::byte> arena, TransferQueue& transfers,
+              Metrics& metrics);
+  ExpertCache(const ExpertCache&) = delete;
+  ExpertCache& operator=(const ExpertCache&) = delete;
   ~ExpertCache();  // Waits for reads under way, drops what is still to be
                    // read; CHECKs that no lease is out.
 
@@ -91,18 +94,9 @@ class ExpertCache {
   const ExpertCatalog& catalog() const { return catalog_; }
 
   CacheSnapshot Snapshot() const;
-  int64_t arena_bytes() const { return arena_.size(); }
+  int64_t arena_bytes() const { return arena_bytes_; }
 
  private:
-  struct Needs {
-    const ExpertCatalog& catalog;
-    const CacheConfig& config;
-    TransferQueue& transfers;
-    Metrics& metrics;
-  };
-  ExpertCache(const Needs& needs, std::span<const SlotPool::LayerShape> shapes,
-              HugeBuffer arena);
-
   std::span<const ReadyExpert> NextGroup(const std::stop_token& stop);
   void EndStep();
   void ReleaseGroup();
@@ -121,7 +115,7 @@ class ExpertCache {
   TransferQueue& transfers_;
   CacheAccounts accounts_;
   ThreadOwner owner_;
-  HugeBuffer arena_;
+  int64_t arena_bytes_ = 0;
   SlotPool slots_;
   std::vector<std::byte*> places_;  // of the arena, by LayerSlots' number
   // By layer: of its first expert. The others' follow; an expert has one slot,

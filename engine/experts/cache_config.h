@@ -17,8 +17,7 @@ struct CacheConfig {
   PolicyKind policy = PolicyKind::kCrf;  // not kBelady
   double half_life_tokens = 0;           // 0: chosen on-line
   Verification verification = Verification::kAlways;
-  int32_t oracle_window = 256;             // see OracleWindow; 0: none
-  std::vector<int32_t> memory_nodes = {};  // of the arena; see HugeBuffer
+  int32_t oracle_window = 256;  // see OracleWindow; 0: none
 };
 
 }  // namespace bullpen

@@ -14,6 +14,13 @@ struct ExpertKey {
   friend auto operator<=>(const ExpertKey&, const ExpertKey&) = default;
 };
 
+// Two places and the way between them, by the names that metrics say. Code that
+// moves experts knows no more of either.
+struct Link {
+  std::string from = "disk";
+  std::string to = "ram";
+};
+
 // Where an expert's blob lies in the packed model. `offset` and the layer's
 // `blob_bytes` are multiples of 4096, so that one O_DIRECT read moves it.
 struct ExpertLocation {

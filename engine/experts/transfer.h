@@ -45,6 +45,7 @@ struct TransferResult {
 int64_t GuessChunkBytes(int64_t blob_bytes);
 
 struct TransferConfig {
+  Link link = {};  // from where the reader reads to where the targets are
   int32_t threads = 2;
   int32_t capacity = 1024;  // jobs queued, running, or not yet polled
   // A multiple of 4096. Demands are read in chunks of this to four times this;
@@ -81,6 +82,7 @@ class TransferQueue {
   // Jobs submitted whose results were not yet taken.
   int32_t under_way() const { return under_way_; }
   int32_t capacity() const { return config_.capacity; }
+  const Link& link() const { return config_.link; }
   // Any thread: time in which at least one job was being read.
   double busy_seconds() const;
   // The same for demands, from Submit or Promote on.

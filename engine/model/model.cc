@@ -132,6 +132,7 @@ struct Model::State {
   Verification verification = Verification::kAlways;
   std::unique_ptr<BlobReader> reader;
   std::unique_ptr<TransferQueue> transfers;
+  HugeBuffer arena;  // the cache's slots
   std::unique_ptr<ExpertCache> cache;
   std::vector<AttentionLayer> attention;
   std::vector<MoeLayer> moe;
@@ -251,17 +252,19 @@ absl::Status Model::State::PlanAndAllocate(Metrics& metrics) {
                                {.expert_slots = options.expert_slots,
                                 .layer_floor = options.layer_floor},
                                plan.slots));
-  ASSIGN_OR_RETURN(cache,
-                   ExpertCache::Create(
-                       packed.catalog(),
-                       CacheConfig{.slots = plan.slots,
-                                   .floors = std::move(floors),
-                                   .policy = policy,
-                                   .half_life_tokens = options.half_life_tokens,
-                                   .verification = verification,
-                                   .oracle_window = options.oracle_window,
-                                   .memory_nodes = nodes},
-                       *transfers, metrics));
+  ASSIGN_OR_RETURN(arena,
+                   HugeBuffer::Allocate(
+                       ExpertCache::ArenaBytes(packed.catalog(), plan.slots),
+                       HugeBuffer::Touch::kNow, nodes));
+  cache = std::make_unique<ExpertCache>(
+      packed.catalog(),
+      CacheConfig{.slots = plan.slots,
+                  .floors = std::move(floors),
+                  .policy = policy,
+                  .half_life_tokens = options.half_life_tokens,
+                  .verification = verification,
+                  .oracle_window = options.oracle_window},
+      arena.span(), *transfers, metrics);
   return policy == PolicyKind::kStatic ? PinByProfile() : absl::OkStatus();
 }
 

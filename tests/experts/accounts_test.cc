@@ -15,7 +15,7 @@ class CacheAccountsTest : public ::testing::Test {
  protected:
   CacheAccountsTest()
       : catalog_{.files = {}, .layers = {2, {kBlob, {4, ExpertLocation{}}}}},
-        accounts_(catalog_, metrics_) {}
+        accounts_(catalog_, Link{}, metrics_) {}
 
   void LookUp(ExpertKey key, SlotState found, Phase phase = Phase::kDecode) {
     accounts_.LookUp(key, found);
@@ -34,7 +34,8 @@ class CacheAccountsTest : public ::testing::Test {
     EXPECT_EQ(accounts_.transferred().demand, demand);
     EXPECT_EQ(accounts_.transferred().prefetch_used, used);
     EXPECT_EQ(accounts_.transferred().prefetch_wasted, wasted);
-    const Metrics::TransferBytes& bytes = metrics_.transfer_bytes;
+    const Metrics::TransferBytes bytes =
+        metrics_.TransferBytesBetween("disk", "ram");
     EXPECT_EQ(bytes.demand.Value(), static_cast<double>(demand));
     EXPECT_EQ(bytes.prefetch_used.Value(), static_cast<double>(used));
     EXPECT_EQ(bytes.prefetch_wasted.Value(), static_cast<double>(wasted));

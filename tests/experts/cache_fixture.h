@@ -9,6 +9,7 @@
 #include "engine/experts/cache.h"
 #include "gtest/gtest.h"
 #include "tests/fakes/fake_blob_reader.h"
+#include "tests/fakes/host_cache.h"
 
 namespace bullpen {
 
@@ -27,11 +28,9 @@ class CacheTest : public ::testing::Test {
   }
   void CreateOn(TransferQueue& transfers, std::vector<int32_t> slots,
                 PolicyKind policy = PolicyKind::kCrf) {
-    auto cache = ExpertCache::Create(
-        model_.catalog, {.slots = std::move(slots), .policy = policy},
-        transfers, metrics_);
-    ASSERT_TRUE(cache.ok()) << cache.status();
-    cache_ = *std::move(cache);
+    const CacheConfig config{.slots = std::move(slots), .policy = policy};
+    cache_ = std::make_unique<HostCache>(model_.catalog, config, transfers,
+                                         metrics_);
   }
   ExpertCache::Acquisition Acquire(int32_t layer, std::vector<int32_t> experts,
                                    Phase phase = Phase::kDecode) {
@@ -70,7 +69,7 @@ class CacheTest : public ::testing::Test {
   FakeModel model_;
   FakeBlobReader reader_;
   TransferQueue transfers_;
-  std::unique_ptr<ExpertCache> cache_;
+  std::unique_ptr<HostCache> cache_;
 };
 
 }  // namespace bullpen

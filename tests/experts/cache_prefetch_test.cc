@@ -25,16 +25,20 @@ TEST_F(CachePrefetchTest, APrefetchedExpertIsAHitWhenItsLayerRuns) {
   EXPECT_THAT(Resident(2), ElementsAre(3));
   EXPECT_THAT(Step(1, {4, 5}), ElementsAre(4, 5));
   EXPECT_EQ(cache_->Snapshot().layers[1].hits, 2u);
-  EXPECT_EQ(metrics_.transfer_bytes.demand.Value(), 0);
+  EXPECT_EQ(metrics_.TransferBytesBetween("disk", "ram").demand.Value(), 0);
   EXPECT_EQ(metrics_.lookups_decode.prefetched.Value(), 2);
-  EXPECT_EQ(metrics_.transfer_bytes.prefetch_used.Value(), 2 * 2 * 8192);
+  EXPECT_EQ(metrics_.TransferBytesBetween("disk", "ram").prefetch_used.Value(),
+            2 * 2 * 8192);
   // A second use finds it resident; a guess that nobody used is wasted when
   // it goes.
   Step(1, {4, 5});
   EXPECT_EQ(metrics_.lookups_decode.resident.Value(), 2);
-  EXPECT_EQ(metrics_.transfer_bytes.prefetch_wasted.Value(), 0);
+  EXPECT_EQ(
+      metrics_.TransferBytesBetween("disk", "ram").prefetch_wasted.Value(), 0);
   Step(2, {0, 1});
-  EXPECT_EQ(metrics_.transfer_bytes.prefetch_wasted.Value(), 3 * 8192);
+  EXPECT_EQ(
+      metrics_.TransferBytesBetween("disk", "ram").prefetch_wasted.Value(),
+      3 * 8192);
   EXPECT_EQ(metrics_.evictions_demand.Value(), 1);
 }
 

@@ -13,6 +13,7 @@
 #include "engine/experts/cache.h"
 #include "gtest/gtest.h"
 #include "tests/fakes/fake_blob_reader.h"
+#include "tests/fakes/host_cache.h"
 
 namespace bullpen {
 namespace {
@@ -46,9 +47,9 @@ class Simulation {
                        .corrupt = trouble,
                        .yields = Draw(0, 4)},
                       seed);
-    cache_ = *ExpertCache::Create(model_.catalog,
-                                  {.slots = slots_, .floors = floors_},
-                                  transfers_, metrics_);
+    const CacheConfig config{.slots = slots_, .floors = floors_};
+    cache_ = std::make_unique<HostCache>(model_.catalog, config, transfers_,
+                                         metrics_);
   }
 
   bool moved() const { return moved_; }
@@ -196,10 +197,12 @@ class Simulation {
     EXPECT_LE(counted, static_cast<int64_t>(snapshot.bytes_loaded));
     EXPECT_GE(counted, static_cast<int64_t>(snapshot.bytes_loaded) -
                            cache_->arena_bytes());
-    EXPECT_EQ(metrics_.transfer_bytes.demand.Value() +
-                  metrics_.transfer_bytes.prefetch_used.Value() +
-                  metrics_.transfer_bytes.prefetch_wasted.Value(),
-              static_cast<double>(counted));
+    EXPECT_EQ(
+        metrics_.TransferBytesBetween("disk", "ram").demand.Value() +
+            metrics_.TransferBytesBetween("disk", "ram").prefetch_used.Value() +
+            metrics_.TransferBytesBetween("disk", "ram")
+                .prefetch_wasted.Value(),
+        static_cast<double>(counted));
     EXPECT_GE(cache_->accounts().guess_bytes_under_way(), 0);
     EXPECT_EQ(metrics_.expert_load_failures.Value(),
               static_cast<double>(snapshot.load_failures));
@@ -224,7 +227,7 @@ class Simulation {
   std::vector<uint64_t> lookups_;
   std::map<Phase, double> phase_lookups_;
   uint64_t failures_seen_ = 0;
-  std::unique_ptr<ExpertCache> cache_;
+  std::unique_ptr<HostCache> cache_;
 };
 
 TEST(CacheSimulation, HoldsItsInvariantsUnderDelaysFailuresAndCorruption) {

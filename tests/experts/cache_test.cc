@@ -129,11 +129,9 @@ TEST_F(CacheTest, EachPolicyHasItsVictim) {
 }
 
 TEST_F(CacheTest, ScoresFallByHalfInTheHalfLifeThatIsSet) {
-  auto cache = ExpertCache::Create(model_.catalog,
-                                   {.slots = {2, 2, 2}, .half_life_tokens = 4},
-                                   transfers_, metrics_);
-  ASSERT_TRUE(cache.ok()) << cache.status();
-  cache_ = *std::move(cache);
+  const CacheConfig config{.slots = {2, 2, 2}, .half_life_tokens = 4};
+  cache_ =
+      std::make_unique<HostCache>(model_.catalog, config, transfers_, metrics_);
   Step(1, {6});
   for (int i = 0; i < 4; ++i) Step(1, {7});
   EXPECT_NEAR(cache_->Snapshot().layers[1].scores[0], 0.5, 1e-6);
@@ -233,11 +231,10 @@ TEST_F(CacheTest, AFlippedByteIsDataLossNotAWrongToken) {
 }
 
 TEST_F(CacheTest, VerifiedOnceMeansUntilItWasRightOnce) {
-  auto cache = ExpertCache::Create(
-      model_.catalog, {.slots = {1, 1, 1}, .verification = Verification::kOnce},
-      transfers_, metrics_);
-  ASSERT_TRUE(cache.ok()) << cache.status();
-  cache_ = *std::move(cache);
+  const CacheConfig config{.slots = {1, 1, 1},
+                           .verification = Verification::kOnce};
+  cache_ =
+      std::make_unique<HostCache>(model_.catalog, config, transfers_, metrics_);
   const ExpertLocation& place = model_.catalog.layers[1].experts[2];
   const auto load = [&] { return Acquire(1, {2}).Next()[0].status; };
   reader_.FlipByte(place.file, place.offset + 5000);
@@ -270,7 +267,8 @@ TEST_F(CacheTest, MetricsAddUpByPhase) {
   EXPECT_EQ(metrics_.expert_slots_resident.Value(), 4);
   EXPECT_EQ(metrics_.state_bytes.resident.Value(), 4 * 8192);
   EXPECT_EQ(metrics_.state_bytes.empty.Value(), 4 * (2 + 3) * 8192);
-  EXPECT_EQ(metrics_.transfer_bytes.demand.Value(), 4 * 8192);
+  EXPECT_EQ(metrics_.TransferBytesBetween("disk", "ram").demand.Value(),
+            4 * 8192);
   const double stalled = metrics_.stall_seconds_decode.Value();
   Step(0, {0, 1, 2, 7});
   EXPECT_EQ(metrics_.stall_seconds_decode.Value(), stalled);
@@ -336,10 +334,7 @@ TEST_F(CacheTest, ASharedSlotGoesToTheLayerThatNeedsIt) {
   TransferQueue transfers(reader, {.threads = 2, .chunk_bytes = 4096});
   const CacheConfig config{
       .slots = {3, 3}, .floors = {2, 2}, .policy = PolicyKind::kLru};
-  auto created =
-      ExpertCache::Create(model.catalog, config, transfers, metrics_);
-  ASSERT_TRUE(created.ok()) << created.status();
-  ExpertCache& cache = **created;
+  HostCache cache(model.catalog, config, transfers, metrics_);
   const auto step = [&](int32_t layer, std::vector<int32_t> experts) {
     const std::vector<int32_t> counts(experts.size(), 1);
     auto given = cache.Acquire(layer, experts, counts, 1, Phase::kDecode);
@@ -373,6 +368,59 @@ TEST_F(CacheTest, ASharedSlotGoesToTheLayerThatNeedsIt) {
 TEST_F(CacheTest, AStepOfNoExpertsGivesNone) {
   Create({2, 2, 2});
   EXPECT_THAT(Step(0, {}), IsEmpty());
+}
+
+// As experts in host memory that a device copies from.
+class MemoryReader : public BlobReader {
+ public:
+  explicit MemoryReader(std::span<const std::byte> memory) : memory_(memory) {}
+  absl::Status Read(int32_t, int64_t offset,
+                    std::span<std::byte> out) override {
+    std::ranges::copy(memory_.subspan(offset, out.size()), out.begin());
+    return absl::OkStatus();
+  }
+
+ private:
+  std::span<const std::byte> memory_;
+};
+
+TEST_F(CacheTest, TheSameObjectsCarryFromAnyPlaceToAnyOther) {
+  // All experts are in slots of host memory; a second cache is filled from it.
+  Create({8, 8, 8});
+  ExpertCatalog host = model_.catalog;
+  const std::byte* first = nullptr;
+  int64_t bytes = cache_->arena_bytes();
+  for (int32_t layer = 0; layer < 3; ++layer) {
+    auto step = Acquire(layer, {0, 1, 2, 3, 4, 5, 6, 7});
+    for (auto group = step.Next(); !group.empty(); group = step.Next()) {
+      for (const ReadyExpert& ready : group) {
+        first = first == nullptr ? ready.blob : std::min(first, ready.blob);
+        host.layers[layer].experts[ready.expert].offset =
+            reinterpret_cast<int64_t>(ready.blob);
+      }
+    }
+  }
+  for (ExpertCatalog::Layer& layer : host.layers) {
+    for (ExpertLocation& place : layer.experts) {
+      place.offset -= reinterpret_cast<int64_t>(first);
+    }
+  }
+  MemoryReader reader({first, static_cast<size_t>(bytes)});
+  TransferQueue link(reader, {.link = {.from = "ram", .to = "vram"}});
+  Metrics metrics;
+  HostCache device(host, {.slots = {2, 2, 2}}, link, metrics);
+  for (const int32_t layer : {0, 1, 2, 1}) {
+    auto step =
+        device.Acquire(layer, std::vector<int32_t>{5, 2, 7},
+                       std::vector<int32_t>{1, 1, 1}, 1, Phase::kDecode);
+    for (auto group = step.Next(); !group.empty(); group = step.Next()) {
+      for (const ReadyExpert& ready : group) EXPECT_TRUE(Right(layer, ready));
+    }
+  }
+  const double moved = device.accounts().transferred().demand;
+  EXPECT_GE(moved, 3 * 8192 * (1 + 2 + 3));
+  EXPECT_EQ(metrics.TransferBytesBetween("ram", "vram").demand.Value(), moved);
+  EXPECT_EQ(metrics.TransferBytesBetween("disk", "ram").demand.Value(), 0);
 }
 
 }  // namespace

@@ -16,6 +16,7 @@
 #include "engine/experts/trace_steps.h"
 #include "gtest/gtest.h"
 #include "tests/fakes/fake_blob_reader.h"
+#include "tests/fakes/host_cache.h"
 
 namespace bullpen {
 namespace {
@@ -238,10 +239,10 @@ class OracleWindowTest : public ::testing::Test {
         transfers_(reader_, {.threads = 1}) {}
 
   void Create(PolicyKind policy, int32_t window) {
-    cache_ = *ExpertCache::Create(
-        model_.catalog,
-        {.slots = {4, 6, kExperts}, .policy = policy, .oracle_window = window},
-        transfers_, metrics_);
+    const CacheConfig config{
+        .slots = {4, 6, kExperts}, .policy = policy, .oracle_window = window};
+    cache_ = std::make_unique<HostCache>(model_.catalog, config, transfers_,
+                                         metrics_);
   }
   // One step of all layers; returns its hits.
   void Step(Phase phase = Phase::kDecode) {
@@ -261,7 +262,7 @@ class OracleWindowTest : public ::testing::Test {
   FakeModel model_;
   FakeBlobReader reader_;
   TransferQueue transfers_;
-  std::unique_ptr<ExpertCache> cache_;
+  std::unique_ptr<HostCache> cache_;
   std::mt19937 random_{11};
 };
 
@@ -310,22 +311,20 @@ TEST_F(OracleWindowTest, WhereSlotsMoveOtherRulesHaveTheLayersFairShare) {
   const FakeModel model = MakeFakeModel({.layers = 2, .same_size = true}, 4);
   FakeBlobReader reader(model.files);
   TransferQueue transfers(reader, {});
-  auto created = ExpertCache::Create(model.catalog,
-                                     {.slots = {3, 3},
-                                      .floors = {2, 2},
-                                      .policy = PolicyKind::kLru,
-                                      .oracle_window = 8},
-                                     transfers, metrics_);
-  ASSERT_TRUE(created.ok()) << created.status();
+  const CacheConfig config{.slots = {3, 3},
+                           .floors = {2, 2},
+                           .policy = PolicyKind::kLru,
+                           .oracle_window = 8};
+  HostCache cache(model.catalog, config, transfers, metrics_);
   // Four in turn: all hit in the four slots that the layer has, none in three.
   for (int32_t i = 0; i < 40; ++i) {
     const std::vector<int32_t> experts = {i % 4};
     const std::vector<int32_t> counts = {1};
-    auto step = (*created)->Acquire(0, experts, counts, 1, Phase::kDecode);
+    auto step = cache.Acquire(0, experts, counts, 1, Phase::kDecode);
     while (!step.Next().empty()) {
     }
   }
-  const CacheSnapshot snapshot = (*created)->Snapshot();
+  const CacheSnapshot snapshot = cache.Snapshot();
   EXPECT_EQ(snapshot.layers[0].slots, 4);
   EXPECT_EQ(snapshot.recent.lookups, 8);
   EXPECT_EQ(snapshot.recent.live, 8);

@@ -12,6 +12,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/fakes/fake_blob_reader.h"
+#include "tests/fakes/host_cache.h"
 
 namespace bullpen {
 namespace {
@@ -131,9 +132,9 @@ class PrefetcherTest : public testing::Test {
   static constexpr int32_t kTopK = 2;
 
   void Create(int32_t slots, bool always) {
-    cache_ = *ExpertCache::Create(
-        model_.catalog, {.slots = std::vector<int32_t>(kLayers, slots)},
-        transfers_, metrics_);
+    const CacheConfig cache{.slots = std::vector<int32_t>(kLayers, slots)};
+    cache_ = std::make_unique<HostCache>(model_.catalog, cache, transfers_,
+                                         metrics_);
     PrefetchConfig config{.always = always, .profile = profile_};
     config.predictor.horizon = 2;
     config.shape.max_rows = Prefetcher::kMaxRows;
@@ -195,7 +196,7 @@ class PrefetcherTest : public testing::Test {
   FakeBlobReader reader_{model_.files};
   TransferQueue transfers_{reader_, {}};
   Metrics metrics_;
-  std::unique_ptr<ExpertCache> cache_;
+  std::unique_ptr<HostCache> cache_;
   std::unique_ptr<Prefetcher> prefetcher_;
   std::vector<float> margins_;
   std::filesystem::path profile_;
