@@ -136,8 +136,8 @@ TEST(Engine, FreePlacesAreNoPartOfTheQueue) {
 
 TEST(Engine, RefusesWhatTheContextOrTheBlocksDoNotHold) {
   const auto refuses = [](const FakeModelConfig& model) {
+    Reader reader;  // outlives the engine, which may still answer
     EngineFixture f(model);
-    Reader reader;
     return absl::IsInvalidArgument(f.Submit(Greedy({1}, 64), reader));
   };
   EXPECT_TRUE(refuses({.context = 64, .kv_groups = {{.blocks = 5}}}));
