@@ -42,9 +42,10 @@ class Server:
             stderr=subprocess.STDOUT, text=True, errors="replace")
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        # A connection for each request, as separate clients would have.
-        self._http = httpx.Client(verify=False, timeout=60, limits=httpx.Limits(
-            max_connections=None, max_keepalive_connections=0))
+        # A connection for each request, as separate clients would have. Asked of the server, not
+        # of the pool: httpcore, told to keep none, may close one that a thread has just been given.
+        self._http = httpx.Client(verify=False, timeout=60, headers={"connection": "close"},
+                                  limits=httpx.Limits(max_connections=None))
 
     def _read(self):
         for line in self.process.stdout:
