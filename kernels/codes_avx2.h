@@ -57,12 +57,12 @@ struct Avx2Codes {
     return {sum, sum};
   }
 
-  // Columns [4v, 4v + 4) of a group of `cols`; `v` is a constant after
-  // unrolling. 4-bit codes are mapped if kMapped.
+  // Columns [4v, 4v + 4) of a group; `v` is a constant after unrolling. 4-bit
+  // codes are mapped if kMapped.
   template <int kBits, bool kMapped>
-  static Codes LoadCodes(const std::byte* codes, int32_t cols, int v, Map map) {
-    return {LoadHalfCodes<kBits, kMapped>(codes, cols, v, 0, map.lo),
-            LoadHalfCodes<kBits, kMapped>(codes, cols, v, 1, map.hi)};
+  static Codes LoadCodes(const std::byte* codes, int v, Map map) {
+    return {LoadHalfCodes<kBits, kMapped>(codes, v, 0, map.lo),
+            LoadHalfCodes<kBits, kMapped>(codes, v, 1, map.hi)};
   }
   static Codes Minus(Codes a, int offset) {
     const __m256i b = _mm256_set1_epi8(static_cast<char>(offset));

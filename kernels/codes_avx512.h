@@ -4,10 +4,10 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 #include "kernels/broadcast_avx512.h"
 #include "kernels/int8_dot.h"
+#include "kernels/split_codes.h"
 
 // Integers of sixteen lanes on AVX-512 F + BW + VNNI: the codes of block types
 // and dot products of them; see codes_avx2.h.
@@ -45,32 +45,30 @@ struct Avx512Codes {
   }
 
   template <int kBits, bool kMapped>
-  static Codes LoadCodes(const std::byte* codes, int32_t cols, int v, Map map) {
+  static Codes LoadCodes(const std::byte* codes, int v, Map map) {
     if constexpr (kBits == 8) {
       return {Load64(codes + v * 64)};
-    } else {
+    } else if constexpr (kBits == 4) {
       const __m512i pair = Load64(codes + v / 2 * 64);
       const __m512i low = _mm512_and_si512(
           v % 2 == 0 ? pair : _mm512_srli_epi16(pair, 4), _mm512_set1_epi8(15));
-      const std::byte* behind = codes + cols * 8;
-      if constexpr (kBits == 5) {
-        __mmask64 fifth;
-        std::memcpy(&fifth, behind + v * 8, sizeof(fifth));
-        return {_mm512_mask_add_epi8(low, fifth, low, _mm512_set1_epi8(16))};
-      } else if constexpr (kBits == 6) {
-        const __m512i high = Load64(behind + v / 4 * 64);
-        const int place = v % 4;
-        const __m512i two = place == 0   ? _mm512_slli_epi16(high, 4)
-                            : place == 1 ? _mm512_slli_epi16(high, 2)
-                            : place == 2 ? high
-                                         : _mm512_srli_epi16(high, 2);
-        return {_mm512_or_si512(low,
-                                _mm512_and_si512(two, _mm512_set1_epi8(0x30)))};
-      } else if constexpr (kMapped) {
-        return {_mm512_shuffle_epi8(map.v, low)};
-      } else {
-        return {low};
+      return {kMapped ? _mm512_shuffle_epi8(map.v, low) : low};
+    } else {
+      if (v < WholeVectors(kBits)) {
+        return {_mm512_and_si512(Load64(codes + v * 64),
+                                 _mm512_set1_epi8((1 << kBits) - 1))};
       }
+      __m512i code = _mm512_setzero_si512();
+#pragma GCC unroll 3
+      for (int i = 0; i < kCodePieces; ++i) {
+        const CodePiece& piece = SplitOf(kBits, v).pieces[i];
+        if (piece.bits == 0) continue;
+        const __m512i moved =
+            _mm512_srli_epi16(Load64(codes + piece.vector * 64), piece.shift());
+        const __m512i mask = _mm512_set1_epi8(static_cast<char>(piece.mask()));
+        code = _mm512_or_si512(code, _mm512_and_si512(moved, mask));
+      }
+      return {code};
     }
   }
   static Codes Minus(Codes a, int offset) {

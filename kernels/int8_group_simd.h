@@ -65,8 +65,8 @@ class Int8Group {
     typename V::Dots dots[kTokens];
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
-      typename V::Codes operand = V::template LoadCodes<kBits, kMapped>(
-          codes, kFormat.group_cols, kFirst + v, map_);
+      typename V::Codes operand =
+          V::template LoadCodes<kBits, kMapped>(codes, kFirst + v, map_);
       if constexpr (kBits == 8 && !kSigned) {
         operand = V::ToUnsigned(operand);
       }

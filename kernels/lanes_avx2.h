@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/split_codes.h"
+
 // Halves of the sixteen lanes of simd_avx2.h.
 namespace bullpen::kernels {
 namespace {
@@ -53,49 +55,36 @@ inline __m256i Twice(__m256i a) {
       a, _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9,
                                                    8, 9, 12, 13, 12, 13)));
 }
-// Bits 2 place and 2 place + 1 of each byte as its bits 4 and 5.
-inline __m256i PairAtTop(__m256i bytes, int place) {
-  const __m256i moved = place == 0   ? _mm256_slli_epi16(bytes, 4)
-                        : place == 1 ? _mm256_slli_epi16(bytes, 2)
-                        : place == 2 ? bytes
-                                     : _mm256_srli_epi16(bytes, 2);
-  return _mm256_and_si256(moved, _mm256_set1_epi8(0x30));
-}
-// 16 in each byte whose bit of the 32 at p is set.
-inline __m256i FifthBits(const std::byte* p) {
-  int32_t bits;
-  std::memcpy(&bits, p, sizeof(bits));
-  const __m256i bytes = _mm256_shuffle_epi8(
-      _mm256_set1_epi32(bits),
-      _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2,
-                       2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3));
-  const __m256i place =
-      _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201u));
-  const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, place), place);
-  return _mm256_and_si256(set, _mm256_set1_epi8(16));
-}
-// Of lanes [8 half, 8 half + 8) the codes of columns [4v, 4v + 4) of a group of
-// `cols` (panel_format.h), mapped if kMapped and of 4 bits.
+// Of lanes [8 half, 8 half + 8) the codes of columns [4v, 4v + 4) of a group
+// (panel_format.h), mapped if kMapped and of 4 bits.
 template <int kBits, bool kMapped>
-inline __m256i LoadHalfCodes(const std::byte* codes, int32_t cols, int v,
-                             int half, __m256i map) {
+inline __m256i LoadHalfCodes(const std::byte* codes, int v, int half,
+                             __m256i map) {
+  codes += half * 32;
   if constexpr (kBits == 8) {
-    return Load32Bytes(codes + v * 64 + half * 32);
-  } else {
-    const __m256i pair = Load32Bytes(codes + v / 2 * 64 + half * 32);
+    return Load32Bytes(codes + v * 64);
+  } else if constexpr (kBits == 4) {
+    const __m256i pair = Load32Bytes(codes + v / 2 * 64);
     const __m256i low = _mm256_and_si256(
         v % 2 == 0 ? pair : _mm256_srli_epi16(pair, 4), _mm256_set1_epi8(15));
-    const std::byte* behind = codes + cols * 8;
-    if constexpr (kBits == 5) {
-      return _mm256_or_si256(low, FifthBits(behind + v * 8 + half * 4));
-    } else if constexpr (kBits == 6) {
-      const __m256i high = Load32Bytes(behind + v / 4 * 64 + half * 32);
-      return _mm256_or_si256(low, PairAtTop(high, v % 4));
-    } else if constexpr (kMapped) {
-      return _mm256_shuffle_epi8(map, low);
-    } else {
-      return low;
+    return kMapped ? _mm256_shuffle_epi8(map, low) : low;
+  } else {
+    if (v < WholeVectors(kBits)) {
+      return _mm256_and_si256(Load32Bytes(codes + v * 64),
+                              _mm256_set1_epi8((1 << kBits) - 1));
     }
+    __m256i code = _mm256_setzero_si256();
+#pragma GCC unroll 3
+    for (int i = 0; i < kCodePieces; ++i) {
+      const CodePiece& piece = SplitOf(kBits, v).pieces[i];
+      if (piece.bits == 0) continue;
+      const __m256i moved = _mm256_srli_epi16(
+          Load32Bytes(codes + piece.vector * 64), piece.shift());
+      code = _mm256_or_si256(
+          code, _mm256_and_si256(
+                    moved, _mm256_set1_epi8(static_cast<char>(piece.mask()))));
+    }
+    return code;
   }
 }
 

@@ -63,10 +63,8 @@ inline constexpr int8_t kSignedValues[16] = {-8, -7, -6, -5, -4, -3, -2, -1,
 //   8 bits: integers; columns 4v + b of lane r in byte 64 v + 4 r + b
 //   4 bits: indices of `values`; that of column 8w + b in the low, that of
 //           column 8w + 4 + b in the high half of byte 64 w + 4 r + b
-//   5 bits: their low 4 bits as above; behind them the fifth ones, that of
-//           column 4v + b in bit 64 v + 4 r + b
-//   6 bits: their low 4 bits as above; behind them the others, those of column
-//           16u + 4v + b in bits 2v, 2v + 1 of byte 64 u + 4 r + b
+//   5, 6 bits: as 8 bits where they stand whole, the others in what is left of
+//           those bytes (split_codes.h)
 // The integer of a code of 5 or 6 bits is the code minus `offset`.
 struct PanelFormat {
   std::string_view name;

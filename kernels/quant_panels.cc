@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "kernels/element.h"
+#include "kernels/split_codes.h"
 
 namespace bullpen::kernels {
 namespace {
@@ -77,7 +78,7 @@ const auto kCodes = [] {
 }();
 
 // Four bytes as one word, the first in its lowest.
-uint32_t LoadFour(const int8_t* bytes) {
+uint32_t LoadFour(const void* bytes) {
   uint32_t word;
   std::memcpy(&word, bytes, sizeof(word));
   return word;
@@ -86,35 +87,40 @@ void StoreFour(uint32_t word, std::byte* out) {
   std::memcpy(out, &word, sizeof(word));
 }
 
-void SetBits(std::byte& byte, int bits, int shift) {
-  byte |= static_cast<std::byte>(bits << shift);
-}
-int GetBits(std::byte byte, int shift, int mask) {
-  return std::to_integer<int>(byte) >> shift & mask;
+// The same byte four times.
+uint32_t FourTimes(int byte) {
+  return 0x01010101u * static_cast<uint32_t>(byte);
 }
 
-// Where the code of a column stands: its byte and bits in the plane of 4-bit
-// codes, and in the plane behind it.
-struct CodePlace {
-  CodePlace(const PanelFormat& format, int lane, int col)
-      : quad(4 * lane + col % 4),
-        low_byte(col / 8 * 64 + quad),
-        low_shift(col / 4 % 2 * 4),
-        high_plane(format.group_cols * kPanelRows / 2) {}
+// Codes of four columns of one lane as vector v of a group of codes of 5 or 6
+// bits; those that stand whole come first.
+void StoreSplit(int bits, int v, uint32_t four, std::byte* mine) {
+  if (v < WholeVectors(bits)) {
+    StoreFour(four, mine + 64 * v);
+    return;
+  }
+  for (const CodePiece& piece : SplitOf(bits, v).pieces) {
+    std::byte* const stored = mine + 64 * piece.vector;
+    const uint32_t part = (four & FourTimes(piece.mask())) << piece.shift();
+    StoreFour(LoadFour(stored) | part, stored);
+  }
+}
 
-  int fifth_byte(int col) const { return high_plane + col / 4 * 8 + quad / 8; }
-  int fifth_shift() const { return quad % 8; }
-  int pair_byte(int col) const { return high_plane + col / 16 * 64 + quad; }
-  static int PairShift(int col) { return col / 4 % 4 * 2; }
-
-  int quad;
-  int low_byte;
-  int low_shift;
-  int high_plane;
-};
+// The code in byte `place` of vector v.
+int LoadSplit(int bits, int v, int place, const std::byte* codes) {
+  const auto stored = [&](int vector) {
+    return std::to_integer<int>(codes[64 * vector + place]);
+  };
+  if (v < WholeVectors(bits)) return stored(v) & ((1 << bits) - 1);
+  int code = 0;
+  for (const CodePiece& piece : SplitOf(bits, v).pieces) {
+    code |= stored(piece.vector) >> piece.shift() & piece.mask();
+  }
+  return code;
+}
 
 // Columns [0, group_cols) of one group of one lane, four at a time; see
-// PanelFormat. Fifth bits of two lanes share a byte that was zero.
+// PanelFormat.
 void StoreCodes(DType type, const int8_t* quants, int lane, std::byte* codes) {
   const PanelFormat& format = FormatOf(type);
   const int cols = format.group_cols;
@@ -139,27 +145,16 @@ void StoreCodes(DType type, const int8_t* quants, int lane, std::byte* codes) {
       all |= code[c];
     }
   }
-  CHECK(all >= 0) << "an integer that is no value of " << format.name;
-  for (int c = 0; c < cols; c += 8) {
-    StoreFour((LoadFour(code + c) & 0x0f0f0f0f) |
-                  (LoadFour(code + c + 4) & 0x0f0f0f0f) << 4,
-              mine + 8 * c);
+  CHECK(all >= 0 && all < 1 << format.code_bits)
+      << "an integer that is no value of " << format.name;
+  if (format.code_bits == 4) {
+    for (int c = 0; c < cols; c += 8) {
+      StoreFour(LoadFour(code + c) | LoadFour(code + c + 4) << 4, mine + 8 * c);
+    }
+    return;
   }
-  std::byte* const high = codes + cols * kPanelRows / 2;
-  if (format.code_bits == 5) {
-    for (int c = 0; c < cols; c += 4) {
-      int bits = 0;
-      for (int b = 0; b < 4; ++b) bits |= (code[c + b] >> 4 & 1) << b;
-      SetBits(high[2 * c + lane / 2], bits, lane % 2 * 4);
-    }
-  } else if (format.code_bits == 6) {
-    for (int c = 0; c < cols; c += 16) {
-      uint32_t pairs = 0;
-      for (int v = 0; v < 4; ++v) {
-        pairs |= (LoadFour(code + c + 4 * v) >> 4 & 0x03030303) << (2 * v);
-      }
-      StoreFour(pairs, high + 4 * c + 4 * lane);
-    }
+  for (int v = 0; v < cols / 4; ++v) {
+    StoreSplit(format.code_bits, v, LoadFour(code + 4 * v), mine);
   }
 }
 
@@ -251,21 +246,16 @@ LaneGroup LoadGroup(const PanelFormat& format, const std::byte* panel, int lane,
 
 int GroupQuant(const PanelFormat& format, const LaneGroup& group, int lane,
                int col) {
-  const CodePlace place(format, lane, col);
+  const int v = col / 4;
+  const int place = 4 * lane + col % 4;
   if (format.code_bits == 8) {
-    return static_cast<int8_t>(group.codes[col / 4 * 64 + place.quad]);
+    return static_cast<int8_t>(group.codes[64 * v + place]);
   }
-  int code = GetBits(group.codes[place.low_byte], place.low_shift, 15);
-  if (format.values != nullptr) return format.values[code];
-  if (format.code_bits == 5) {
-    code |= GetBits(group.codes[place.fifth_byte(col)], place.fifth_shift(), 1)
-            << 4;
-  } else {
-    code |=
-        GetBits(group.codes[place.pair_byte(col)], CodePlace::PairShift(col), 3)
-        << 4;
+  if (format.code_bits == 4) {
+    const int two = std::to_integer<int>(group.codes[64 * (v / 2) + place]);
+    return format.values[two >> v % 2 * 4 & 15];
   }
-  return code - format.offset;
+  return LoadSplit(format.code_bits, v, place, group.codes) - format.offset;
 }
 
 float GroupSum(const float* x, int count) {

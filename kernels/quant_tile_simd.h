@@ -54,8 +54,9 @@ void AddGroup(const DotBlock& block, const PanelFormat& format,
 template <typename V, int kBits>
 typename V::Codes SignedCodes(const std::byte* codes, const PanelFormat& format,
                               int v, typename V::Map map) {
-  const typename V::Codes loaded = V::template LoadCodes < kBits,
-                          kBits == 4 > (codes, format.group_cols, v, map);
+  constexpr bool kMapped = kBits == 4;
+  const typename V::Codes loaded =
+      V::template LoadCodes<kBits, kMapped>(codes, v, map);
   return kBits == 5 || kBits == 6 ? V::Minus(loaded, format.offset) : loaded;
 }
 

@@ -15,10 +15,10 @@ namespace bullpen::kernels {
 // stand in bands of n = 16 BandPanels rows, the last of which has what is left:
 //   band r / n, then column c, then lane r % n
 // is where element (r, c) stands, so that one stream of memory serves several
-// independent sums. This is layout "panel16", version 3, of packed models (in
-// version 2 bands were one panel wide; in version 1 block types stood one
-// column after the other).
-inline constexpr std::string_view kPanelLayoutName = "panel16.v3";
+// independent sums. This is layout "panel16", version 4, of packed models (in
+// version 3 codes of 5 and 6 bits stood in two planes; in version 2 bands were
+// one panel wide; in version 1 block types stood one column after the other).
+inline constexpr std::string_view kPanelLayoutName = "panel16.v4";
 
 // Panels of a plain type whose columns stand side by side: a column of all is
 // two cache lines.
