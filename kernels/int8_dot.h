@@ -22,9 +22,9 @@ struct ReadAhead {
 
 // Some adjacent panels of a block type against a tile of rows of x, rounded to
 // integers as int8_rows.h defines. The tile holds for each of the type's
-// blocks: the scales [tokens] in F32; of each group the sum of its codes,
-// [groups][tokens] in 32 bits, for kProduct [groups / 2][tokens][2] in 16; and
-// the codes [columns / 4][tokens][4].
+// blocks: the scales [tokens] in F32; of each group the sum of its codes times
+// SumTimes, [groups][tokens] in 32 bits, for kProduct [groups / 2][tokens][2]
+// in 16; and the codes [columns / 4][tokens][4].
 struct Int8Block {
   const std::byte* weights = nullptr;  // first panel
   int32_t panels = 0;
@@ -52,6 +52,13 @@ constexpr int SpanOfCode(const PanelFormat& format) {
   if (format.code_bits != 4) return (1 << format.code_bits) - 1;
   return *std::max_element(format.values, format.values + 16) -
          LeastOfCode(format);
+}
+
+// A tile's sums are multiplied by it. Where nothing but the bias of operands
+// needs them and 16 bits need not hold them, they are what it makes too little.
+constexpr int32_t SumTimes(const PanelFormat& format) {
+  const bool for_bias = format.scale != ScaleCode::kProduct && !format.minimum;
+  return for_bias ? LeastOfCode(format) : 1;
 }
 
 using Int8Function = void (*)(const Int8Block&);

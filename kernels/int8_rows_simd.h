@@ -73,11 +73,12 @@ inline int64_t RowWords(const PanelFormat& format, int64_t cols) {
 inline std::byte* Int8RowOf(const PanelFormat& format, const float* x,
                             int32_t cols, std::byte* out) {
   const int64_t header = 4 * (1 + SumWords(format));
+  const int32_t times = SumTimes(format);
   for (const float* end = x + cols; x < end; x += format.block_cols) {
     int8_t* codes = reinterpret_cast<int8_t*>(out + header);
     const float scale = Int8BlockOf(x, format.block_cols, codes);
     std::memcpy(out, &scale, sizeof(scale));
-    StoreSums(format, codes, out + 4);
+    StoreSums(format, times, codes, out + 4);
     out += header + format.block_cols;
   }
   return out;

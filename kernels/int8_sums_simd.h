@@ -8,7 +8,7 @@
 
 #include "kernels/panel_format.h"
 
-// Sums of integer activations, which minimums and biases multiply.
+// Sums of integer activations, for minimums and biases.
 
 namespace bullpen::kernels {
 namespace {
@@ -43,9 +43,10 @@ inline void StoreFourSums(const int8_t* codes, std::byte* out) {
                    _mm_sub_epi16(biased, _mm_set1_epi16(kCodes * 128)));
 }
 
-// The sums of one block's groups, as Int8Block says, of one row.
-inline void StoreSums(const PanelFormat& format, const int8_t* codes,
-                      std::byte* out) {
+// The sums of one block's groups, as Int8Block says, of one row; `times` is
+// SumTimes.
+inline void StoreSums(const PanelFormat& format, int32_t times,
+                      const int8_t* codes, std::byte* out) {
   const bool pairs = format.scale == ScaleCode::kProduct;
   int32_t g = 0;
   if (pairs && format.group_cols == 32) {
@@ -59,6 +60,7 @@ inline void StoreSums(const PanelFormat& format, const int8_t* codes,
     int32_t sum = SumOf16(codes);
     if (format.group_cols == 32) sum += SumOf16(codes + 16);
     codes += format.group_cols;
+    sum *= times;
     std::memcpy(out, &sum, pairs ? 2 : 4);
     out += pairs ? 2 : 4;
   }

@@ -106,25 +106,29 @@ class Int8Tile {
     }
   }
 
+  static int32_t SumAt(const std::byte* x_sums, int t) {
+    int32_t sum;
+    std::memcpy(&sum, x_sums + 4 * t, sizeof(sum));
+    return sum;
+  }
+
   // Groups with float scales.
   void AddPlainBlock(const std::byte* w, const std::byte* x, F* sums) const {
-    const typename V::Pairs minus_bias =
-        V::MakePairs(V::SetInts(-kBias), V::ZeroInts());
     const std::byte* x_sums = x_sums_;
     for (int32_t g = 0; g < kFormat.groups(); ++g) {
       Prefetch(w);
       Ints dots[kTokens];
-      for (Ints& dot : dots) dot = V::ZeroInts();
+#pragma GCC unroll 32
+      for (int t = 0; t < kTokens; ++t) {
+        dots[t] = V::SetInts(-kBias / SumTimes(kFormat) * SumAt(x_sums, t));
+      }
       x = group_.template Add<false>(w, x, V::ZeroInts(), dots);
-      if constexpr (kBias != 0) Factors::AddToSums(minus_bias, x_sums, dots);
       AddScaled(LoadScales<V>(kFormat.scale, w, nullptr), dots, sums);
       if constexpr (kFormat.minimum) {
         const std::byte* minimums = w + kPanelRows * kFormat.scale_bytes();
 #pragma GCC unroll 32
         for (int t = 0; t < kTokens; ++t) {
-          int32_t sum;
-          std::memcpy(&sum, x_sums + 4 * t, sizeof(sum));
-          dots[t] = V::SetInts(sum);
+          dots[t] = V::SetInts(SumAt(x_sums, t));
         }
         AddScaled(V::Negate(LoadScales<V>(kFormat.scale, minimums, nullptr)),
                   dots, sums);
