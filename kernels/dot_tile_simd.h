@@ -59,10 +59,10 @@ void DotTile(const DotBlock& block, int panel) {
   constexpr bool kStream = kPanels == kBand && kTokens <= 6;
   const int64_t block_bytes = block.columns * column_bytes;
   const int64_t to_next_band = kBand * block.panel_bytes - block_bytes;
+  const int64_t of_stream =
+      kType == DType::kF32 ? kPrefetch.singles : kPrefetch.halves;
   const int64_t distance =
-      block.cold
-          ? std::min(kStream ? kPrefetch.plain : block_bytes, block_bytes)
-          : 0;
+      block.cold ? std::min(kStream ? of_stream : block_bytes, block_bytes) : 0;
   const float* x = block.x;
   for (int32_t left = block.columns; left > 0; left -= kPanelRows) {
     const int32_t n = std::min<int32_t>(left, kPanelRows);

@@ -23,12 +23,19 @@ PrefetchDistance OfThisCpu() {
 }  // namespace
 
 PrefetchDistance PrefetchDistanceOf(bool amd, int32_t family, bool avx512) {
-  // Zen 4: of this family, which it shares with Zen 3, it alone has AVX-512.
-  // There prefetches slow down a thread whose one stream the CPU's own
-  // prefetchers serve: one of plain weights, or of codes for one or two rows
-  // (bench/README.md has the figures).
-  if (amd && family == 0x19 && avx512) {
-    return {.plain = 0, .floats = 2048, .codes = 4096, .codes_few_rows = 0};
+  // Family 19h is Zen 3 and Zen 4, of which only the later has AVX-512.
+  // A prefetch slows down a thread whose one stream the CPU's own prefetchers
+  // serve: on Zen 4 one of plain weights, or of codes for one or two rows, on
+  // Zen 3 one of F32. bench/README.md has the figures.
+  if (amd && family == 0x19) {
+    if (avx512) {
+      return {.halves = 0,
+              .singles = 0,
+              .floats = 2048,
+              .codes = 4096,
+              .codes_few_rows = 0};
+    }
+    return {.halves = 1536, .singles = 0, .codes_few_rows = 2048};
   }
   return {};
 }

@@ -9,8 +9,9 @@ namespace bullpen::kernels {
 // all its panels: about what memory delivers in the time that it takes to
 // answer (40 GB/s in 200 ns). 0: not at all.
 struct PrefetchDistance {
-  int64_t plain = 8192;   // plain types
-  int64_t floats = 8192;  // block types with float activations
+  int64_t halves = 8192;   // plain types of 16 bits
+  int64_t singles = 8192;  // F32
+  int64_t floats = 8192;   // block types with float activations
   int64_t codes = 8192;
   int64_t codes_few_rows = 8192;  // one or two rows
 };

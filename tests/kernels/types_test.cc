@@ -144,13 +144,22 @@ TEST(OpsTableTest, NamesParse) {
 
 TEST(PrefetchTest, Zen4LeavesFewRowsToItsOwnPrefetchers) {
   const PrefetchDistance zen4 = PrefetchDistanceOf(true, 0x19, true);
-  EXPECT_EQ(zen4.plain, 0);
+  EXPECT_EQ(zen4.halves, 0);
+  EXPECT_EQ(zen4.singles, 0);
   EXPECT_EQ(zen4.codes_few_rows, 0);
   EXPECT_GT(zen4.codes, 0);
-  // Zen 3, Zen 5, and another maker's family of that number.
-  EXPECT_GT(PrefetchDistanceOf(true, 0x19, false).codes_few_rows, 0);
+  // Zen 5, and another maker's family of that number.
   EXPECT_GT(PrefetchDistanceOf(true, 0x1A, true).codes_few_rows, 0);
   EXPECT_GT(PrefetchDistanceOf(false, 0x19, true).codes_few_rows, 0);
+}
+
+TEST(PrefetchTest, Zen3IsAskedSoonerAndLeftF32) {
+  const PrefetchDistance zen3 = PrefetchDistanceOf(true, 0x19, false);
+  const PrefetchDistance untried = PrefetchDistanceOf(false, 6, false);
+  EXPECT_EQ(zen3.singles, 0);
+  EXPECT_LT(zen3.halves, untried.halves);
+  EXPECT_LT(zen3.codes_few_rows, untried.codes_few_rows);
+  EXPECT_GT(zen3.codes_few_rows, 0);
 }
 
 }  // namespace
